@@ -1,0 +1,158 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The rooms and what each may import are in docs/ARCHITECTURE.md; Tests/TidyTests holds the sources to it.
+// TAPEDECK_STATIC=1 links the C libraries that have archives statically (`make dist`).
+let isStatic = Context.environment["TAPEDECK_STATIC"] == "1"
+
+let swiftSettings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// A room: a Swift target in the folder of its layer.
+func room(
+    _ name: String, in layer: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = [],
+    settings: [SwiftSetting] = [], linkerSettings: [LinkerSetting] = []
+) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(layer)/\(name)", exclude: exclude,
+        swiftSettings: swiftSettings + settings, linkerSettings: linkerSettings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, swiftSettings: swiftSettings)
+}
+
+/// A C library of the distribution. Module maps name no library, so that a static build can name the archive instead.
+func library(_ name: String, pkgConfig: String?, apt: String, brew: String) -> Target {
+    .systemLibrary(
+        name: name, path: "Sources/C/\(name)", pkgConfig: isStatic ? nil : pkgConfig,
+        providers: [.apt([apt]), .brew([brew])])
+}
+
+func link(_ name: String, archive: String? = nil) -> LinkerSetting {
+    .linkedLibrary(isStatic ? (archive.map { ":\($0)" } ?? name) : name)
+}
+
+let package = Package(
+    name: "tapedeck",
+    products: [
+        .executable(name: "tapedeck", targets: ["tapedeck"]),
+        .executable(name: "protoc-gen-tapedeck", targets: ["protoc-gen-tapedeck"]),
+        .library(name: "TapedeckClient", targets: ["TapedeckClient"]),
+    ],
+    targets: [
+        // App
+        .executableTarget(
+            name: "tapedeck",
+            dependencies: [
+                "FeedService", "WriterService", "EdgeService", "Observability", "Admin", "Repair", "Bench", "Drills",
+                "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk", "TimeSource",
+                "SimulatedVenue", "EventLoop", "HTTP2", "GRPC", "Protobuf", "MarketProto", "TickCodec", "VenueFormats",
+                "MarketModel", "CYAML",
+            ],
+            path: "Sources/App/tapedeck", swiftSettings: swiftSettings, linkerSettings: [link("yaml", archive: "libyaml.a")]),
+        // Services
+        room(
+            "FeedService", in: "Services",
+            ["EventLog", "TimeSource", "BookEngine", "SimulatedVenue", "VenueFormats", "TickCodec", "MarketModel", "CZlib"],
+            linkerSettings: [link("z", archive: "libz.a")]),
+        room(
+            "WriterService", in: "Services",
+            ["EventLog", "TickStore", "TimeSource", "DayFigures", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+        room(
+            "EdgeService", in: "Services",
+            [
+                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop", "TickCodec",
+                "MarketProto", "Protobuf", "MarketModel",
+            ]),
+        // Operations
+        room("Observability", in: "Operations", ["MarketModel"]),
+        room("Admin", in: "Operations", ["EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+        room("Repair", in: "Operations", ["EventLog", "TickStore", "TickCodec", "MarketModel"]),
+        room(
+            "Bench", in: "Operations",
+            [
+                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop", "TickCodec",
+                "MarketProto", "Protobuf", "MarketModel",
+            ]),
+        room("Drills", in: "Operations", ["EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
+        // Client
+        room(
+            "TapedeckClient", in: "Client",
+            ["GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+        // Adapters
+        room("SegmentLog", in: "Adapters", ["EventLog", "Disk", "TimeSource", "MarketModel", "CLinux"]),
+        room(
+            "RocksStore", in: "Adapters",
+            ["TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CZstd", "CLinux"],
+            linkerSettings: [
+                link("rocksdb", archive: "librocksdb.a"), link("zstd", archive: "libzstd.a"),
+            ] + (isStatic ? [link("lz4", archive: "liblz4.a"), link("bz2", archive: "libbz2.a"), link("snappy", archive: "libsnappy.a"), link("z", archive: "libz.a"), link("stdc++")] : [])),
+        room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
+        // Ports
+        room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
+        room("TickStore", in: "Ports", ["EventLog", "MarketModel"]),
+        room("Disk", in: "Ports"),
+        room("TimeSource", in: "Ports"),
+        // Engines
+        room("BookEngine", in: "Engines", ["MarketModel"]),
+        room("DayFigures", in: "Engines", ["MarketModel"]),
+        room("Conflation", in: "Engines", ["MarketModel"]),
+        room("SimulatedVenue", in: "Engines", ["MarketModel"]),
+        // Network
+        room("EventLoop", in: "Network", ["CUV", "CLinux"], linkerSettings: [link("uv", archive: "libuv_a.a")]),
+        room("HTTP2", in: "Network", ["EventLoop", "CNGHTTP2"], linkerSettings: [link("nghttp2", archive: "libnghttp2.a")]),
+        room("GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf"]),
+        // Wire
+        room("Protobuf", in: "Wire"),
+        room("MarketProto", in: "Wire", ["Protobuf"]),
+        room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
+        room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
+        // Model
+        room("MarketModel", in: "Model"),
+        // C
+        library("CUV", pkgConfig: "libuv", apt: "libuv1-dev", brew: "libuv"),
+        library("CNGHTTP2", pkgConfig: "libnghttp2", apt: "libnghttp2-dev", brew: "nghttp2"),
+        library("CRocksDB", pkgConfig: "rocksdb", apt: "librocksdb-dev", brew: "rocksdb"),
+        library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
+        library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
+        library("CYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev", brew: "libyaml"),
+        .target(
+            name: "CSimdJSON", path: "Sources/C/CSimdJSON", publicHeadersPath: "include",
+            linkerSettings: [.linkedLibrary("simdjson")]),
+        .target(name: "CLinux", path: "Sources/C/CLinux", publicHeadersPath: "include"),
+        // Tools
+        .executableTarget(
+            name: "protoc-gen-tapedeck", dependencies: ["Protobuf"], path: "Sources/Tools/protoc-gen-tapedeck",
+            swiftSettings: swiftSettings),
+        // Test support: the seeded world
+        .target(
+            name: "Simulation",
+            dependencies: ["EventLog", "TickStore", "Disk", "TimeSource", "EventLoop", "DayFigures", "TickCodec", "MarketModel"],
+            path: "Tests/Simulation", swiftSettings: swiftSettings),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+        // Tests
+        tests("MarketModelTests", ["MarketModel", "TestSupport"]),
+        tests("ProtobufTests", ["Protobuf", "MarketProto", "TestSupport"], exclude: ["Fixtures"]),
+        tests("TickCodecTests", ["TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
+        tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
+        tests("EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "MarketModel", "TestSupport"]),
+        tests("FeedServiceTests", ["FeedService", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
+        tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
+        tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),
+        tests("RocksStoreTests", ["RocksStore", "Simulation", "TickStore", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
+        tests("WriterServiceTests", ["WriterService", "SegmentLog", "RocksStore", "Repair", "FileDisk", "Simulation", "EventLog", "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport"]),
+        tests("EventLoopTests", ["EventLoop", "TestSupport"]),
+        tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
+        tests("EdgeServiceTests", ["EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests("TapedeckTests", ["TestSupport", "MarketModel"]),
+        tests("TidyTests", ["TestSupport"]),
+    ],
+    cxxLanguageStandard: .cxx17
+)

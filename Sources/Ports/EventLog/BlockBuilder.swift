@@ -1,0 +1,202 @@
+/// Collects records of one partition into a ``Block``. Used by one thread; reused for batch after batch.
+///
+/// A track is what consecutive sequences share: feed, epoch, exchange and symbol. A caller keeps the ``Key`` of each
+/// instrument it publishes, so that appending costs an index and a copy.
+public final class BlockBuilder {
+    /// Names of a track, prepared once. For topics not keyed by instrument the exchange is empty and the symbol is the key.
+    public struct Key: Sendable {
+        public let keyHash: UInt64
+        public let exchange: [UInt8]
+        public let symbol: [UInt8]
+        public let feed: [UInt8]
+
+        /// Each name has at most 65,535 UTF-8 bytes.
+        public init(exchange: String, symbol: String, feed: String) {
+            self.exchange = Array(exchange.utf8)
+            self.symbol = Array(symbol.utf8)
+            self.feed = Array(feed.utf8)
+            precondition(max(self.exchange.count, self.symbol.count, self.feed.count) <= Int(UInt16.max))
+            keyHash = RecordKey.hash(exchange: self.exchange, symbol: self.symbol)
+        }
+    }
+
+    @usableFromInline struct Track {
+        @usableFromInline let key: Int
+        @usableFromInline let epoch: UInt64
+        @usableFromInline let baseSequence: UInt64
+        @inlinable
+        init(key: Int, epoch: UInt64, baseSequence: UInt64) {
+            self.key = key
+            self.epoch = epoch
+            self.baseSequence = baseSequence
+        }
+    }
+
+    public let topicPartition: TopicPartition
+    /// Records collected so far.
+    public private(set) var recordCount = 0
+
+    private var keys: [Key] = []
+    @usableFromInline var trackOfKey: [Int32] = []
+    @usableFromInline var tracks: [Track] = []
+    @usableFromInline var entries: [UInt64] = []
+    @usableFromInline var records: UnsafeMutableRawBufferPointer
+    @usableFromInline var recordsLength = 0
+
+    public init(_ topicPartition: TopicPartition, capacity: Int = 64 << 10) {
+        self.topicPartition = topicPartition
+        records = .allocate(byteCount: max(capacity, 64), alignment: 8)
+    }
+
+    deinit { records.deallocate() }
+
+    /// Bytes of the records collected so far, frames included.
+    public var byteCount: Int { recordsLength }
+    public var isEmpty: Bool { recordCount == 0 }
+
+    /// Makes a key known to this builder, for as long as the builder lives. Returns its number.
+    public func register(_ key: Key) -> Int {
+        keys.append(key)
+        trackOfKey.append(-1)
+        return keys.count - 1
+    }
+
+    /// Appends one record: `encode` writes at most `lengthMax` bytes into the buffer and returns how many.
+    @inlinable
+    public func append(
+        key: Int, epoch: UInt64, sequence: UInt64, lengthMax: Int,
+        encode: (UnsafeMutableRawBufferPointer) -> Int
+    ) {
+        let start = recordsLength
+        if records.count &- start < lengthMax &+ Block.framePrefixLength {
+            grow(lengthMax &+ Block.framePrefixLength)
+        }
+        let body = UnsafeMutableRawBufferPointer(
+            rebasing: records[(start &+ Block.framePrefixLength)..<(start &+ Block.framePrefixLength &+ lengthMax)])
+        let length = encode(body)
+        precondition(length >= 0 && length <= lengthMax)
+        records[start] = 0
+        records.storeBytes(of: UInt32(length).bigEndian, toByteOffset: start &+ 1, as: UInt32.self)
+        finish(start: start, end: start &+ Block.framePrefixLength &+ length, key: key, epoch: epoch, sequence: sequence)
+    }
+
+    /// Appends one record that is encoded already.
+    public func append(key: Int, epoch: UInt64, sequence: UInt64, payload: UnsafeRawBufferPointer) {
+        append(key: key, epoch: epoch, sequence: sequence, lengthMax: payload.count) { buffer in
+            buffer.copyMemory(from: payload)
+            return payload.count
+        }
+    }
+
+    /// The block of all records collected, not yet stamped; the builder is empty afterwards. At least one record is needed.
+    public func build() -> Block {
+        precondition(recordCount > 0)
+        let recordsPosition = Block.headerLength + recordCount * Block.entryLength
+        let tracksPosition = (recordsPosition + recordsLength + 7) & ~7
+        var namesPosition = tracksPosition + tracks.count * Block.trackLength
+        let namesLength = tracks.reduce(0) { $0 + nameBytes(keys[$1.key]) }
+        let imageLength = (namesPosition + namesLength + 7) & ~7
+        precondition(imageLength <= Block.imageLengthMax, "a block of \(imageLength) bytes")
+        let image = UnsafeMutableRawBufferPointer.allocate(byteCount: imageLength, alignment: 8)
+        zero(image, 0, Block.headerLength)
+        func store<T: FixedWidthInteger>(_ value: T, _ position: Int) {
+            image.storeBytes(of: value.littleEndian, toByteOffset: position, as: T.self)
+        }
+        store(Block.magic, Block.Field.magic)
+        store(UInt32(imageLength), Block.Field.imageLength)
+        store(topicPartition.topic.number, Block.Field.topic)
+        store(topicPartition.partition, Block.Field.partition)
+        store(UInt32(recordCount), Block.Field.recordCount)
+        store(UInt32(tracks.count), Block.Field.trackCount)
+        store(UInt32(recordsPosition), Block.Field.recordsPosition)
+        store(UInt32(recordsLength), Block.Field.recordsLength)
+        store(UInt32(tracksPosition), Block.Field.tracksPosition)
+        entries.withUnsafeBytes { source in
+            (image.baseAddress! + Block.headerLength).copyMemory(from: source.baseAddress!, byteCount: source.count)
+        }
+        (image.baseAddress! + recordsPosition).copyMemory(from: records.baseAddress!, byteCount: recordsLength)
+        zero(image, recordsPosition + recordsLength, tracksPosition)
+        for (index, track) in tracks.enumerated() {
+            let key = keys[track.key]
+            let base = tracksPosition + index * Block.trackLength
+            store(key.keyHash, base)
+            store(track.epoch, base + 8)
+            store(track.baseSequence, base + 16)
+            store(Block.noOffset, base + 24)
+            store(UInt32(namesPosition), base + 32)
+            store(UInt16(key.exchange.count), base + 36)
+            store(UInt16(key.symbol.count), base + 38)
+            store(UInt16(key.feed.count), base + 40)
+            store(UInt16(0), base + 42)
+            store(UInt32(0), base + 44)
+            for name in [key.exchange, key.symbol, key.feed] {
+                name.withUnsafeBytes { bytes in
+                    if let source = bytes.baseAddress {
+                        (image.baseAddress! + namesPosition).copyMemory(from: source, byteCount: bytes.count)
+                    }
+                }
+                namesPosition += name.count
+            }
+        }
+        zero(image, namesPosition, imageLength)
+        let layout = BlockLayout(
+            topicPartition: topicPartition, recordCount: recordCount, trackCount: tracks.count,
+            recordsPosition: recordsPosition, recordsLength: recordsLength, tracksPosition: tracksPosition)
+        reset()
+        return Block(image: UnsafeRawBufferPointer(image), layout: layout)
+    }
+
+    private func reset() {
+        for track in tracks { trackOfKey[track.key] = -1 }
+        tracks.removeAll(keepingCapacity: true)
+        entries.removeAll(keepingCapacity: true)
+        recordsLength = 0
+        recordCount = 0
+    }
+
+    private func zero(_ image: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int) {
+        for position in start..<end { image[position] = 0 }
+    }
+
+    private func nameBytes(_ key: Key) -> Int { key.exchange.count + key.symbol.count + key.feed.count }
+
+    @usableFromInline
+    func grow(_ needed: Int) {
+        let larger = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: max(records.count * 2, recordsLength + needed), alignment: 8)
+        larger.copyMemory(from: UnsafeRawBufferPointer(rebasing: records[..<recordsLength]))
+        records.deallocate()
+        records = larger
+    }
+
+    @usableFromInline
+    func finish(start: Int, end: Int, key: Int, epoch: UInt64, sequence: UInt64) {
+        var track = Int(trackOfKey[key])
+        if track < 0 || tracks[track].epoch != epoch || sequence < tracks[track].baseSequence
+            || sequence &- tracks[track].baseSequence > UInt64(UInt16.max)
+        {
+            track = tracks.count
+            precondition(track <= Int(UInt16.max), "too many tracks in one block")
+            tracks.append(Track(key: key, epoch: epoch, baseSequence: sequence))
+            trackOfKey[key] = Int32(track)
+        }
+        let delta = sequence &- tracks[track].baseSequence
+        entries.append((UInt64(UInt32(start)) | UInt64(track) << 32 | delta << 48).littleEndian)
+        recordsLength = end
+        recordCount += 1
+    }
+}
+
+extension BlockLayout {
+    init(
+        topicPartition: TopicPartition, recordCount: Int, trackCount: Int, recordsPosition: Int, recordsLength: Int,
+        tracksPosition: Int
+    ) {
+        self.topicPartition = topicPartition
+        self.recordCount = recordCount
+        self.trackCount = trackCount
+        self.recordsPosition = recordsPosition
+        self.recordsLength = recordsLength
+        self.tracksPosition = tracksPosition
+    }
+}

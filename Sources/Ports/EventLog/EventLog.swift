@@ -1,0 +1,207 @@
+/// The log that everything crosses: appended to by feeds and services, read by any number of readers at their own pace.
+///
+/// Threads: every call may come from any thread. Calls marked *blocking* wait for a file and are never made on an event loop.
+public protocol EventLog: AnyObject, Sendable {
+    /// Which log this is and what earlier starts had to cut.
+    var identity: LogIdentity { get }
+    /// Whether a feed may go on with its epochs: the last stop was clean, or the machine has not booted since. When false,
+    /// records that readers saw may be gone, and every live feed begins a new epoch.
+    var isContinuous: Bool { get }
+    /// The failure after which the log refuses appends; nil while it is healthy.
+    var failure: LogError? { get }
+
+    func partitionCount(_ topic: Topic) -> Int
+
+    /// Appends blocks (unstamped, from ``BlockBuilder``) of topics of one durability class, and commits the offsets that a
+    /// log-to-log service consumed for them, as one transaction. *Blocking.*
+    ///
+    /// Ticks: written when it returns, so they survive the end of the process, and synced within the configured interval.
+    /// Orders: synced when it returns. Throws when the disk is full or failed; then nothing of it was appended.
+    @discardableResult
+    func append(_ blocks: [Block], consumed: [GroupOffset]) throws(LogError) -> AppendReceipt
+
+    /// Returns when everything appended before is synced. *Blocking.*
+    func sync() throws(LogError)
+
+    /// The oldest offset that exists; equal to the end when there is none.
+    func startOffset(_ place: TopicPartition) -> UInt64
+    /// One past the newest offset that a reader of this visibility may see.
+    func endOffset(_ place: TopicPartition, _ visibility: Visibility) -> UInt64
+    /// The offset where a reader begins. *Blocking* for `.time`, which finds the first record appended at or after it.
+    func offset(of start: StartPosition, in place: TopicPartition) throws(LogError) -> UInt64
+
+    /// The block that holds `offset`, if it is in memory. Never blocks.
+    func read(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult
+    /// Like ``read(_:at:_:)``, but reads and verifies it from the files when it is no longer in memory; never answers
+    /// `.onDisk`. *Blocking.*
+    func readBlocking(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) throws(LogError) -> ReadResult
+    /// Has a reader thread do what ``readBlocking(_:at:_:)`` does; `completion` is called on that thread.
+    func load(
+        _ place: TopicPartition, at offset: UInt64, _ visibility: Visibility,
+        completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void)
+    /// Waits until there is something at or after `offset`, the time is over, or the log stops. True when there is. *Blocking.*
+    func wait(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility, timeoutNs: Int64) -> Bool
+    /// Calls `notify` after records of a durability class became visible, from the thread that made them so: it must only
+    /// wake someone up. Several appends may be one call.
+    func addListener(_ durability: DurabilityClass, _ visibility: Visibility, _ notify: @escaping @Sendable () -> Void)
+        -> ListenerID
+    func removeListener(_ id: ListenerID)
+
+    /// The latest record that a feed published of an instrument, however old; nil where there is none.
+    func lastPlace(_ topic: Topic, feed: String, exchange: String, symbol: String) -> LastPlace?
+    /// All of them, in the order of (exchange, symbol, feed).
+    func lastPlaces(_ topic: Topic) -> [LastPlace]
+
+    /// Where a consumer group goes on; nil for a group that never committed. A group whose effects lie in a store commits there.
+    func committedOffset(group: String, _ place: TopicPartition) -> UInt64?
+    func commit(_ offsets: [GroupOffset]) throws(LogError)
+    /// Keeps retention from passing what a named reader has not finished, as far as the configured share of the disk allows.
+    /// What had to be removed anyway is counted and reported by range.
+    func hold(reader: String, _ place: TopicPartition, from offset: UInt64)
+
+    /// Ends readers' waits, syncs, and marks a clean stop. *Blocking.*
+    func close() throws(LogError)
+}
+
+/// Which records a reader sees.
+public enum Visibility: Sendable {
+    /// Written, not necessarily synced: for the edge's tick cursors and the last-value memory alone.
+    case written
+    /// Synced: for every reader with effects.
+    case durable
+}
+
+public enum StartPosition: Sendable, Hashable {
+    case earliest
+    case latest
+    case offset(UInt64)
+    /// Append time, nanoseconds since the epoch.
+    case time(Int64)
+}
+
+public enum ReadResult: Sendable {
+    /// The block and the index in it of the record asked for.
+    case block(Block, index: Int)
+    /// Nothing there yet.
+    case atEnd
+    /// It exists, but has to be loaded.
+    case onDisk
+    /// It is gone: the oldest that exists is given. Someone must decide; it is never skipped in silence.
+    case expired(oldest: UInt64)
+    /// Its block is damaged: nothing can be had before `next`.
+    case damaged(next: UInt64, reason: String)
+}
+
+public struct AppendReceipt: Sendable {
+    /// The first offset of each block, in order.
+    public let firstOffsets: [UInt64]
+    public let appendTimeNs: Int64
+
+    public init(firstOffsets: [UInt64], appendTimeNs: Int64) {
+        self.firstOffsets = firstOffsets
+        self.appendTimeNs = appendTimeNs
+    }
+}
+
+/// The next offset that a consumer group will process.
+public struct GroupOffset: Hashable, Sendable {
+    public let group: String
+    public let place: TopicPartition
+    public let offset: UInt64
+
+    public init(group: String, place: TopicPartition, offset: UInt64) {
+        self.group = group
+        self.place = place
+        self.offset = offset
+    }
+}
+
+/// The latest record of an instrument that a feed published.
+public struct LastPlace: Hashable, Sendable {
+    public let feed: String
+    public let exchange: String
+    public let symbol: String
+    public let place: TopicPartition
+    public let offset: UInt64
+    public let epoch: UInt64
+    public let sequence: UInt64
+
+    public init(
+        feed: String, exchange: String, symbol: String, place: TopicPartition, offset: UInt64, epoch: UInt64,
+        sequence: UInt64
+    ) {
+        self.feed = feed
+        self.exchange = exchange
+        self.symbol = symbol
+        self.place = place
+        self.offset = offset
+        self.epoch = epoch
+        self.sequence = sequence
+    }
+}
+
+/// Which log, and what its starts had to cut.
+public struct LogIdentity: Hashable, Sendable {
+    /// A generation began because a start cut a torn tail: in it, records of an earlier one at or past these ends are gone.
+    public struct Cut: Hashable, Sendable {
+        public let generation: UInt32
+        /// Where the new generation begins, for each partition that had records.
+        public let ends: [TopicPartition: UInt64]
+
+        public init(generation: UInt32, ends: [TopicPartition: UInt64]) {
+            self.generation = generation
+            self.ends = ends
+        }
+    }
+
+    /// Random, made with the log.
+    public let id: UInt64
+    /// Of this start; 1 for a new log.
+    public let generation: UInt32
+    /// Newest last.
+    public let cuts: [Cut]
+
+    public init(id: UInt64, generation: UInt32, cuts: [Cut]) {
+        self.id = id
+        self.generation = generation
+        self.cuts = cuts
+    }
+}
+
+public struct ListenerID: Hashable, Sendable {
+    public let number: UInt64
+    public init(_ number: UInt64) { self.number = number }
+}
+
+/// Why the log cannot do something. `retryable` says whether the same call can succeed later.
+public struct LogError: Error, Sendable, Hashable, CustomStringConvertible {
+    public enum Code: String, Sendable {
+        /// No space, or retention could not make any.
+        case diskFull
+        case readOnly
+        /// Another process has the directory.
+        case locked
+        /// A sync failed: what was not synced may be lost, so nothing more is accepted until a restart.
+        case stopped
+        /// A file is not what it should be.
+        case damaged
+        /// Written by a newer version.
+        case unknownFormat
+        case tooLarge
+        case closed
+        case io
+    }
+
+    public let code: Code
+    /// What happened, to which thing, and what to do next.
+    public let message: String
+    public let retryable: Bool
+
+    public init(_ code: Code, _ message: String, retryable: Bool = false) {
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+    }
+
+    public var description: String { message }
+}
