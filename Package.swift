@@ -79,7 +79,8 @@ let package = Package(
             [
                 "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop", "TickCodec",
                 "MarketProto", "Protobuf", "MarketModel",
-            ]),
+            ],
+            linkerSettings: [.linkedLibrary("m")]),
         room("Drills", in: "Operations", ["EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
         // Client
         room(
