@@ -1,1 +1,242 @@
-// placeholder
+// The writer: reads ticks.raw from the log, files every tick in the store, and moves its offset in the same transaction.
+// What it cannot read goes to ticks.raw.dlq with the reason and the original bytes. Fed by the log, feeds the store.
+
+import EventLog
+import MarketModel
+import Synchronization
+import TickCodec
+import TickStore
+import TimeSource
+
+/// Limits of the writer. Both limits of a batch grow under load and come back.
+public struct WriterConfiguration: Sendable {
+    /// A batch is applied when it has this many rows …
+    public var batchRowsMin = 200
+    /// … or its first row has waited this long.
+    public var batchIntervalNs: Int64 = 50_000_000
+    /// What the two may grow to while the writer is behind.
+    public var batchRowsMax = 32_768
+    public var batchIntervalNsMax: Int64 = 500_000_000
+    /// Bytes of records in a batch; with one batch at a time this bounds the writer's memory.
+    public var batchBytesMax = 8 << 20
+    /// Pause before a failed apply is tried again: doubles from the first to the second.
+    public var retryIntervalNs: Int64 = 100_000_000
+    public var retryIntervalNsMax: Int64 = 5_000_000_000
+
+    public init() {}
+}
+
+/// What the writer did since it started.
+public struct WriterCounters: Sendable, Hashable {
+    public var batches: UInt64 = 0
+    public var rows: UInt64 = 0
+    public var deadLetters: UInt64 = 0
+    /// Records that retention or damage took before the writer had them.
+    public var recordsLost: UInt64 = 0
+    public var retries: UInt64 = 0
+    /// Rows in the largest batch.
+    public var batchRowsLargest = 0
+    /// The failure it is retrying, or stopped at; nil while it works.
+    public var failure: String?
+}
+
+/// One loop on one thread: batch out of the log, batch into the store.
+public final class WriterService: Sendable {
+    /// Its name as a reader of the log.
+    public static let readerName = "writer"
+    /// The group under which the log keeps how far corrupt records are dead-lettered.
+    public static let deadLetterGroup = "writer.dlq"
+
+    private let log: any EventLog
+    private let store: any TickStore
+    private let time: any TimeSource
+    private let configuration: WriterConfiguration
+    private let report: @Sendable (String) -> Void
+    private let state = Mutex(WriterCounters())
+    private let stopping = Atomic<Bool>(false)
+
+    /// `report` takes a line for people when something went wrong; it is called on the writer's thread.
+    public init(
+        log: any EventLog, store: any TickStore, time: any TimeSource,
+        configuration: WriterConfiguration = WriterConfiguration(), report: @escaping @Sendable (String) -> Void
+    ) {
+        self.log = log
+        self.store = store
+        self.time = time
+        self.configuration = configuration
+        self.report = report
+    }
+
+    /// May be read from any thread.
+    public var counters: WriterCounters { state.withLock { $0 } }
+
+    /// Asks ``run()`` to return once everything that is durable in the log is stored. From any thread.
+    public func stop() { stopping.store(true, ordering: .releasing) }
+
+    /// Runs until ``stop()``; blocks the calling thread. Throws when the store or the log fails for good: nothing is lost
+    /// then, the next start goes on at the stored offset.
+    public func run() throws {
+        do {
+            var partitions = try (0..<log.partitionCount(.ticksRaw)).map { partition in
+                try Partition(TopicPartition(.ticksRaw, UInt16(partition)), log: log, store: store)
+            }
+            var batch = BatchSize(configuration)
+            while true {
+                let isLast = stopping.load(ordering: .acquiring)
+                var moved = false
+                for index in partitions.indices {
+                    moved = try step(&partitions[index], &batch, drain: isLast) || moved
+                }
+                if isLast, !moved { break }
+                if !moved { idle(partitions) }
+            }
+            for partition in partitions { _ = try store.sync(partition.place) }
+        } catch {
+            state.withLock { $0.failure = "\(error)" }
+            throw error
+        }
+    }
+
+    /// Everything below this is durable in the store, so the log may let it go.
+    private func release(_ place: TopicPartition, _ durable: UInt64) {
+        log.hold(reader: WriterService.readerName, place, from: durable)
+    }
+
+    private func idle(_ partitions: [Partition]) {
+        guard let first = partitions.first else { return }
+        let timeout: Int64 = partitions.count == 1 ? 50_000_000 : 2_000_000
+        _ = log.wait(first.place, at: first.next, .durable, timeoutNs: timeout)
+        if partitions.count == 1 || log.endOffset(first.place, .durable) <= first.next {
+            for partition in partitions {
+                if let durable = try? store.sync(partition.place) { release(partition.place, durable) }
+            }
+        }
+    }
+
+    /// One batch of one partition; false when it had nothing.
+    private func step(_ partition: inout Partition, _ size: inout BatchSize, drain: Bool) throws -> Bool {
+        let place = partition.place
+        var batch = Batch(next: partition.next)
+        var firstNs: Int64?
+        while batch.rowCount < size.rows, batch.bytes < configuration.batchBytesMax {
+            switch try log.readBlocking(place, at: batch.next, .durable) {
+            case .block(let block, let index):
+                if firstNs == nil { firstNs = time.monotonicNs() }
+                batch.add(block, from: index, place, deadLetteredThrough: partition.deadLetteredThrough)
+            case .atEnd, .onDisk:
+                guard let first = firstNs, !drain else {
+                    return try finish(&partition, batch, &size, full: false)
+                }
+                let left = first + size.intervalNs - time.monotonicNs()
+                if left <= 0 { return try finish(&partition, batch, &size, full: false) }
+                _ = log.wait(place, at: batch.next, .durable, timeoutNs: left)
+            case .expired(let oldest):
+                lose(place, batch.next, oldest, "retention removed them before they were stored")
+                batch.next = oldest
+            case .damaged(let next, let reason):
+                lose(place, batch.next, next, reason)
+                batch.next = next
+            }
+        }
+        return try finish(&partition, batch, &size, full: true)
+    }
+
+    private func lose(_ place: TopicPartition, _ from: UInt64, _ to: UInt64, _ reason: String) {
+        state.withLock { $0.recordsLost += to - from }
+        report("writer: records \(from)..<\(to) of \(place) are lost to the store: \(reason)")
+    }
+
+    private func finish(_ partition: inout Partition, _ batch: Batch, _ size: inout BatchSize, full: Bool) throws -> Bool {
+        guard batch.next > partition.next else { return false }
+        if !batch.corrupt.isEmpty {
+            try deadLetter(partition.place, batch.corrupt)
+            partition.deadLetteredThrough = batch.corrupt[batch.corrupt.count - 1].offset + 1
+        }
+        let started = time.monotonicNs()
+        let durable = try apply(batch, partition.place)
+        size.adapt(full: full, applyNs: time.monotonicNs() - started)
+        partition.next = batch.next
+        release(partition.place, durable)
+        state.withLock {
+            $0.batches += 1
+            $0.rows += UInt64(batch.rows.rows.count)
+            $0.batchRowsLargest = max($0.batchRowsLargest, batch.rows.rows.count)
+        }
+        return true
+    }
+
+    private func apply(_ batch: Batch, _ place: TopicPartition) throws -> UInt64 {
+        var pause = configuration.retryIntervalNs
+        while true {
+            do {
+                let durable = try store.apply(batch.rows, through: batch.next, of: place)
+                state.withLock { $0.failure = nil }
+                return durable
+            } catch {
+                guard error.retryable, !stopping.load(ordering: .acquiring) else { throw error }
+                let isNew = state.withLock {
+                    $0.retries += 1
+                    defer { $0.failure = error.message }
+                    return $0.failure != error.message
+                }
+                if isNew { report("writer: \(error.message); it holds one batch and tries again") }
+                time.sleep(ns: pause)
+                pause = min(pause * 2, configuration.retryIntervalNsMax)
+            }
+        }
+    }
+
+    /// Corrupt records first go to the dead-letter topic, with the offset they go through in the same append, and are
+    /// synced; only then may the store's offset pass them. A crash between makes neither a loss nor a second letter.
+    private func deadLetter(_ place: TopicPartition, _ corrupt: [Batch.Corrupt]) throws(LogError) {
+        let builder = BlockBuilder(TopicPartition(place.topic.deadLetter, place.partition))
+        let key = builder.register(BlockBuilder.Key(exchange: "", symbol: place.description, feed: "writer"))
+        let nowNs = time.wallNs()
+        for record in corrupt {
+            let letter = DeadLetterRecord.encode(record, place, failedTimeNs: nowNs)
+            letter.withUnsafeBytes { builder.append(key: key, epoch: 0, sequence: record.offset, payload: $0) }
+        }
+        let through = GroupOffset(
+            group: WriterService.deadLetterGroup, place: place, offset: corrupt[corrupt.count - 1].offset + 1)
+        try log.append([builder.build()], consumed: [through])
+        try log.sync()
+        state.withLock { $0.deadLetters += UInt64(corrupt.count) }
+        report("writer: \(corrupt.count) records of \(place) went to \(place.topic.deadLetter): \(corrupt[0].reason)")
+    }
+}
+
+/// Where the writer is in one partition.
+private struct Partition {
+    let place: TopicPartition
+    /// The next offset to read.
+    var next: UInt64
+    /// Corrupt records below this are dead-lettered already.
+    var deadLetteredThrough: UInt64
+
+    init(_ place: TopicPartition, log: any EventLog, store: any TickStore) throws {
+        self.place = place
+        // A writer that never ran begins with the first record there is.
+        next = try store.nextOffset(place) ?? log.offset(of: .earliest, in: place)
+        deadLetteredThrough = log.committedOffset(group: WriterService.deadLetterGroup, place) ?? 0
+        log.hold(reader: WriterService.readerName, place, from: next)
+    }
+}
+
+/// The two limits of a batch, which grow while batches come in full and come back when they do not.
+struct BatchSize {
+    private(set) var rows: Int
+    private(set) var intervalNs: Int64
+    private let configuration: WriterConfiguration
+
+    init(_ configuration: WriterConfiguration) {
+        self.configuration = configuration
+        rows = configuration.batchRowsMin
+        intervalNs = configuration.batchIntervalNs
+    }
+
+    mutating func adapt(full: Bool, applyNs: Int64) {
+        rows = full ? min(rows * 2, configuration.batchRowsMax) : max(rows / 2, configuration.batchRowsMin)
+        // A store that takes longer than the interval gets fewer, larger batches.
+        intervalNs = min(max(configuration.batchIntervalNs, 2 * applyNs), configuration.batchIntervalNsMax)
+    }
+}

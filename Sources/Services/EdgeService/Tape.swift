@@ -1,0 +1,242 @@
+import EventLog
+import EventLoop
+import MarketModel
+import TickCodec
+
+/// The tape as one loop sees it: follows `ticks.raw` at the written point, keeps the last value of every line, and hands each
+/// record to the subscribers that its index names. Confined to its loop.
+///
+/// Subscribers of everything are not in the index: they are cursors into the same blocks, and only need to hear that there
+/// is more.
+final class Tape {
+    /// Blocks handled before other work of the loop gets a turn.
+    private static let blocksPerTurnMax = 256
+
+    let log: any EventLog
+    let loop: EventLoop
+    private(set) var lines = LineTable()
+    /// Per partition, the next offset to handle.
+    private(set) var next: [UInt64]
+    /// Bytes of records handled since the start.
+    private(set) var bytesHandled: UInt64 = 0
+    /// Records that were no news: a sequence not above the last, or an older epoch.
+    private(set) var repeatCount: UInt64 = 0
+
+    /// Those of each block, by partition and first offset: cursors skip them. Empty unless something publishes twice.
+    private var repeatsInBlock: [TopicPartition: [UInt64: [Int]]] = [:]
+
+    private var followers: [ObjectIdentifier: any TapeFollower] = [:]
+    private var index: [[any IndexedSubscriber]] = []
+    private var subscribers: [ObjectIdentifier: any IndexedSubscriber] = [:]
+    private var lineOfTrack: [Int] = []
+    private var loading: [Bool]
+
+    init(log: any EventLog, loop: EventLoop, start: TapeStart) {
+        self.log = log
+        self.loop = loop
+        next = start.offsets
+        loading = start.offsets.map { _ in false }
+        for known in start.lines { install(known) }
+    }
+
+    /// Indices of the records in a block that are no news, ascending; nil where all are.
+    func repeats(in block: Block) -> [Int]? {
+        repeatsInBlock.isEmpty ? nil : repeatsInBlock[block.topicPartition]?[block.firstOffset]
+    }
+
+    func token(_ offsets: [UInt64]) -> ResumeToken {
+        ResumeToken(
+            logID: log.identity.id, generation: log.identity.generation,
+            offsets: offsets.enumerated().map { (partition: UInt16($0.offset), offset: $0.element) })
+    }
+
+    /// For a stream that has everything before a record which is being delivered.
+    func token(before record: TapeRecord) -> ResumeToken {
+        var offsets = next
+        offsets[Int(record.place.partition)] = record.offset
+        return token(offsets)
+    }
+
+    /// Reads what is new and passes it on. True when there is more for another turn.
+    func drain() -> Bool {
+        var budget = Tape.blocksPerTurnMax
+        var moved = false
+        for partition in next.indices {
+            let place = TopicPartition(.ticksRaw, UInt16(partition))
+            reading: while budget > 0 {
+                switch log.read(place, at: next[partition], .written) {
+                case .block(let block, let index):
+                    handle(block, from: index, place)
+                    next[partition] = block.endOffset
+                    budget -= 1
+                    moved = true
+                case .atEnd: break reading
+                case .onDisk:
+                    load(place)
+                    break reading
+                case .expired(let oldest): next[partition] = oldest
+                case .damaged(let after, _): next[partition] = after
+                }
+            }
+        }
+        if moved {
+            for follower in followers.values { follower.tapeMoved() }
+            for subscriber in subscribers.values { subscriber.turnEnded() }
+        }
+        return budget == 0
+    }
+
+    /// Only a start with a long way behind the log's memory gets here.
+    private func load(_ place: TopicPartition) {
+        let partition = Int(place.partition)
+        guard !loading[partition] else { return }
+        loading[partition] = true
+        let loop = loop
+        let box = LoopConfined(self)
+        log.load(place, at: next[partition], .written) { result in
+            loop.execute { box.value.loaded(place, result) }
+        }
+    }
+
+    private func loaded(_ place: TopicPartition, _ result: Result<ReadResult, LogError>) {
+        let partition = Int(place.partition)
+        loading[partition] = false
+        switch result {
+        case .success(.block(let block, let index)) where block.firstOffset + UInt64(index) == next[partition]:
+            handle(block, from: index, place)
+            next[partition] = block.endOffset
+        case .success(.expired(let oldest)): next[partition] = oldest
+        case .success(.damaged(let after, _)): next[partition] = after
+        case .success, .failure: return
+        }
+        while drain() {}
+    }
+
+    // MARK: Subscribers
+
+    func follow(_ follower: any TapeFollower) { followers[ObjectIdentifier(follower)] = follower }
+    func unfollow(_ follower: any TapeFollower) { followers[ObjectIdentifier(follower)] = nil }
+
+    /// Adds a subscriber to the index of every line its filter matches, now and when new ones appear.
+    func subscribe(_ subscriber: any IndexedSubscriber) {
+        subscribers[ObjectIdentifier(subscriber)] = subscriber
+        for line in 0..<lines.count where subscriber.filter.matches(lines[line].instrument) {
+            index[line].append(subscriber)
+        }
+    }
+
+    func unsubscribe(_ subscriber: any IndexedSubscriber) {
+        guard subscribers.removeValue(forKey: ObjectIdentifier(subscriber)) != nil else { return }
+        for line in 0..<lines.count where subscriber.filter.matches(lines[line].instrument) {
+            index[line].removeAll { $0 === subscriber }
+        }
+    }
+
+    /// The line of a track, made when it is new; nil for names that are no instrument (then the record is the writer's to
+    /// dead-letter, and no subscriber's).
+    func line(_ block: Block, _ track: Int) -> Int? {
+        if let known = lines.find(block, track) { return known }
+        guard
+            let instrument = try? Instrument(exchange: block.exchange(track: track), symbol: block.symbol(track: track))
+        else { return nil }
+        return add(instrument, feed: block.feed(track: track))
+    }
+
+    private func add(_ instrument: Instrument, feed: String) -> Int {
+        let line = lines.add(instrument, feed: feed)
+        index.append([])
+        for subscriber in subscribers.values where subscriber.filter.matches(instrument) {
+            index[line].append(subscriber)
+        }
+        return line
+    }
+
+    private func install(_ known: TapeStart.KnownLine) {
+        guard let reader = known.update.withUnsafeBytes({ try? TickIdentityCopy($0) }) else { return }
+        let line = add(known.instrument, feed: reader.feed)
+        lines[line].epoch = reader.epoch
+        lines[line].sequence = reader.sequence
+        lines[line].day = known.day
+        lines[line].frame.set(frame: known.update)
+    }
+
+    // MARK: Records
+
+    private func handle(_ block: Block, from first: Int, _ place: TopicPartition) {
+        lineOfTrack.removeAll(keepingCapacity: true)
+        for track in 0..<block.trackCount { lineOfTrack.append(line(block, track) ?? -1) }
+        let records = block.records
+        for record in first..<block.recordCount {
+            let track = block.track(of: record)
+            let line = lineOfTrack[track]
+            guard line >= 0 else { continue }
+            let epoch = block.epoch(track: track)
+            let sequence = block.sequence(of: record)
+            if epoch < lines[line].epoch || (epoch == lines[line].epoch && sequence <= lines[line].sequence) {
+                let offset = block.firstOffset + UInt64(record)
+                // What the store had when the tape started is known, but it is no repeat.
+                if offset >= lines[line].knownThrough {
+                    repeatsInBlock[place, default: [:]][block.firstOffset, default: []].append(record)
+                    repeatCount += 1
+                }
+                continue
+            }
+            let frame = UnsafeRawBufferPointer(rebasing: records[block.frameRange(record)])
+            deliver(line, epoch, sequence, frame, place, block.firstOffset + UInt64(record))
+        }
+        bytesHandled += UInt64(block.recordsLength)
+    }
+
+    private func deliver(
+        _ line: Int, _ epoch: UInt64, _ sequence: UInt64, _ frame: UnsafeRawBufferPointer, _ place: TopicPartition,
+        _ offset: UInt64
+    ) {
+        let trade = TradeOfRecord(frame: frame)
+        if !index[line].isEmpty {
+            let record = TapeRecord(
+                line: line, epoch: epoch, sequence: sequence, frame: frame, trade: trade, place: place, offset: offset)
+            for subscriber in index[line] { subscriber.push(record) }
+        }
+        // Only now: until here subscribers find what the record replaces.
+        lines[line].epoch = epoch
+        lines[line].sequence = sequence
+        lines[line].frame.set(frame)
+        if lines[line].isPrimary { lines[line].applyDay(trade, epoch: epoch, sequence: sequence) }
+    }
+}
+
+/// One record as it is handed to subscribers; the frame is valid during the call.
+struct TapeRecord {
+    let line: Int
+    let epoch: UInt64
+    let sequence: UInt64
+    let frame: UnsafeRawBufferPointer
+    let trade: TradeOfRecord?
+    let place: TopicPartition
+    let offset: UInt64
+}
+
+/// Hears that the tape has moved.
+protocol TapeFollower: AnyObject {
+    func tapeMoved()
+}
+
+/// Is handed each record of the lines its filter matches, in order.
+protocol IndexedSubscriber: AnyObject {
+    var filter: InstrumentFilter { get }
+    func push(_ record: TapeRecord)
+    /// All records of this turn were pushed.
+    func turnEnded()
+}
+
+/// Which instruments a subscription wants. Empty means all.
+struct InstrumentFilter {
+    let exchange: String
+    let symbols: Set<String>
+
+    var isEverything: Bool { exchange.isEmpty && symbols.isEmpty }
+
+    func matches(_ instrument: Instrument) -> Bool {
+        (exchange.isEmpty || exchange == instrument.exchange) && (symbols.isEmpty || symbols.contains(instrument.symbol))
+    }
+}

@@ -1,0 +1,93 @@
+import EventLog
+
+/// A reader's places in the partitions of the tape, never ahead of it. Blocks in memory come at once, others through the log's
+/// reader threads. Confined to its loop.
+final class TapeCursors {
+    private let tape: Tape
+    private let wake: () -> Void
+    /// Per partition, the first record not yet passed.
+    private(set) var offsets: [UInt64]
+    /// Why it cannot go on; nil while it can.
+    private(set) var failure: StreamEnd?
+    private var loaded: [(block: Block, index: Int)?]
+    private var isLoading: [Bool]
+    private var turn = 0
+
+    /// `wake` is called when blocks that had to be loaded are there.
+    init(tape: Tape, offsets: [UInt64], wake: @escaping () -> Void) {
+        self.tape = tape
+        self.offsets = offsets
+        self.wake = wake
+        loaded = offsets.map { _ in nil }
+        isLoading = offsets.map { _ in false }
+    }
+
+    /// Everything that the tape has handled was passed.
+    var isAtTape: Bool { offsets == tape.next }
+
+    var token: ResumeToken { tape.token(offsets) }
+
+    /// The next block of any partition and the record to begin with. The caller reads it and then calls ``pass(_:)``.
+    func next() -> (block: Block, index: Int)? {
+        for step in offsets.indices where failure == nil {
+            let partition = (turn + step) % offsets.count
+            guard let found = find(partition) else { continue }
+            turn = partition
+            return found
+        }
+        return nil
+    }
+
+    func pass(_ block: Block) { offsets[Int(block.topicPartition.partition)] = block.endOffset }
+
+    private func find(_ partition: Int) -> (block: Block, index: Int)? {
+        if let found = loaded[partition] {
+            loaded[partition] = nil
+            return found
+        }
+        guard !isLoading[partition], offsets[partition] < tape.next[partition] else { return nil }
+        let place = TopicPartition(.ticksRaw, UInt16(partition))
+        let result = tape.log.read(place, at: offsets[partition], .written)
+        if case .onDisk = result {
+            load(place)
+            return nil
+        }
+        return take(result, place)
+    }
+
+    private func load(_ place: TopicPartition) {
+        isLoading[Int(place.partition)] = true
+        let box = LoopConfined(self)
+        let loop = tape.loop
+        tape.log.load(place, at: offsets[Int(place.partition)], .written) { result in
+            loop.execute { box.value.finishLoad(place, result) }
+        }
+    }
+
+    private func finishLoad(_ place: TopicPartition, _ result: Result<ReadResult, LogError>) {
+        isLoading[Int(place.partition)] = false
+        switch result {
+        case .success(let read): loaded[Int(place.partition)] = take(read, place)
+        case .failure(let error): failure = .logFailed(error.message)
+        }
+        wake()
+    }
+
+    private func take(_ result: ReadResult, _ place: TopicPartition) -> (block: Block, index: Int)? {
+        let from = offsets[Int(place.partition)]
+        switch result {
+        case .block(let block, let index): return (block, index)
+        case .expired(let oldest): miss(MissingRange(place: place, from: from, to: oldest, reason: "expired"))
+        case .damaged(let next, let reason):
+            miss(MissingRange(place: place, from: from, to: next, reason: "damaged: \(reason)"))
+        case .atEnd, .onDisk: break
+        }
+        return nil
+    }
+
+    /// The stream ends here; its token goes on after the range.
+    private func miss(_ range: MissingRange) {
+        failure = .missing([range])
+        offsets[Int(range.place.partition)] = range.to
+    }
+}

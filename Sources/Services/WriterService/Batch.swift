@@ -1,0 +1,95 @@
+import EventLog
+import MarketModel
+import MarketProto
+import Protobuf
+import TickCodec
+import TickStore
+
+/// What one apply will store: whole blocks, the rows in them, and the records that are no ticks.
+struct Batch {
+    struct Corrupt {
+        let offset: UInt64
+        let code: String
+        let reason: String
+        let value: [UInt8]
+    }
+
+    private(set) var rows = TickRows()
+    private(set) var corrupt: [Corrupt] = []
+    private(set) var bytes = 0
+    /// One past the last record that the batch accounts for.
+    var next: UInt64
+
+    init(next: UInt64) { self.next = next }
+
+    var rowCount: Int { rows.rows.count + corrupt.count }
+
+    /// Takes the records of a block from `index` on. Corrupt ones below `deadLetteredThrough` are known already.
+    mutating func add(_ block: Block, from index: Int, _ place: TopicPartition, deadLetteredThrough: UInt64) {
+        let blockIndex = Int32(rows.blocks.count)
+        rows.blocks.append(block)
+        rows.rows.reserveCapacity(rows.rows.count + block.recordCount - index)
+        for record in index..<block.recordCount {
+            do {
+                rows.rows.append(try Batch.row(block, record, blockIndex))
+            } catch {
+                let offset = block.firstOffset + UInt64(record)
+                if offset >= deadLetteredThrough {
+                    corrupt.append(
+                        Corrupt(
+                            offset: offset, code: error.code, reason: error.reason, value: Array(block.payload(record))))
+                }
+            }
+        }
+        bytes += block.recordsLength
+        next = block.endOffset
+    }
+
+    struct RowError: Error {
+        let code: String
+        let reason: String
+    }
+
+    private static func row(_ block: Block, _ record: Int, _ blockIndex: Int32) throws(RowError) -> TickRows.Row {
+        let reader: TickReader
+        do {
+            reader = try TickReader(block.payload(record))
+        } catch {
+            throw RowError(code: "UNDECODABLE", reason: "\(error)")
+        }
+        let track = block.track(of: record)
+        guard reader.sequence == block.sequence(of: record), reader.epoch == block.epoch(track: track),
+            equal(reader.exchange, block.exchangeBytes(track: track)),
+            equal(reader.symbol, block.symbolBytes(track: track)), equal(reader.feed, block.feedBytes(track: track))
+        else {
+            throw RowError(code: "IDENTITY_MISMATCH", reason: "the record's identity differs from the block's index")
+        }
+        guard !reader.exchange.isEmpty, !reader.symbol.isEmpty else {
+            throw RowError(code: "NO_INSTRUMENT", reason: "exchange or symbol is empty")
+        }
+        let isTrade = reader.kind == .trade
+        return TickRows.Row(
+            block: blockIndex, record: Int32(record), filingTimeNs: reader.filingTimeNs,
+            tradePrice: isTrade ? reader.last : nil, tradeSize: isTrade ? reader.lastSize ?? 0 : 0)
+    }
+
+    private static func equal(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
+        a.elementsEqual(b)
+    }
+}
+
+/// The value of a dead-letter record.
+enum DeadLetterRecord {
+    static func encode(_ record: Batch.Corrupt, _ place: TopicPartition, failedTimeNs: Int64) -> [UInt8] {
+        var letter = Proto.DeadLetter()
+        letter.sourceTopic = place.topic.name
+        letter.sourcePartition = Int32(place.partition)
+        letter.sourceOffset = record.offset
+        letter.reasonCode = record.code
+        letter.reason = record.reason
+        letter.value = record.value
+        letter.failedTime = Timestamp(ns: failedTimeNs)
+        letter.consumer = WriterService.readerName
+        return letter.encodedBytes()
+    }
+}
