@@ -1,0 +1,32 @@
+import MarketModel
+
+/// What is done to encoded updates without decoding them.
+public enum TickCodec {
+    /// Appends `conflated = 28` to an encoded `PriceUpdate` that does not have it yet.
+    ///
+    /// It may stand behind higher fields: proto3 readers take fields in any order.
+    public static func appendConflation(_ range: ConflatedRange, to update: inout [UInt8]) {
+        withUnsafeTemporaryAllocation(byteCount: 128, alignment: 8) { buffer in
+            let start = buffer.baseAddress!
+            var out = Output(start)
+            out.nonZero(1, range.first)
+            out.nonZero(2, range.last)
+            out.nonZero(3, range.count)
+            out.nonZero(4, range.tradeCount)
+            let volume = VolumeUnits.split(range.tradeVolume)
+            out.nonZero(5, UInt64(bitPattern: volume.units))
+            out.nonZero(6, UInt64(volume.remainder))
+            if let high = range.tradeHigh.map(PriceMicros.split) {
+                out.varint(7, UInt64(bitPattern: high.micros))
+                out.nonZero(8, UInt64(high.remainder))
+            }
+            if let low = range.tradeLow.map(PriceMicros.split) {
+                out.varint(9, UInt64(bitPattern: low.micros))
+                out.nonZero(10, UInt64(low.remainder))
+            }
+            let length = out.place - start
+            update.append(contentsOf: [0xe2, 0x01, UInt8(length)])
+            update.append(contentsOf: UnsafeRawBufferPointer(start: start, count: length))
+        }
+    }
+}
