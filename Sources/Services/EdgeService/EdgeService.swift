@@ -1,0 +1,63 @@
+// The edge: follows the tape on every loop and serves it to clients as `MarketDataService`. Fed by the log (at the written
+// point) and, at its start, by the store.
+
+import EventLog
+import EventLoop
+import GRPC
+import MarketProto
+import Synchronization
+import TickStore
+
+/// Serves the market data API. Made and stopped by one thread; everything else happens on the loops.
+public final class EdgeService: Sendable {
+    private let log: any EventLog
+    private let server: GRPCServer
+    private let loops: EventLoopGroup
+    private let listeners: [ListenerID]
+    private let handlers: [LoopConfined<MarketDataHandlers>]
+
+    /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
+    public init(
+        log: any EventLog, store: any TickStore, loops: EventLoopGroup, limits: EdgeLimits = EdgeLimits(),
+        server configuration: GRPCServerConfiguration = GRPCServerConfiguration()
+    ) throws {
+        self.log = log
+        self.loops = loops
+        let start = try TapeStart(log: log, store: store)
+        let made = Mutex<[ObjectIdentifier: LoopConfined<MarketDataHandlers>]>([:])
+        var listeners: [ListenerID] = []
+        for loop in loops.loops {
+            let waker = loop.runAndWait { loop in
+                let tape = Tape(log: log, loop: loop, start: start)
+                made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(MarketDataHandlers(tape: tape, limits: limits)) }
+                return tape.makeWaker()
+            }
+            listeners.append(log.addListener(.ticks, .written) { waker.wake() })
+            waker.wake()
+        }
+        self.listeners = listeners
+        let tables = made.withLock { $0 }
+        handlers = loops.loops.compactMap { tables[ObjectIdentifier($0)] }
+        server = GRPCServer(group: loops, configuration: configuration) { loop in
+            var table = GRPCServiceTable()
+            guard let handlers = tables[ObjectIdentifier(loop)]?.value else { return table }
+            table.register(path: Proto.MarketDataService.getQuote.path, unary: handlers.getQuote)
+            table.register(path: Proto.MarketDataService.streamPrices.path, serverStreaming: handlers.streamPrices)
+            return table
+        }
+    }
+
+    /// Binds; port 0 takes a free one. Returns the address that is served.
+    public func listen(host: String, port: Int) throws -> (host: String, port: Int) {
+        try server.listen(host: host, port: port)
+    }
+
+    /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most `seconds`.
+    public func stop(withinSeconds seconds: Double) {
+        for (loop, handlers) in zip(loops.loops, handlers) {
+            loop.execute { handlers.value.end() }
+        }
+        server.shutdown(grace: seconds)
+        for listener in listeners { log.removeListener(listener) }
+    }
+}
