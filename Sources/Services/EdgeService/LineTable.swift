@@ -1,3 +1,4 @@
+import DayFigures
 import EventLog
 import MarketModel
 
@@ -11,9 +12,9 @@ struct Line {
     var sequence: UInt64 = 0
     /// The latest record as a gRPC frame; empty before the first.
     var frame = FrameBuffer()
-    var day: DayFiguresState?
-    /// Offset in the log up to which `frame` and `day` already stand for everything.
-    var appliedThrough: UInt64 = 0
+    var day = DayFigures()
+    /// Offset in the log up to which `frame` and `day` stood for everything when the tape started.
+    var knownThrough: UInt64 = 0
 }
 
 /// Bytes that are replaced often and rarely grow.
@@ -27,6 +28,14 @@ struct FrameBuffer {
         if bytes.count < source.count { bytes = [UInt8](repeating: 0, count: max(128, source.count * 3 / 2)) }
         bytes.withUnsafeMutableBytes { $0.copyMemory(from: source) }
         count = source.count
+    }
+
+    /// Puts the frame's prefix before a record's bytes.
+    mutating func set(payload: UnsafeRawBufferPointer) {
+        var frame: [UInt8] = [0]
+        withUnsafeBytes(of: UInt32(payload.count).bigEndian) { frame.append(contentsOf: $0) }
+        frame.append(contentsOf: payload)
+        frame.withUnsafeBytes { set($0) }
     }
 
     func withBytes<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
@@ -70,7 +79,7 @@ struct LineTable {
         lines.append(Line(instrument: instrument, feed: feed, isPrimary: isPrimary))
         let keyHash = RecordKey.hash(exchange: instrument.exchange.utf8, symbol: instrument.symbol.utf8)
         byKeyHash[keyHash, default: []].append(index)
-        byFeedHash.append(LineTable.hash(Array(feed.utf8).withUnsafeBytes { Array($0) }))
+        byFeedHash.append(LineTable.hash(feed.utf8))
         if isPrimary {
             byInstrument[instrument] = index
             bySymbol[instrument.symbol, default: []].append(index)

@@ -1,3 +1,4 @@
+import DayFigures
 import EventLog
 import EventLoop
 import MarketModel
@@ -152,12 +153,16 @@ final class Tape {
     }
 
     private func install(_ known: TapeStart.KnownLine) {
-        guard let reader = known.update.withUnsafeBytes({ try? TickIdentityCopy($0) }) else { return }
-        let line = add(known.instrument, feed: reader.feed)
-        lines[line].epoch = reader.epoch
-        lines[line].sequence = reader.sequence
-        lines[line].day = known.day
-        lines[line].frame.set(frame: known.update)
+        let latest = known.latest
+        latest.update.withUnsafeBytes { update in
+            guard let reader = try? TickReader(update) else { return }
+            let line = add(known.instrument, feed: String(decoding: reader.feed, as: UTF8.self))
+            lines[line].epoch = reader.epoch
+            lines[line].sequence = reader.sequence
+            lines[line].day = DayFigures(latest.day)
+            lines[line].knownThrough = latest.nextOffset
+            lines[line].frame.set(payload: update)
+        }
     }
 
     // MARK: Records
@@ -191,7 +196,11 @@ final class Tape {
         _ line: Int, _ epoch: UInt64, _ sequence: UInt64, _ frame: UnsafeRawBufferPointer, _ place: TopicPartition,
         _ offset: UInt64
     ) {
-        let trade = TradeOfRecord(frame: frame)
+        let payload = UnsafeRawBufferPointer(rebasing: frame[Block.framePrefixLength...])
+        // What cannot be read is the writer's to dead-letter.
+        guard let reader = try? TickReader(payload) else { return }
+        var trade: DayTrade?
+        if reader.kind == .trade, let price = reader.last { trade = DayTrade(price: price, size: reader.lastSize ?? 0) }
         if !index[line].isEmpty {
             let record = TapeRecord(
                 line: line, epoch: epoch, sequence: sequence, frame: frame, trade: trade, place: place, offset: offset)
@@ -201,7 +210,10 @@ final class Tape {
         lines[line].epoch = epoch
         lines[line].sequence = sequence
         lines[line].frame.set(frame)
-        if lines[line].isPrimary { lines[line].applyDay(trade, epoch: epoch, sequence: sequence) }
+        if lines[line].isPrimary {
+            _ = lines[line].day.apply(
+                filingTimeNs: reader.filingTimeNs, epoch: epoch, sequence: sequence, trade: trade)
+        }
     }
 }
 
@@ -211,7 +223,7 @@ struct TapeRecord {
     let epoch: UInt64
     let sequence: UInt64
     let frame: UnsafeRawBufferPointer
-    let trade: TradeOfRecord?
+    let trade: DayTrade?
     let place: TopicPartition
     let offset: UInt64
 }
