@@ -23,7 +23,9 @@ public enum CodecBench {
         let encoded = EncodedTicks(ticks, encoder)
         progress("\(ticks.count) ticks, \(encoded.byteCount / ticks.count) bytes each")
         var figures = [
-            Figure(bench: "codec", figure: "encode", unit: "ns", samples: samples(runs) { encoded.encodeAll(ticks, encoder) }),
+            Figure(
+                bench: "codec", figure: "encode", unit: "ns",
+                samples: samples(runs) { encoded.encodeAll(ticks, encoder) }),
             Figure(bench: "codec", figure: "read", unit: "ns", samples: samples(runs) { encoded.readAll() }),
         ]
         if let encode = Allocations.count({ encoded.encodeAll(ticks, encoder) }),
@@ -32,7 +34,8 @@ public enum CodecBench {
             for (figure, count) in [("encode_allocations", encode), ("read_allocations", read)] {
                 figures.append(
                     Figure(
-                        bench: "codec", figure: figure, unit: "per message", samples: [Double(count) / Double(tickCount)]))
+                        bench: "codec", figure: figure, unit: "per message",
+                        samples: [Double(count) / Double(tickCount)]))
             }
         } else {
             progress("allocations are not counted: the runtime of this build has no hook")

@@ -188,9 +188,9 @@ extension Output {
     @inline(__always)
     private static func eightDigits(_ value: UInt64) -> UInt64 {
         let fours = value / 10_000 | (value % 10_000) << 32
-        let hundreds = fours &* 10_486 >> 20 & 0x7f_0000_007f
+        let hundreds = (fours &* 10_486) >> 20 & 0x7f_0000_007f
         let twos = hundreds | (fours &- hundreds &* 100) << 16
-        let tens = twos &* 103 >> 10 & 0x000f_000f_000f_000f
+        let tens = (twos &* 103) >> 10 & 0x000f_000f_000f_000f
         return tens | (twos &- tens &* 10) << 8
     }
 }
