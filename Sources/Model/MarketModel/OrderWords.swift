@@ -70,17 +70,17 @@ public struct OrderTerms: Hashable, Sendable {
         type = try OrderType(word: orderType)
         self.timeInForce = timeInForce.isEmpty ? .day : try TimeInForce(word: timeInForce)
         guard quantityMicros > 0 else {
-            throw .number(field: "quantity_micros", given: quantityMicros, rule: "is above 0")
+            throw .number(field: "quantity_micros", given: quantityMicros, rule: "must be above 0")
         }
         guard limitPriceMicros >= 0 else {
-            throw .number(field: "limit_price_micros", given: limitPriceMicros, rule: "is not below 0")
+            throw .number(field: "limit_price_micros", given: limitPriceMicros, rule: "must not be below 0")
         }
         if limitPriceMicros == 0, type == .limit {
-            throw .number(field: "limit_price_micros", given: 0, rule: "is 0 for MARKET and STOP only")
+            throw .number(field: "limit_price_micros", given: 0, rule: "may be 0 for MARKET and STOP only")
         }
         guard type == .stop ? stopPriceMicros > 0 : stopPriceMicros == 0 else {
             throw .number(
-                field: "stop_price_micros", given: stopPriceMicros, rule: "is above 0 for STOP and 0 for all others")
+                field: "stop_price_micros", given: stopPriceMicros, rule: "must be above 0 for STOP and 0 for all others")
         }
         self.quantityMicros = quantityMicros
         self.limitPriceMicros = limitPriceMicros
