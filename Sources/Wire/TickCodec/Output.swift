@@ -21,8 +21,22 @@ struct Output {
     @inline(__always)
     mutating func varint(_ field: UInt64, _ value: UInt64) {
         guard value < 1 << 49 else { return place = Self.longVarint(place, field, value) }
-        let word = varintWord(value)
+        varint(field, groups: spread(value))
+    }
+
+    /// A varint field with a number below 16 and up to seven groups.
+    @inline(__always)
+    mutating func varint(_ field: UInt64, groups: UInt64) {
+        let word = varintWord(groups: groups)
         store(word.bytes << 8 | field << 3, advance: Int(truncatingIfNeeded: word.last) &+ 2)
+    }
+
+    /// Two varint fields with numbers below 16.
+    @inline(__always)
+    mutating func varints(_ field: UInt64, _ value: UInt64, _ next: UInt64, _ nextValue: UInt64) {
+        let groups = spread(value, nextValue)
+        varint(field, groups: groups[0])
+        varint(next, groups: groups[1])
     }
 
     /// The same, omitted when 0.
@@ -36,7 +50,7 @@ struct Output {
     mutating func nonZeroWideTag(_ field: UInt64, _ value: UInt64) {
         if value == 0 { return }
         guard value < 1 << 42 else { return place = Self.longVarint(place, field, value) }
-        let word = varintWord(value)
+        let word = varintWord(groups: spread(value))
         store(word.bytes << 16 | wideTag(field, 0), advance: Int(truncatingIfNeeded: word.last) &+ 3)
     }
 
@@ -95,40 +109,54 @@ struct Output {
 
 // MARK: Timestamps
 
-/// The seconds of a timestamp as they stand on the wire, kept for the next one, which most often has the same.
-struct WireSeconds {
-    /// The first nanosecond of the second.
-    var startNs: Int64
-    /// `seconds` as a varint of five bytes, three bytes up; 0 where that is not its length.
-    var word: UInt64
+/// The times of one tick, which most often lie in one second after 1978: one division and one spreading for all.
+struct WireTimes {
+    /// The seconds as they stand on the wire, three bytes up.
+    private let seconds: UInt64
+    private let event: UInt64
+    private let received: UInt64
+    private let publish: UInt64
+    /// All three lie in the same second, whose number has five bytes, and none at its start.
+    let isOneSecond: Bool
 
     @inline(__always)
-    init(_ ns: Int64) {
-        let seconds = TimestampParts.split(ns).seconds
-        startNs = seconds &* 1_000_000_000
-        // Five bytes: from July 1978 on. The last second that Int64 begins is left out: there a time from before 1970 would
-        // seem to be in it, since differences wrap.
-        let isFiveBytes = seconds >= 1 << 28 && seconds < Int64.max / 1_000_000_000
-        word = isFiveBytes ? (spread(UInt64(bitPattern: seconds)) | 0x8080_8080) << 24 : 0
+    init(event eventNs: Int64, received receivedNs: Int64, publish publishNs: Int64) {
+        let (number, receivedNanos) = UInt64(bitPattern: receivedNs).quotientAndRemainder(dividingBy: 1_000_000_000)
+        let startNs = receivedNs &- Int64(bitPattern: receivedNanos)
+        let eventNanos = UInt64(bitPattern: eventNs &- startNs)
+        let publishNanos = UInt64(bitPattern: publishNs &- startNs)
+        // Before 1970 the number is past 2^33. The last second that Int64 begins is left out: there a time from before 1970
+        // would seem to be in it, since differences wrap.
+        let isFiveBytes = number &- 1 << 28 < 9_223_372_036 - 1 << 28
+        isOneSecond =
+            isFiveBytes && eventNanos &- 1 < 999_999_999 && receivedNanos != 0 && publishNanos &- 1 < 999_999_999
+        let first = spread(number, eventNanos)
+        let second = spread(receivedNanos, publishNanos)
+        seconds = (first[0] | 0x8080_8080) << 24
+        event = first[1]
+        received = second[0]
+        publish = second[1]
     }
+
+    @inline(__always) func event(_ out: inout Output) { out.timestamp(7, seconds, event) }
+    @inline(__always) func received(_ out: inout Output) { out.timestamp(8, seconds, received) }
+    @inline(__always) func publish(_ out: inout Output) { out.timestamp(15, seconds, publish) }
 }
 
 extension Output {
-    /// A timestamp field with a number below 16. `seconds` is what the timestamp before left.
+    /// A timestamp field with a number below 16, of spread seconds and nanos.
     @inline(__always)
-    mutating func timestamp(_ field: UInt64, _ ns: Int64, _ seconds: inout WireSeconds) {
-        var nanos = UInt64(bitPattern: ns &- seconds.startNs)
-        if nanos >= 1_000_000_000 {
-            seconds = WireSeconds(ns)
-            nanos = UInt64(bitPattern: ns &- seconds.startNs)
-        }
-        guard seconds.word != 0, nanos != 0 else { return place = Self.rareTimestamp(place, field, ns) }
-        let word = varintWord(nanos)
+    fileprivate mutating func timestamp(_ field: UInt64, _ seconds: UInt64, _ nanos: UInt64) {
+        let word = varintWord(groups: nanos)
         let length = word.last &+ 8
-        place.storeBytes(of: seconds.word | field << 3 | 2 | length << 8 | 0x08 << 16, as: UInt64.self)
+        place.storeBytes(of: seconds | field << 3 | 2 | length << 8 | 0x08 << 16, as: UInt64.self)
         place.storeBytes(of: word.bytes << 8 | 0x10, toByteOffset: 8, as: UInt64.self)
         place += Int(truncatingIfNeeded: length) &+ 2
     }
+
+    /// The same of any time.
+    @inline(__always)
+    mutating func timestamp(_ field: UInt64, _ ns: Int64) { place = Self.rareTimestamp(place, field, ns) }
 
     /// Any time: before 1978, of whole seconds.
     @inline(never)
