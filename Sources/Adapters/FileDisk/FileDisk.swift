@@ -39,7 +39,7 @@ public final class FileDisk: Disk, @unchecked Sendable {
             Glibc.close(root)
             throw FileDisk.failure(error, "lock", directory)
         }
-        let locked = clinux_lock(lockFile, 0)
+        let locked = clinux_lock(lockFile)
         guard locked == 0 else {
             Glibc.close(lockFile)
             Glibc.close(root)
@@ -135,12 +135,17 @@ public final class FileDisk: Disk, @unchecked Sendable {
         return String(decoding: bytes.prefix(Int(count)).prefix(while: { $0 > 0x20 }), as: UTF8.self)
     }
 
+    public func close() {
+        if lockFile >= 0 { _ = clinux_unlock(lockFile) }
+    }
+
     private func full(_ path: String) -> String { path.isEmpty ? directory : directory + "/" + path }
 
     private func requireWriting(_ operation: String, _ path: String) throws(DiskError) {
         guard access == .exclusive else {
             throw DiskError(
-                kind: .readOnly, operation: operation, path: full(path), errno: EROFS, detail: "opened for reading only")
+                kind: .readOnly, operation: operation, path: full(path), errno: EROFS, detail: "opened for reading only"
+            )
         }
     }
 

@@ -148,4 +148,8 @@ int clinux_fsync(int file) { RESTARTING(fsync(file)); }
 
 int clinux_ftruncate(int file, int64_t size) { RESTARTING(ftruncate(file, size)); }
 
-int clinux_lock(int file, int shared) { RESTARTING(flock(file, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB)); }
+int clinux_lock(int file) { RESTARTING(flock(file, LOCK_EX | LOCK_NB)); }
+
+int clinux_unlock(int file) { RESTARTING(flock(file, LOCK_UN)); }
+
+void clinux_thread_name(pthread_t thread, const char *name) { pthread_setname_np(thread, name); }

@@ -23,4 +23,8 @@ int clinux_fdatasync(int file);
 int clinux_fsync(int file);
 int clinux_ftruncate(int file, int64_t size);
 // An advisory lock on the whole file that ends with the process: 0, or -EWOULDBLOCK when another process has it.
-int clinux_lock(int file, int shared);
+int clinux_lock(int file);
+int clinux_unlock(int file);
+
+// Names a thread for debuggers and `top`; at most 15 bytes.
+void clinux_thread_name(pthread_t thread, const char *name);
