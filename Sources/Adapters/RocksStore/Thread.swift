@@ -1,0 +1,4 @@
+import Glibc
+
+/// Lets another thread run.
+func yieldThread() { _ = usleep(1000) }
