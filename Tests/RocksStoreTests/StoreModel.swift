@@ -37,7 +37,7 @@ struct StoreModel {
             if !feeds.contains(tick.feed) { feeds.append(tick.feed) }
             let number = UInt64(feeds.firstIndex(of: tick.feed)! + 1)
             let key = Key(
-                time: (tick.filingTimeNs - (tick.filingTimeNs % 100 + 100) % 100) / 100,
+                time: tick.filingTimeNs / 100 - (tick.filingTimeNs % 100 < 0 ? 1 : 0),
                 low: (tick.epoch % 64) << 56 | (tick.sequence % (1 << 40)) << 16 | number, epoch: tick.epoch,
                 sequence: tick.sequence)
             if rows[tick.instrument]?[key] == nil { rows[tick.instrument, default: [:]][key] = tick }
