@@ -5,6 +5,7 @@ import RocksStore
 import Testing
 import TestSupport
 import TickStore
+import TimeSource
 
 /// A directory that is removed with the value's owner.
 final class TemporaryDirectory {
@@ -42,7 +43,7 @@ struct RocksStoreTests {
             #expect(try store.instruments().count == 3)
         }
         do {
-            let store = try RocksStore(directory: directory.path)
+            let store = try RocksStore(directory: directory.path, time: StoppedTime())
             for start in stride(from: 0, to: 1000, by: 100) {
                 let rows = StoreTestData.rows(Array(ticks[start..<(start + 100)]), firstOffset: UInt64(start))
                 _ = try store.apply(rows, through: UInt64(start + 100), of: StoreTestData.place)
@@ -52,7 +53,7 @@ struct RocksStoreTests {
             try store.close()
             #expect(throws: StoreError.self) { try store.instruments() }
         }
-        let store = try RocksStore(directory: directory.path)
+        let store = try RocksStore(directory: directory.path, time: StoppedTime())
         try check(store)
         try store.close()
     }

@@ -2,6 +2,7 @@ import EventLog
 import MarketModel
 import TestSupport
 import TickStore
+import TimeSource
 
 /// A tick as the tests make it.
 struct TestTick: Hashable {
@@ -128,5 +129,55 @@ struct SeededGenerator: RandomNumberGenerator {
         z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
         z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
         return z ^ (z >> 31)
+    }
+}
+
+/// A clock that stands where it is put.
+final class StoppedTime: TimeSource, @unchecked Sendable {
+    var nowNs: Int64
+    init(_ nowNs: Int64 = 1_700_000_000_000_000_000) { self.nowNs = nowNs }
+    func wallNs() -> Int64 { nowNs }
+    func monotonicNs() -> Int64 { nowNs }
+    func sleep(ns: Int64) {}
+}
+
+/// Ticks of several instruments and feeds: mostly in order, some late, some again, over hour and day boundaries.
+struct TickGenerator {
+    var random: SeededGenerator
+    var instruments = 4
+    var sequences: [String: UInt64] = [:]
+    var epochs: [String: UInt64] = [:]
+    var timeNs: Int64
+    var history: [TestTick] = []
+
+    init(seed: UInt64) {
+        random = SeededGenerator(seed: seed)
+        timeNs = seed % 4 == 0 ? -7_200_000_000_000 : 1_700_000_000_000_000_000
+    }
+
+    mutating func below(_ bound: Int) -> Int { Int(random.next() % UInt64(bound)) }
+
+    mutating func next() -> TestTick {
+        if !history.isEmpty, below(15) == 0 { return history[below(history.count)] }
+        timeNs += Int64(below(3) == 0 ? below(200_000_000) : below(300))
+        if below(60) == 0 { timeNs += Int64(below(4_000_000)) * 1_000_000 }
+        if below(400) == 0 { timeNs += 86_400_000_000_000 }
+        let instrument = below(instruments)
+        let feed = ["sim", "sim", "sim", "direct", "other"][below(5)]
+        let name = "\(instrument)/\(feed)"
+        if below(80) == 0 { 
+            epochs[name, default: 1] += UInt64(below(2) == 0 ? 1 : 64)
+            sequences[name] = below(2) == 0 ? 0 : UInt64(below(5))
+        }
+        sequences[name, default: 0] += below(50) == 0 ? 5_000_000_000 : 1
+        var filing = timeNs
+        if below(6) == 0 { filing -= Int64(below(1_000_000_000)) }
+        if below(50) == 0 { filing -= Int64(below(8_000)) * 1_000_000_000 }
+        let tick = TestTick(
+            instrument: instrument, feed: feed, epoch: epochs[name, default: 1], sequence: sequences[name]!,
+            filingTimeNs: filing, price: below(2) == 0 ? Int64(below(1_000_000)) : nil, size: Int64(below(1000)),
+            payload: (0..<below(120)).map { _ in UInt8(truncatingIfNeeded: below(8)) } + Array("\(history.count)".utf8))
+        history.append(tick)
+        return tick
     }
 }

@@ -9,9 +9,9 @@ import TickStore
 final class Applier {
     /// An instrument and hour that got a fresh block.
     struct FreshBlock {
-        let instrument: UInt32
-        let hour: Int32
+        let id: HourID
         let rows: Int
+        let newestNs: Int64
     }
 
     private struct TrackSlot {
@@ -40,7 +40,7 @@ final class Applier {
     private var groupOfInstrument: [Int32] = []
     private var order: [(key: RowKey, row: Int32)] = []
     /// When the newest row of each hour was appended, rounded up, as the database has it.
-    private var ages: [UInt64: Int64] = [:]
+    private var ages: [HourID: Int64] = [:]
     private(set) var freshBlocks: [FreshBlock] = []
     /// Instruments whose record changed by the last apply.
     private(set) var changed: [UInt32] = []
@@ -60,7 +60,7 @@ final class Applier {
         batch.clear()
         freshBlocks.removeAll(keepingCapacity: true)
         changed.removeAll(keepingCapacity: true)
-        var newAges: [(UInt64, Int64)] = []
+        var newAges: [(HourID, Int64)] = []
         do {
             try group(rows, from: from)
             let origin = BlockKey.Origin(topic: place.topic.number, partition: place.partition, next: next, part: 0)
@@ -86,7 +86,7 @@ final class Applier {
     }
 
     /// Forgets what is known of an hour that retention dropped.
-    func forgetAge(_ instrument: UInt32, _ hour: Int32) { ages[Applier.hourID(instrument, hour)] = nil }
+    func forgetAge(_ id: HourID) { ages[id] = nil }
 
     private func resetGroups() {
         for group in groups where Int(group.instrument) < groupOfInstrument.count {
@@ -157,7 +157,7 @@ final class Applier {
     /// Puts the fresh blocks of one instrument, and its record.
     private func encode(
         _ group: Int, _ rows: TickRows, _ origin: BlockKey.Origin, _ place: TopicPartition,
-        _ newAges: inout [(UInt64, Int64)]
+        _ newAges: inout [(HourID, Int64)]
     ) {
         let instrument = groups[group].instrument
         var record = catalog.entries[Int(instrument)].record
@@ -196,16 +196,18 @@ final class Applier {
     }
 
     private func putBlocks(
-        _ instrument: UInt32, _ rows: TickRows, _ origin: BlockKey.Origin, _ newAges: inout [(UInt64, Int64)]
+        _ instrument: UInt32, _ rows: TickRows, _ origin: BlockKey.Origin, _ newAges: inout [(HourID, Int64)]
     ) {
         var origin = origin
         var hour: Int32 = 0
         var hourEnd = Int64.min
+        var newestNs = Int64.min
         func finish() {
             guard !builder.isEmpty else { return }
             let key = BlockKey(instrument: instrument, hour: hour, first: builder.first, origin: origin)
-            freshBlocks.append(FreshBlock(instrument: instrument, hour: hour, rows: builder.rowCount))
-            noteAge(instrument, hour, builder.appendTimeNs, &newAges)
+            let id = HourID(instrument: instrument, hour: hour)
+            freshBlocks.append(FreshBlock(id: id, rows: builder.rowCount, newestNs: newestNs))
+            noteAge(id, builder.appendTimeNs, &newAges)
             let value = builder.build(.plain)
             key.bytes.withUnsafeBytes { batch.put(.fresh, $0, value) }
             origin.part &+= 1
@@ -226,26 +228,20 @@ final class Applier {
                 builder.begin(hour: hour)
             }
             builder.note(appendTimeNs: block.appendTimeNs)
+            newestNs = row.filingTimeNs
             _ = builder.append(key, filingTimeNs: row.filingTimeNs, frame: frame)
         }
         finish()
         builder.begin(hour: 0)
     }
 
-    private func noteAge(
-        _ instrument: UInt32, _ hour: Int32, _ appendTimeNs: Int64, _ newAges: inout [(UInt64, Int64)]
-    ) {
-        let id = Applier.hourID(instrument, hour)
+    private func noteAge(_ id: HourID, _ appendTimeNs: Int64, _ newAges: inout [(HourID, Int64)]) {
         if let known = ages[id], known >= appendTimeNs { return }
         let age = appendTimeNs.addingReportingOverflow(Applier.ageStepNs)
         let rounded = age.overflow ? Int64.max : age.partialValue
         newAges.append((id, rounded))
         var value: [UInt8] = []
         value.appendLittleEndian(rounded)
-        batch.put(.meta, MetaKey.age(instrument, hour), value)
-    }
-
-    private static func hourID(_ instrument: UInt32, _ hour: Int32) -> UInt64 {
-        UInt64(instrument) << 32 | UInt64(UInt32(bitPattern: hour))
+        batch.put(.meta, MetaKey.age(id), value)
     }
 }

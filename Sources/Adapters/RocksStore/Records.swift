@@ -4,12 +4,13 @@ import MarketModel
 
 /// Keys and values of the meta key space.
 enum MetaKey {
-    static let format: [UInt8] = Array("format".utf8)
+    static let format: [UInt8] = Array("!format".utf8)
     static let feedPrefix = UInt8(ascii: "f")
     static let namePrefix = UInt8(ascii: "n")
     static let statePrefix = UInt8(ascii: "s")
     static let offsetPrefix = UInt8(ascii: "o")
     static let agePrefix = UInt8(ascii: "a")
+    static let countPrefix = UInt8(ascii: "c")
 
     static func feed(_ number: UInt16) -> [UInt8] { key(feedPrefix) { $0.appendBigEndian(number) } }
     static func name(_ instrument: UInt32) -> [UInt8] { key(namePrefix) { $0.appendBigEndian(instrument) } }
@@ -21,10 +22,22 @@ enum MetaKey {
         }
     }
     /// When the newest row of an instrument's hour was appended to the log.
-    static func age(_ instrument: UInt32, _ hour: Int32) -> [UInt8] {
-        key(agePrefix) {
-            $0.appendBigEndian(instrument)
-            $0.appendBigEndian(UInt32(bitPattern: hour) ^ 0x8000_0000)
+    static func age(_ id: HourID) -> [UInt8] { key(agePrefix, id) }
+    /// How many rows of an hour are merged.
+    static func count(_ id: HourID) -> [UInt8] { key(countPrefix, id) }
+
+    /// The hour that an age or a count belongs to; nil for another key.
+    static func hour(_ key: UnsafeRawBufferPointer) -> HourID? {
+        guard key.count == 9, key[0] == agePrefix || key[0] == countPrefix else { return nil }
+        let hour = UInt32(bigEndian: key.loadUnaligned(fromByteOffset: 1, as: UInt32.self)) ^ 0x8000_0000
+        let instrument = UInt32(bigEndian: key.loadUnaligned(fromByteOffset: 5, as: UInt32.self))
+        return HourID(instrument: instrument, hour: Int32(bitPattern: hour))
+    }
+
+    private static func key(_ prefix: UInt8, _ id: HourID) -> [UInt8] {
+        key(prefix) {
+            $0.appendBigEndian(UInt32(bitPattern: id.hour) ^ 0x8000_0000)
+            $0.appendBigEndian(id.instrument)
         }
     }
 

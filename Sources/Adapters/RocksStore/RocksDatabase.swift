@@ -159,12 +159,47 @@ final class RocksDatabase: @unchecked Sendable {
 
     /// Writes what is in memory to files, then rewrites a key space without what was deleted.
     func compact(_ space: KeySpace) throws(StoreError) {
+        try flush(space)
+        rocksdb_compact_range_cf(database, families[space.rawValue], nil, 0, nil, 0)
+    }
+
+    func flush(_ space: KeySpace) throws(StoreError) {
         let flushOptions = rocksdb_flushoptions_create()
         defer { rocksdb_flushoptions_destroy(flushOptions) }
         var error: UnsafeMutablePointer<CChar>?
         rocksdb_flush_cf(database, flushOptions, families[space.rawValue], &error)
         try check(&error)
-        rocksdb_compact_range_cf(database, families[space.rawValue], nil, 0, nil, 0)
+    }
+
+    /// Bytes that a range of keys takes in files, about.
+    func bytes(_ space: KeySpace, from: [UInt8], to: [UInt8]) -> UInt64 {
+        var size: UInt64 = 0
+        var error: UnsafeMutablePointer<CChar>?
+        from.withUnsafeBytes { from in
+            to.withUnsafeBytes { to in
+                var starts = [from.bindMemory(to: CChar.self).baseAddress]
+                var ends = [to.bindMemory(to: CChar.self).baseAddress]
+                var startLength = from.count
+                var endLength = to.count
+                rocksdb_approximate_sizes_cf(
+                    database, families[space.rawValue], 1, &starts, &startLength, &ends, &endLength, &size, &error)
+            }
+        }
+        _ = RocksDatabase.take(&error)
+        return size
+    }
+
+    /// Gives back the space of a range that was deleted, as far as files lie within it.
+    func dropFiles(_ space: KeySpace, from: [UInt8], to: [UInt8]) throws(StoreError) {
+        var error: UnsafeMutablePointer<CChar>?
+        from.withUnsafeBytes { from in
+            to.withUnsafeBytes { to in
+                rocksdb_delete_file_in_range_cf(
+                    database, families[space.rawValue], from.bindMemory(to: CChar.self).baseAddress, from.count,
+                    to.bindMemory(to: CChar.self).baseAddress, to.count, &error)
+            }
+        }
+        try check(&error)
     }
 
     /// A consistent copy of the store, hard-linked where the file system allows it. The directory must not exist.

@@ -7,6 +7,7 @@ import EventLog
 import MarketModel
 import Synchronization
 import TickStore
+import TimeSource
 
 /// A ``TickStore`` in one directory, opened by one process at a time.
 ///
@@ -32,12 +33,31 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         var isClosed = false
         /// Scans and merges under way, which close waits for.
         var users = 0
+        /// Fresh blocks of each hour that has some.
+        var fresh: [HourID: FreshCount] = [:]
+        /// Whether `fresh` has what an earlier start left.
+        var hasFoundFresh = false
+        /// The newest filing time of each instrument.
+        var newestNs: [UInt32: Int64] = [:]
+        /// Why the store could not sync or merge in the background; told to the next apply.
+        var failure: StoreError?
+        var counters = RocksStoreCounters()
+    }
+
+    struct FreshCount {
+        var blocks = 0
+        var rows = 0
     }
 
     let database: RocksDatabase
     let limits: RocksStoreLimits
     // Owned by the holder of applyLock.
-    private let applier: Applier
+    let applier: Applier
+    let time: any TimeSource
+    // Owned by the holder of mergeLock.
+    let hourMerge: HourMerge
+    let mergeLock = Mutex<Void>(())
+    private let threads = Mutex<[BackgroundThread]>([])
     let applyLock = Mutex<Void>(())
     let shared: Mutex<Shared>
 
@@ -45,18 +65,28 @@ public final class RocksStore: TickStore, @unchecked Sendable {
     ///
     /// Throws `.locked` when another process has it, `.readOnly`, `.unknownFormat` for a newer version's, `.damaged`, `.io`.
     public init(
-        directory: String, calendar: SessionCalendar = .utc, limits: RocksStoreLimits = RocksStoreLimits()
+        directory: String, time: any TimeSource, calendar: SessionCalendar = .utc,
+        limits: RocksStoreLimits = RocksStoreLimits()
     ) throws(StoreError) {
         self.limits = limits
+        self.time = time
         database = try RocksDatabase(directory: directory, limits: limits)
         do {
             try RocksStore.checkFormat(database)
             applier = try Applier(database, calendar: calendar)
+            hourMerge = HourMerge(database, limits)
             shared = Mutex(try RocksStore.load(database, applier.catalog))
         } catch {
             database.close()
             throw error
         }
+        if limits.hasBackgroundWork { startThreads() }
+    }
+
+    private func startThreads() {
+        let sync = BackgroundThread(intervalMs: limits.syncIntervalMs) { [weak self] in self?.syncInBackground() }
+        let merge = BackgroundThread(intervalMs: limits.syncIntervalMs) { [weak self] in self?.mergeInBackground() }
+        threads.withLock { $0 = [sync, merge] }
     }
 
     deinit { try? close() }
@@ -114,6 +144,10 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         try applyLock.withLock { _ throws(StoreError) -> UInt64 in
             let (applied, durable) = try shared.withLock { shared throws(StoreError) -> (UInt64?, UInt64) in
                 try shared.checkOpen(database)
+                if let failure = shared.failure {
+                    shared.failure = nil
+                    throw failure
+                }
                 guard let index = shared.places[place] else { return (nil, 0) }
                 return (shared.applied[index], shared.durable[index])
             }
@@ -143,6 +177,12 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         }
         for number in applier.changed {
             if let record = entries[Int(number)].record { shared.show(record, of: number) }
+        }
+        for block in applier.freshBlocks {
+            shared.fresh[block.id, default: FreshCount()].blocks += 1
+            shared.fresh[block.id, default: FreshCount()].rows += block.rows
+            shared.newestNs[block.id.instrument] = max(
+                shared.newestNs[block.id.instrument] ?? .min, block.newestNs)
         }
         return shared.durable[index]
     }
@@ -203,16 +243,6 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         }
     }
 
-    public func statistics() throws(StoreError) -> StoreStatistics {
-        try use { () throws(StoreError) in
-            let files = KeySpace.allCases.map {
-                database.number("rocksdb.total-sst-files-size", $0) + database.number("rocksdb.cur-size-all-mem-tables", $0)
-            }
-            let count = shared.withLock { $0.entries.lazy.filter { $0.latest != nil }.count }
-            return StoreStatistics(instrumentCount: count, rowCount: nil, diskBytes: files.reduce(0, +))
-        }
-    }
-
     /// Makes a consistent copy that opens as a store of its own, while this one goes on. `directory` must not exist.
     public func checkpoint(to directory: String) throws(StoreError) {
         try use { () throws(StoreError) in try database.checkpoint(to: directory) }
@@ -224,6 +254,7 @@ public final class RocksStore: TickStore, @unchecked Sendable {
             return shared.isClosed
         }
         if wasClosed { return }
+        for thread in threads.withLock({ $0 }) { thread.stop() }
         applyLock.withLock { _ in }
         while shared.withLock({ $0.users > 0 }) { yieldThread() }
         defer { database.close() }

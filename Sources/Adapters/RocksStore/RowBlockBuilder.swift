@@ -19,6 +19,7 @@ final class RowBlockBuilder {
     deinit { ZSTD_freeCCtx(compressor) }
 
     var isEmpty: Bool { rowCount == 0 }
+    var lastPlace: RowPlace? { lastKey?.place }
     /// Whether another row of `frameLength` bytes fits the format's limits.
     func hasRoom(_ frameLength: Int) -> Bool {
         rowCount < RowBlock.rowsMax && framesLength + frameLength <= RowBlock.framesLengthMax

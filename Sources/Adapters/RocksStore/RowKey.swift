@@ -78,8 +78,11 @@ enum Hour {
     }
 }
 
-/// Keys of blocks: instrument, hour, place of the first row, then what makes fresh blocks distinct; big endian, so that
+/// Keys of blocks: hour, instrument, place of the first row, then what makes fresh blocks distinct; big endian, so that
 /// RocksDB's byte order is row order.
+///
+/// The hour comes first because rows come, and go, by the hour: files of different hours do not overlap, so compactions move
+/// them as they are, and retention drops them whole.
 struct BlockKey: Hashable {
     var instrument: UInt32
     var hour: Int32
@@ -111,8 +114,8 @@ struct BlockKey: Hashable {
         func load<T: FixedWidthInteger>(_ position: Int) -> T {
             T(bigEndian: bytes.loadUnaligned(fromByteOffset: position, as: T.self))
         }
-        instrument = load(0)
-        hour = Int32(bitPattern: (load(4) as UInt32) ^ 0x8000_0000)
+        hour = Int32(bitPattern: (load(0) as UInt32) ^ 0x8000_0000)
+        instrument = load(4)
         first = RowPlace(time: Int64(bitPattern: (load(8) as UInt64) ^ (1 << 63)), low: load(16))
         origin =
             bytes.count == BlockKey.freshLength
@@ -122,8 +125,8 @@ struct BlockKey: Hashable {
     var bytes: [UInt8] {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(BlockKey.freshLength)
-        bytes.appendBigEndian(instrument)
         bytes.appendBigEndian(UInt32(bitPattern: hour) ^ 0x8000_0000)
+        bytes.appendBigEndian(instrument)
         bytes.appendBigEndian(UInt64(bitPattern: first.time) ^ (1 << 63))
         bytes.appendBigEndian(first.low)
         if let origin {
@@ -139,6 +142,12 @@ struct BlockKey: Hashable {
     static func start(_ instrument: UInt32, _ hour: Int32) -> [UInt8] {
         BlockKey(instrument: instrument, hour: hour, first: .least, origin: nil).bytes
     }
+
+    /// Past every block of the hour.
+    static func end(_ instrument: UInt32, _ hour: Int32) -> [UInt8] {
+        BlockKey(instrument: instrument, hour: hour, first: .greatest, origin: nil).bytes
+            + [UInt8](repeating: 0xff, count: freshLength - mergedLength + 1)
+    }
 }
 
 extension [UInt8] {
@@ -149,4 +158,12 @@ extension [UInt8] {
     mutating func appendLittleEndian<T: FixedWidthInteger>(_ value: T) {
         Swift.withUnsafeBytes(of: value.littleEndian) { append(contentsOf: $0) }
     }
+}
+
+/// An hour of an instrument: the unit that is merged and dropped.
+struct HourID: Hashable, Comparable {
+    let instrument: UInt32
+    let hour: Int32
+
+    static func < (a: HourID, b: HourID) -> Bool { (a.hour, a.instrument) < (b.hour, b.instrument) }
 }

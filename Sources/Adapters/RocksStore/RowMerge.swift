@@ -18,6 +18,8 @@ final class RowMerge {
         let rank: UInt64
     }
 
+    /// Told of each block as it is unpacked, and whether it was merged before.
+    var onOpen: ((RowBlockReader, _ isMerged: Bool) -> Void)?
     private let sources: [BlockSource]
     private let directory: String
     private var cursors: [Cursor] = []
@@ -79,6 +81,7 @@ final class RowMerge {
     private func open(_ source: BlockSource) throws(StoreError) {
         let reader = idle.popLast() ?? RowBlockReader()
         let rank = try source.take(into: reader)
+        onOpen?(reader, source.isMerged)
         cursors.append(Cursor(reader: reader, position: 0, rank: rank))
     }
 
@@ -93,7 +96,8 @@ final class RowMerge {
         return Run(reader: reader, range: 0..<reader.rowCount, isWhole: true)
     }
 
-    private func readRows(_ reader: RowBlockReader) throws(StoreError) {
+    /// Makes sure that a reader has its rows.
+    func readRows(_ reader: RowBlockReader) throws(StoreError) {
         do { try reader.readRows() } catch {
             throw StoreFailure.damaged(directory, "a block of rows is damaged (\(error.rawValue))")
         }
@@ -153,6 +157,7 @@ final class BlockSource {
     private var isPositioned = false
     /// Keys of the blocks taken, when they are to be remembered.
     private(set) var taken: [BlockKey] = []
+    let isMerged: Bool
     private let keepsTaken: Bool
     private let takenMax: Int
 
@@ -163,6 +168,7 @@ final class BlockSource {
     ) throws(StoreError) {
         iterator = database.iterator(space, snapshot)
         directory = database.directory
+        isMerged = space == .hours
         self.instrument = instrument
         self.lastHour = lastHour
         self.from = from
@@ -191,9 +197,12 @@ final class BlockSource {
             guard let found = BlockKey(iterator.key) else {
                 throw StoreFailure.damaged(directory, "a key of \(iterator.key.count) bytes among the rows")
             }
-            guard found.instrument == instrument, found.hour <= lastHour, found.first <= through,
-                taken.count < takenMax
-            else { return nil }
+            guard found.hour <= lastHour, taken.count < takenMax else { return nil }
+            if found.instrument != instrument {
+                guard seekOn(past: found) else { return nil }
+                continue
+            }
+            guard found.first <= through else { return nil }
             guard let header = RowBlock.Header(iterator.value) else {
                 throw StoreFailure.damaged(directory, "the rows of \(describe(found)) have a damaged header")
             }
@@ -205,6 +214,17 @@ final class BlockSource {
             return found.first
         }
         return nil
+    }
+
+    /// Goes to where the instrument's blocks may go on; false where they cannot.
+    private func seekOn(past found: BlockKey) -> Bool {
+        if found.instrument < instrument {
+            iterator.seek(BlockKey.start(instrument, found.hour))
+            return true
+        }
+        guard found.hour < lastHour else { return false }
+        iterator.seek(BlockKey.start(instrument, found.hour + 1))
+        return true
     }
 
     /// Unpacks the next block and moves on. Returns its rank among blocks that hold the same row.

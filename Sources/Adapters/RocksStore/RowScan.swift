@@ -50,7 +50,7 @@ struct RowScan {
                 }
                 return true
             }
-            try readRows(reader)
+            try merge.readRows(reader)
             var start = run.range.lowerBound
             while start < run.range.upperBound {
                 guard contains(reader.rows[start].filingTimeNs) else {
@@ -82,12 +82,6 @@ struct RowScan {
             return true
         }
         if !isStopped { _ = flush() }
-    }
-
-    private func readRows(_ reader: RowBlockReader) throws(StoreError) {
-        do { try reader.readRows() } catch {
-            throw StoreError(.damaged, "a block of rows is damaged (\(error.rawValue)); restore the backup")
-        }
     }
 
     private func contains(_ filingTimeNs: Int64) -> Bool { filingTimeNs >= from && filingTimeNs < to }
