@@ -152,6 +152,7 @@ let package = Package(
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
         tests("EdgeServiceTests", ["EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests("ObservabilityTests", ["Observability", "TestSupport"]),
         tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"]),
         tests("TidyTests", ["TestSupport"]),
     ],
