@@ -11,8 +11,8 @@ struct Arguments: Sendable, Hashable {
     let flags: [Flag]
     let operands: [String]
 
-    /// `words` are without the program's name. `--name value` and `--name=value` are the same; `--` ends the flags; flags may
-    /// stand before or after operands, and after the command's name.
+    /// `words` are without the program's name. `--name value` and `--name=value` are the same; `--` ends the flags;
+    /// flags may stand before or after operands, and after the command's name.
     init(_ words: [String]) throws(UsageError) {
         guard let first = words.first else {
             self.init(command: .help)

@@ -64,9 +64,10 @@ extension Command {
                     .retentionDays, .retentionDiskPercent, .json,
                 ],
                 text: """
-                    Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and exits 0. \
-                    Without --replay a simulated venue feeds it, so that a machine without network shows life. One line \
-                    on standard output says when it serves and where; with --json that line is a JSON object.
+                    Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
+                    exits 0. Without --replay a simulated venue feeds it, so that a machine without network shows \
+                    life. One line on standard output says when it serves and where; with --json that line is a JSON \
+                    object.
                     """,
                 examples: [
                     ("tapedeck up", "the simulated venue on 127.0.0.1:50051, data in ./tapedeck-data"),
@@ -132,8 +133,8 @@ extension Command {
                 "what a data directory holds",
                 options: [.data, .json],
                 text: """
-                    Prints partitions, offsets, times, sizes and damage of the log, and instruments, rows and size of the \
-                    store. Changes nothing.
+                    Prints partitions, offsets, times, sizes and damage of the log, and instruments, rows and size of \
+                    the store. Changes nothing.
                     """,
                 examples: [("tapedeck inspect --data /srv/tape", "another directory")])
         default:
@@ -155,8 +156,8 @@ extension Command {
                 "copy a data directory while it is in use",
                 operands: "TARGET", count: 1...1, options: [.data, .json],
                 text: """
-                    Makes a copy that is consistent at one moment, in a directory that is absent or empty, and checks it. \
-                    The platform may go on running.
+                    Makes a copy that is consistent at one moment, in a directory that is absent or empty, and checks \
+                    it. The platform may go on running.
                     """,
                 examples: [("tapedeck backup /backup/monday", "of ./tapedeck-data")])
         }

@@ -1,5 +1,5 @@
-/// A command with everything it was told, checked: by flag, else by environment variable, else by the configuration file, else
-/// by default.
+/// A command with everything it was told, checked: by flag, else by environment variable, else by the configuration
+/// file, else by default.
 struct Invocation: Sendable {
     let command: Command
     let operands: [String]
@@ -8,8 +8,8 @@ struct Invocation: Sendable {
     let warnings: [String]
 
     /// - Parameters:
-    ///   - arguments: The command line without the program's name. `--help` becomes the command `help` with the command's
-    ///     name as operand; an empty line becomes `help`.
+    ///   - arguments: The command line without the program's name. `--help` becomes the command `help` with the
+    ///     command's name as operand; an empty line becomes `help`.
     ///   - environment: All variables; those that are not an option's are left alone.
     ///   - readFile: The bytes of a file, or nil where there is none.
     static func parse(

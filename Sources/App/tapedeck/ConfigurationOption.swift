@@ -1,5 +1,5 @@
-/// Everything that can be configured. One definition each, in ``definition``; flags, environment variables, the file's keys,
-/// checks and `--help` all come from it.
+/// Everything that can be configured. One definition each, in ``definition``; flags, environment variables, the file's
+/// keys, checks and `--help` all come from it.
 enum OptionName: String, CaseIterable, Sendable {
     // The platform
     case data
@@ -100,7 +100,7 @@ extension OptionName {
         case .listen:
             OptionDefinition(
                 .address, "HOST:PORT", default: "127.0.0.1:50051",
-                "Where gRPC is served. Port 0 lets the system choose; 0.0.0.0 lets other machines in, without encryption."
+                "Where gRPC is served. Port 0 lets the system choose; 0.0.0.0 lets others in, without encryption."
             )
         case .loops:
             OptionDefinition(

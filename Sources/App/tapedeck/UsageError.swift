@@ -27,7 +27,8 @@ struct UsageError: Error, Hashable, Sendable, CustomStringConvertible {
 
 /// The known name that a mistyped one was probably meant to be.
 enum Suggestion {
-    /// The nearest of `names`, where it is near enough to be meant: at most a third of its letters differ, or it begins so.
+    /// The nearest of `names`, where it is near enough to be meant: at most a third of its letters differ, or it begins
+    /// so.
     static func nearest(to name: String, in names: [String]) -> String? {
         var best: (name: String, distance: Int)?
         for candidate in names {

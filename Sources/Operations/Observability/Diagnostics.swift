@@ -1,12 +1,13 @@
-// What the running program tells its operator, one line at a time. Every service and adapter is given a Diagnostics by the App.
+// What the running program tells its operator, one line at a time. Every service and adapter is given a Diagnostics by
+// the App.
 import Glibc
 import Synchronization
 
-/// Writes lines for operators: time, level, component, message. What repeats is written once per kind and period, with the
-/// number of those that were not, so that a feed of garbage costs a line every few seconds and hides nothing.
+/// Writes lines for operators: time, level, component, message. What repeats is written once per kind and period, with
+/// the number of those that were not, so that a feed of garbage costs a line every few seconds and hides nothing.
 ///
-/// Safe to call from any thread. The line is written outside the lock, so lines of different threads may swap places. Not for
-/// event loops under load: a write to a slow terminal waits.
+/// Safe to call from any thread. The line is written outside the lock, so lines of different threads may swap places.
+/// Not for event loops under load: a write to a slow terminal waits.
 public final class Diagnostics: Sendable {
     /// How much a line matters.
     public enum Level: Int, Comparable, Sendable, CaseIterable {
@@ -82,8 +83,9 @@ public final class Diagnostics: Sendable {
         write(line(at: wallNs(), level, component, kind: nil, message(), suppressed: 0))
     }
 
-    /// Writes the first line of a kind in each period and counts the rest; the next one written says how many they were.
-    /// `kind` is a fixed word for the cause (`feed.crossed_book`), never made of input. The message is made only when written.
+    /// Writes the first line of a kind in each period and counts the rest; the next one written says how many they
+    /// were. `kind` is a fixed word for the cause (`feed.crossed_book`), never made of input. The message is made only
+    /// when written.
     public func log(_ level: Level, _ component: String, kind: String, _ message: @autoclosure () -> String) {
         guard level >= self.level else { return }
         let now = wallNs()
@@ -94,7 +96,8 @@ public final class Diagnostics: Sendable {
     /// How often a kind was reported, written or not.
     public func count(kind: String) -> UInt64 { kinds.withLock { $0[kind]?.total ?? 0 } }
 
-    /// Writes what is still held back, by kind in order of name. Called at the end of the program, and as often as one likes.
+    /// Writes what is still held back, by kind in order of name. Called at the end of the program, and as often as one
+    /// likes.
     public func flush() {
         let now = wallNs()
         let held = kinds.withLock { kinds in
@@ -107,7 +110,8 @@ public final class Diagnostics: Sendable {
         }
     }
 
-    /// Writes to file descriptor 2, in one call where the system takes it whole. Errors are ignored: there is nowhere to tell.
+    /// Writes to file descriptor 2, in one call where the system takes it whole. Errors are ignored: there is nowhere
+    /// to tell.
     public static let standardError: @Sendable (String) -> Void = { line in
         var line = line
         line.withUTF8 { bytes in
