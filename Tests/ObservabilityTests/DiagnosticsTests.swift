@@ -49,13 +49,9 @@ struct DiagnosticsTests {
         for kind in ["b", "a", "b", "a", "b", "c"] { diagnostics.log(.error, "x", kind: kind, "m") }
         diagnostics.flush()
         diagnostics.flush()
-        #expect(
-            recorder.written.dropFirst(3) == [
-                prefix + #""kind":"a","message":"a","suppressed":1}"#
-                    + "\n",
-                prefix + #""kind":"b","message":"b","suppressed":2}"#
-                    + "\n",
-            ])
+        let a = prefix + #""kind":"a","message":"a","suppressed":1}"# + "\n"
+        let b = prefix + #""kind":"b","message":"b","suppressed":2}"# + "\n"
+        #expect(recorder.written.dropFirst(3) == [a, b])
     }
 
     @Test func `A clock that steps back does not silence a kind`() {
