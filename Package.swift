@@ -152,7 +152,8 @@ let package = Package(
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
         tests("EdgeServiceTests", ["EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
-        tests("TapedeckTests", ["TestSupport", "MarketModel"]),
+        tests("ObservabilityTests", ["Observability", "TestSupport"]),
+        tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"]),
         tests("TidyTests", ["TestSupport"]),
     ],
     cxxLanguageStandard: .cxx17
