@@ -2,7 +2,8 @@ import Foundation
 
 /// The folder of recordings, vectors and tools beside the checkout, which tests read and the repository does not hold.
 ///
-/// A test that needs it carries `.enabled(if: SharedData.isPresent, "../shared is absent")`; `make test` counts the skipped.
+/// A test that needs it carries `.enabled(if: SharedData.isPresent, "../shared is absent")`; `make test` counts the
+/// skipped.
 public enum SharedData {
     public static let isPresent = FileManager.default.fileExists(atPath: root)
 
@@ -18,7 +19,8 @@ public enum Checkout {
         var url = URL(fileURLWithPath: #filePath)
         while url.path != "/" {
             url.deleteLastPathComponent()
-            if FileManager.default.fileExists(atPath: url.appendingPathComponent("Package.swift").path) { return url.path }
+            let manifest = url.appendingPathComponent("Package.swift")
+            if FileManager.default.fileExists(atPath: manifest.path) { return url.path }
         }
         return FileManager.default.currentDirectoryPath
     }()

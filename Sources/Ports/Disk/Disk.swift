@@ -17,6 +17,8 @@ public protocol Disk: AnyObject, Sendable {
     func space() throws(DiskError) -> (freeBytes: UInt64, totalBytes: UInt64)
     /// Identifies this boot of the machine; nil where the system does not tell.
     func bootID() -> String?
+    /// Gives the directory back, so that another may open it for writing. Files that are open can still be read.
+    func close()
 }
 
 /// One open file. Reads and writes are positioned, so several threads may use it at once.

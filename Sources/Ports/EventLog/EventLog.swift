@@ -188,6 +188,8 @@ public struct LogError: Error, Sendable, Hashable, CustomStringConvertible {
         /// Written by a newer version.
         case unknownFormat
         case tooLarge
+        /// The call asks for what cannot be: a partition that does not exist, an offset past the end.
+        case invalid
         case closed
         case io
     }

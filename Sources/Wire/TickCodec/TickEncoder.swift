@@ -4,23 +4,29 @@ import MarketModel
 ///
 /// Made once per (feed, instrument): names and feed id are byte templates. Encoding allocates nothing and never fails.
 public struct TickEncoder: Sendable {
-    /// Fields 1 and 2, and field 9, as they stand on the wire.
-    private let names: [UInt8]
-    private let feed: [UInt8]
+    /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16 bytes.
+    private let templates: [UInt8]
+    private let namesCount: Int
+    private let feedStart: Int
+    private let feedCount: Int
 
     /// The least size in bytes of a buffer given to ``encode(_:into:)``. No tick of this instrument is longer.
     public let lengthMax: Int
 
+    /// Names of any length; the wire omits empty ones.
     public init(exchange: String, symbol: String, feed: String) {
-        names = Self.field(1, exchange) + Self.field(2, symbol)
-        self.feed = Self.field(9, feed)
-        lengthMax = names.count + self.feed.count + Self.scalarBytesMax + Self.slackBytes
+        let names = Self.field(1, exchange) + Self.field(2, symbol)
+        let feed = Self.field(9, feed)
+        namesCount = names.count
+        feedCount = feed.count
+        let namesPadded = names + Self.padding(names.count)
+        feedStart = namesPadded.count
+        templates = namesPadded + feed + Self.padding(feed.count)
+        lengthMax = names.count + feed.count + Self.scalarBytesMax + Output.slackBytes
     }
 
     /// All fields but the names at their longest.
     private static let scalarBytesMax = 4 * 11 + 3 * 19 + 2 * 11 + 2 + 2 * 11 + 5 * 4 + 7 + 3 + 12 + 3 + 3 + 23
-    /// How far past the end of a field its last store may reach.
-    private static let slackBytes = 16
 
     private static func field(_ number: UInt8, _ text: String) -> [UInt8] {
         if text.isEmpty { return [] }
@@ -34,106 +40,147 @@ public struct TickEncoder: Sendable {
         return bytes + Array(text.utf8)
     }
 
+    /// What makes `count` bytes whole blocks, at least one.
+    private static func padding(_ count: Int) -> [UInt8] {
+        [UInt8](repeating: 0, count: max(count + 15 & ~15, 16) - count)
+    }
+
     /// Writes `tick` to the start of `buffer`, which holds at least ``lengthMax`` bytes, and returns its length in bytes.
     ///
     /// Fields stand in the order of their numbers. Bytes of `buffer` past the length are left undefined.
-    public func encode(_ tick: borrowing Tick, into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    public func encode(_ tick: Tick, into buffer: UnsafeMutableRawBufferPointer) -> Int {
         precondition(buffer.count >= lengthMax)
-        var out = Output(buffer.baseAddress!)
-        out.bytes(names)
-        let bid = tick.bid.map(PriceMicros.split)
-        let ask = tick.ask.map(PriceMicros.split)
-        let last = tick.last.map(PriceMicros.split)
-        let volume = tick.lastSize.map(VolumeUnits.split)
-        let bidSize = tick.bidSize.map(QuantityMicros.split)
-        let askSize = tick.askSize.map(QuantityMicros.split)
-        if let bid { out.varint(3, UInt64(bitPattern: bid.micros)) }
-        if let ask { out.varint(4, UInt64(bitPattern: ask.micros)) }
-        if let last { out.varint(5, UInt64(bitPattern: last.micros)) }
-        if let volume { out.varint(6, UInt64(bitPattern: volume.units)) }
-        if let event = tick.eventTimeNs { out.timestamp(7, event) }
-        out.timestamp(8, tick.receivedTimeNs)
-        out.bytes(feed)
-        out.nonZero(10, tick.sequence)
-        out.nonZero(11, tick.epoch)
-        out.nonZero(12, UInt64(tick.kind.rawValue))
-        if let bidSize { out.varint(13, UInt64(bitPattern: bidSize.micros)) }
-        if let askSize { out.varint(14, UInt64(bitPattern: askSize.micros)) }
-        out.timestamp(15, tick.publishTimeNs)
-        out.nonZero(16, UInt64(bid?.remainder ?? 0))
-        out.nonZero(17, UInt64(ask?.remainder ?? 0))
-        out.nonZero(18, UInt64(last?.remainder ?? 0))
-        out.nonZero(19, UInt64(bidSize?.remainder ?? 0))
-        out.nonZero(20, UInt64(askSize?.remainder ?? 0))
-        out.nonZero(21, UInt64(volume?.remainder ?? 0))
+        let start = buffer.baseAddress!
+        return templates.withUnsafeBytes { templates in
+            var out = Output(start)
+            let template = templates.baseAddress!
+            out.template(template, count: namesCount)
+            let rest = values(tick, feed: template + feedStart, &out)
+            if rest.mustWriteRemainders { out.place = rest.write(out.place) }
+            enums(tick, &out)
+            return out.place - start
+        }
+    }
+
+    /// Fields 3 to 15.
+    @inline(__always)
+    private func values(_ tick: Tick, feed: UnsafeRawPointer, _ out: inout Output) -> Remainders {
+        var rest = Remainders()
+        out.prices(tick.bid, tick.ask, &rest)
+        if let last = tick.last {
+            let parts = PriceMicros.split(last)
+            out.varint(5, UInt64(bitPattern: parts.micros))
+            rest.last = UInt32(bitPattern: parts.remainder)
+        }
+        if let size = tick.lastSize {
+            let parts = VolumeUnits.split(size)
+            out.varint(6, UInt64(bitPattern: parts.units))
+            rest.volume = UInt32(bitPattern: parts.remainder)
+        }
+        let times = WireTimes(
+            event: tick.eventTimeNs ?? tick.receivedTimeNs, received: tick.receivedTimeNs, publish: tick.publishTimeNs)
+        if times.isOneSecond {
+            if tick.eventTimeNs != nil { times.event(&out) }
+            times.received(&out)
+        } else {
+            if let event = tick.eventTimeNs { out.timestamp(7, event) }
+            out.timestamp(8, tick.receivedTimeNs)
+        }
+        out.template(feed, count: feedCount)
+        if tick.sequence != 0, tick.epoch != 0, tick.sequence | tick.epoch < 1 << 49 {
+            out.varints(10, tick.sequence, 11, tick.epoch)
+        } else {
+            out.nonZero(10, tick.sequence)
+            out.nonZero(11, tick.epoch)
+        }
+        out.nonZeroEnum(12, tick.kind.rawValue)
+        out.sizes(tick.bidSize, tick.askSize, &rest)
+        if times.isOneSecond { times.publish(&out) } else { out.timestamp(15, tick.publishTimeNs) }
+        return rest
+    }
+
+    /// Fields 22 to 26.
+    @inline(__always)
+    private func enums(_ tick: Tick, _ out: inout Output) {
         let source = FilingTime.of(eventTimeNs: tick.eventTimeNs, receivedTimeNs: tick.receivedTimeNs).source
-        out.nonZero(22, UInt64(source.rawValue))
-        out.nonZero(23, tick.venueSequence)
-        out.nonZero(24, UInt64(tick.state.rawValue))
-        out.nonZero(25, UInt64(tick.aggressorSide.rawValue))
+        out.nonZeroEnumWideTag(22, source.rawValue)
+        out.nonZeroWideTag(23, tick.venueSequence)
+        out.nonZeroEnumWideTag(24, tick.state.rawValue)
+        out.nonZeroEnumWideTag(25, tick.aggressorSide.rawValue)
         if let id = tick.tradeID { out.decimal(26, id) }
-        return out.place - buffer.baseAddress!
     }
 }
 
-/// A place in a buffer whose room was established up front.
-struct Output {
-    var place: UnsafeMutableRawPointer
+/// What micros and whole units cut off: fields 16 to 21, most often all 0.
+private struct Remainders {
+    var bid: UInt32 = 0
+    var ask: UInt32 = 0
+    var last: UInt32 = 0
+    var bidSize: UInt32 = 0
+    var askSize: UInt32 = 0
+    var volume: UInt32 = 0
 
-    init(_ place: UnsafeMutableRawPointer) { self.place = place }
+    @inline(__always)
+    var mustWriteRemainders: Bool { bid | ask | last | bidSize | askSize | volume != 0 }
 
-    mutating func byte(_ value: UInt8) {
-        place.storeBytes(of: value, as: UInt8.self)
-        place += 1
+    @inline(never)
+    func write(_ place: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
+        var out = Output(place)
+        out.nonZeroWideTag(16, UInt64(bid))
+        out.nonZeroWideTag(17, UInt64(ask))
+        out.nonZeroWideTag(18, UInt64(last))
+        out.nonZeroWideTag(19, UInt64(bidSize))
+        out.nonZeroWideTag(20, UInt64(askSize))
+        out.nonZeroWideTag(21, UInt64(volume))
+        return out.place
     }
+}
 
-    mutating func bytes(_ bytes: [UInt8]) {
-        bytes.withUnsafeBytes { if let base = $0.baseAddress { place.copyMemory(from: base, byteCount: $0.count) } }
-        place += bytes.count
-    }
-
-    mutating func raw(_ value: UInt64) {
-        var value = value
-        while value >= 0x80 {
-            byte(UInt8(truncatingIfNeeded: value) | 0x80)
-            value >>= 7
+extension Output {
+    /// Fields 3 and 4, from prices at 1e-9.
+    @inline(__always)
+    fileprivate mutating func prices(_ bid: Int64?, _ ask: Int64?, _ rest: inout Remainders) {
+        // Below 2^58, and so not below zero: micros have up to seven groups.
+        if let bid, let ask, UInt64(bitPattern: bid | ask) < 1 << 58 {
+            let bidMicros = UInt64(bitPattern: bid) / 1000
+            let askMicros = UInt64(bitPattern: ask) / 1000
+            varints(3, bidMicros, 4, askMicros)
+            rest.bid = UInt32(truncatingIfNeeded: UInt64(bitPattern: bid) &- bidMicros &* 1000)
+            rest.ask = UInt32(truncatingIfNeeded: UInt64(bitPattern: ask) &- askMicros &* 1000)
+            return
         }
-        byte(UInt8(value))
-    }
-
-    mutating func varint(_ field: UInt64, _ value: UInt64) {
-        raw(field << 3)
-        raw(value)
-    }
-
-    mutating func nonZero(_ field: UInt64, _ value: UInt64) {
-        if value != 0 { varint(field, value) }
-    }
-
-    mutating func timestamp(_ field: UInt64, _ ns: Int64) {
-        let (seconds, nanos) = TimestampParts.split(ns)
-        raw(field << 3 | 2)
-        let length = place
-        place += 1
-        nonZero(1, UInt64(bitPattern: seconds))
-        nonZero(2, UInt64(nanos))
-        length.storeBytes(of: UInt8(place - length - 1), as: UInt8.self)
-    }
-
-    mutating func decimal(_ field: UInt64, _ value: UInt64) {
-        raw(field << 3 | 2)
-        var digits = 1
-        var rest = value
-        while rest >= 10 {
-            digits += 1
-            rest /= 10
+        if let bid {
+            let parts = PriceMicros.split(bid)
+            varint(3, UInt64(bitPattern: parts.micros))
+            rest.bid = UInt32(bitPattern: parts.remainder)
         }
-        byte(UInt8(digits))
-        rest = value
-        for position in (0..<digits).reversed() {
-            place.storeBytes(of: UInt8(rest % 10) + 0x30, toByteOffset: position, as: UInt8.self)
-            rest /= 10
+        if let ask {
+            let parts = PriceMicros.split(ask)
+            varint(4, UInt64(bitPattern: parts.micros))
+            rest.ask = UInt32(bitPattern: parts.remainder)
         }
-        place += digits
+    }
+
+    /// Fields 13 and 14, from sizes at 1e-8.
+    @inline(__always)
+    fileprivate mutating func sizes(_ bid: Int64?, _ ask: Int64?, _ rest: inout Remainders) {
+        if let bid, let ask, UInt64(bitPattern: bid | ask) < 1 << 55 {
+            let bidMicros = UInt64(bitPattern: bid) / 100
+            let askMicros = UInt64(bitPattern: ask) / 100
+            varints(13, bidMicros, 14, askMicros)
+            rest.bidSize = UInt32(truncatingIfNeeded: UInt64(bitPattern: bid) &- bidMicros &* 100) &* 10
+            rest.askSize = UInt32(truncatingIfNeeded: UInt64(bitPattern: ask) &- askMicros &* 100) &* 10
+            return
+        }
+        if let bid {
+            let parts = QuantityMicros.split(bid)
+            varint(13, UInt64(bitPattern: parts.micros))
+            rest.bidSize = UInt32(bitPattern: parts.remainder)
+        }
+        if let ask {
+            let parts = QuantityMicros.split(ask)
+            varint(14, UInt64(bitPattern: parts.micros))
+            rest.askSize = UInt32(bitPattern: parts.remainder)
+        }
     }
 }

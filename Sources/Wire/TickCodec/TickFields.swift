@@ -62,6 +62,11 @@ extension TickReader {
         has(6) ? VolumeUnits.join(units: volumeValue, remainder: volumeNanoRemainder) : nil
     }
 
+    /// The times as they stand in the bytes, out of range too; 0 where absent.
+    @inlinable public var eventTimestamp: (seconds: Int64, nanos: Int32) { (event.seconds, event.nanos) }
+    @inlinable public var receivedTimestamp: (seconds: Int64, nanos: Int32) { (received.seconds, received.nanos) }
+    @inlinable public var publishTimestamp: (seconds: Int64, nanos: Int32) { (publish.seconds, publish.nanos) }
+
     /// Nanoseconds since the Unix epoch; nil where the venue gave none or it is out of range.
     @inlinable public var eventTimeNs: Int64? {
         has(7) ? TimestampParts.join(seconds: event.seconds, nanos: event.nanos) : nil

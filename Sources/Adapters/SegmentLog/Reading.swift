@@ -1,0 +1,300 @@
+import Disk
+import EventLog
+import Synchronization
+
+/// Blocks read from files and verified, up to a number of bytes; the first in goes first.
+final class BlockCache: Sendable {
+    private struct State {
+        var blocks: [TopicPartition: [Block]] = [:]
+        var order: [(place: TopicPartition, firstOffset: UInt64, byteCount: Int)] = []
+        var head = 0
+        var byteCount = 0
+    }
+
+    private let byteCountMax: Int
+    private let state = Mutex(State())
+
+    init(byteCountMax: Int) { self.byteCountMax = byteCountMax }
+
+    func find(_ place: TopicPartition, _ offset: UInt64) -> Block? {
+        state.withLock { state in
+            guard let blocks = state.blocks[place] else { return nil }
+            let after = blocks.partition { $0.firstOffset > offset }
+            guard after > 0, offset < blocks[after - 1].endOffset else { return nil }
+            return blocks[after - 1]
+        }
+    }
+
+    func add(_ block: Block) {
+        let place = block.topicPartition
+        state.withLock { state in
+            let at = state.blocks[place, default: []].partition { $0.firstOffset >= block.firstOffset }
+            if let blocks = state.blocks[place], at < blocks.count, blocks[at].firstOffset == block.firstOffset {
+                return
+            }
+            state.blocks[place, default: []].insert(block, at: at)
+            state.order.append((place, block.firstOffset, block.image.count))
+            state.byteCount += block.image.count
+            while state.byteCount > byteCountMax, state.head + 1 < state.order.count { BlockCache.dropOldest(&state) }
+        }
+    }
+
+    private static func dropOldest(_ state: inout State) {
+        let oldest = state.order[state.head]
+        state.head += 1
+        state.byteCount -= oldest.byteCount
+        let at = state.blocks[oldest.place, default: []].partition { $0.firstOffset >= oldest.firstOffset }
+        if let blocks = state.blocks[oldest.place], at < blocks.count, blocks[at].firstOffset == oldest.firstOffset {
+            state.blocks[oldest.place]?.remove(at: at)
+        }
+        if state.head > 1024, state.head * 2 > state.order.count {
+            state.order.removeFirst(state.head)
+            state.head = 0
+        }
+    }
+}
+
+extension AppendStream {
+    /// With `state`.
+    func visibleEnd(_ partition: Partition, _ visibility: Visibility) -> UInt64 {
+        visibility == .written && durability == .ticks ? partition.writtenEnd : partition.durableEnd
+    }
+
+    func read(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult {
+        state.locked { readInMemory(place, at: offset, visibility) }
+    }
+
+    private func readInMemory(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult {
+        guard let partition = partitions.find(place) else { return .atEnd }
+        if offset < partition.start { return .expired(oldest: partition.start) }
+        if offset >= visibleEnd(partition, visibility) { return .atEnd }
+        if let block = partition.inTip(offset) { return .block(block, index: Int(offset - block.firstOffset)) }
+        return .onDisk
+    }
+
+    func readBlocking(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility, _ cache: BlockCache)
+        throws(LogError) -> ReadResult
+    {
+        while true {
+            let result = read(place, at: offset, visibility)
+            guard case .onDisk = result else { return result }
+            if let block = cache.find(place, offset) { return .block(block, index: Int(offset - block.firstOffset)) }
+            do throws(DiskError) {
+                if let found = try load(place, at: offset, cache) { return found }
+            } catch {
+                // Retention may have removed the file meanwhile; then the next turn answers that it expired.
+                if error.kind == .notFound, case .expired = read(place, at: offset, visibility) { continue }
+                throw LogError.from(error)
+            }
+        }
+    }
+
+    /// Where to look for an offset.
+    private struct Target {
+        let segment: Segment
+        let length: UInt64
+        /// nil when the segment's index has to be loaded first.
+        let position: UInt64?
+        /// Where the partition goes on in the next segment, or at the end.
+        let nextStart: UInt64
+    }
+
+    private func target(_ place: TopicPartition, at offset: UInt64) -> Target? {
+        state.locked {
+            let after = segments.partition { $0.start(of: place) > offset }
+            guard after > 0 else { return nil }
+            let segment = segments[after - 1]
+            let next =
+                after < segments.count
+                ? segments[after].start(of: place) : partitions.find(place)?.writtenEnd ?? offset + 1
+            let position = segment.index.map { $0.position(place, at: offset) ?? segment.headerLength }
+            return Target(segment: segment, length: segment.length, position: position, nextStart: next)
+        }
+    }
+
+    /// Reads the block from its file; nil when it has to be tried again.
+    private func load(_ place: TopicPartition, at offset: UInt64, _ cache: BlockCache) throws(DiskError) -> ReadResult?
+    {
+        guard let target = target(place, at: offset) else {
+            return .damaged(next: state.locked { segments.first?.start(of: place) ?? 0 }, reason: "no file holds it")
+        }
+        guard let start = target.position else {
+            try loadIndex(target.segment)
+            return nil
+        }
+        let segment = target.segment
+        var scanner = AppendScanner(try segment.file(on: disk), end: target.length, readLength: 256 << 10)
+        var position = start
+        var damage: String?
+        while true {
+            switch try scanner.step(at: position, withBlocks: false) {
+            case .append(let header):
+                if let result = try find(place, offset, header, position, &scanner, segment, cache, damage) {
+                    return result
+                }
+                position += UInt64(header.totalLength)
+            case .bad(let reason):
+                damage = note(segment, "byte \(position): \(reason)")
+                guard let found = try scanner.next(after: position + 8, numberMin: 0) else {
+                    return .damaged(next: target.nextStart, reason: damage ?? reason)
+                }
+                position = found.position
+            case .end:
+                return .damaged(
+                    next: target.nextStart, reason: damage ?? note(segment, "records are missing at the end"))
+            }
+        }
+    }
+
+    /// The answer, if this append decides it.
+    private func find(
+        _ place: TopicPartition, _ offset: UInt64, _ header: AppendHeader, _ position: UInt64,
+        _ scanner: inout AppendScanner, _ segment: Segment, _ cache: BlockCache, _ damage: String?
+    ) throws(DiskError) -> ReadResult? {
+        var start = position + UInt64(header.headerLength)
+        for entry in header.blocks {
+            defer { start += UInt64(entry.imageLength) }
+            guard entry.place == place, entry.endOffset > offset else { continue }
+            if entry.firstOffset > offset {
+                let reason =
+                    damage ?? note(segment, "byte \(position): records before offset \(entry.firstOffset) are missing")
+                return .damaged(next: entry.firstOffset, reason: reason)
+            }
+            do throws(BlockError) {
+                let block = try Block(owning: try image(entry, at: start, &scanner))
+                guard block.topicPartition == place, block.firstOffset == entry.firstOffset,
+                    block.recordCount == entry.recordCount
+                else { throw BlockError.badLayout("the block is not the one its append names") }
+                cache.add(block)
+                try readAhead(place, after: position + UInt64(header.totalLength), &scanner, cache)
+                return .block(block, index: Int(offset - block.firstOffset))
+            } catch {
+                return .damaged(next: entry.endOffset, reason: note(segment, "byte \(start): \(error)"))
+            }
+        }
+        return nil
+    }
+
+    /// Blocks of the same partition that lie in the buffer already are verified too: a reader that is behind wants them next.
+    private func readAhead(
+        _ place: TopicPartition, after position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
+    ) throws(BlockError) {
+        var position = position
+        while true {
+            guard scanner.holds(position, AppendHeader.fixedLength),
+                case .append(let header)? = try? scanner.step(at: position, withBlocks: false),
+                scanner.holds(position, header.totalLength)
+            else { return }
+            var start = position + UInt64(header.headerLength)
+            for entry in header.blocks {
+                if entry.place == place, let block = try? Block(owning: image(entry, at: start, &scanner)),
+                    block.topicPartition == place, block.firstOffset == entry.firstOffset
+                {
+                    cache.add(block)
+                }
+                start += UInt64(entry.imageLength)
+            }
+            position += UInt64(header.totalLength)
+        }
+    }
+
+    private func image(_ entry: AppendHeader.BlockEntry, at start: UInt64, _ scanner: inout AppendScanner)
+        throws(BlockError) -> UnsafeMutableRawBufferPointer
+    {
+        let bytes: UnsafeRawBufferPointer
+        do {
+            bytes = try scanner.bytes(at: start, count: entry.imageLength)
+        } catch {
+            throw .badLayout(error.description)
+        }
+        let image = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
+        image.copyMemory(from: bytes)
+        return image
+    }
+
+    private func note(_ segment: Segment, _ what: String) -> String {
+        let reason = "\(segment.name) \(what)"
+        state.locked {
+            if segment.damaged.count < 1000, !segment.damaged.contains(reason) { segment.damaged.append(reason) }
+        }
+        return reason
+    }
+
+    /// Loads an older segment's index from its file, or makes it from the append headers.
+    func loadIndex(_ segment: Segment) throws(DiskError) {
+        let length = state.locked { segment.length }
+        if let index = try readIndexFile(segment, length: length) {
+            state.locked {
+                segment.index = segment.index ?? index
+                segment.hasIndexFile = true
+            }
+            return
+        }
+        let index = try Segment.buildIndex(try segment.file(on: disk), from: segment.headerLength, end: length)
+        state.locked { segment.index = segment.index ?? index }
+    }
+
+    func readIndexFile(_ segment: Segment, length: UInt64) throws(DiskError) -> SegmentIndex? {
+        guard try disk.exists(segment.indexName) else { return nil }
+        let bytes = try contents(of: try disk.open(segment.indexName, create: false))
+        return bytes.withUnsafeBytes { try? SegmentIndex($0, fileLength: length) }
+    }
+
+    /// Writes the index files that are missing of closed segments. A lost or damaged one costs a walk over the headers.
+    func writeIndexFiles(includingLast: Bool) throws(DiskError) {
+        let due: [(Segment, [UInt8])] = state.locked {
+            segments[..<(includingLast ? segments.count : max(segments.count - 1, 0))].compactMap { segment in
+                guard !segment.hasIndexFile || segment === segments.last, let index = segment.index else { return nil }
+                return (segment, index.encode(fileLength: segment.length))
+            }
+        }
+        for (segment, bytes) in due {
+            let file = try disk.open(segment.indexName, create: true)
+            try file.truncate(to: 0)
+            try file.write(at: 0, bytes)
+            try file.sync()
+            state.locked { segment.hasIndexFile = true }
+        }
+    }
+
+    /// The first offset of the partition that was appended at or after a time; its end when there is none.
+    func offset(of place: TopicPartition, atOrAfter timeNs: Int64) throws(DiskError) -> UInt64 {
+        while true {
+            let found:
+                (segment: Segment, length: UInt64, position: UInt64?, end: UInt64, start: UInt64, next: UInt64?)? =
+                    state.locked {
+                        guard let partition = partitions.find(place) else { return nil }
+                        // startTimeNs is of the last append before a segment, so the one sought is not before the last
+                        // segment that starts earlier than the time.
+                        let number = max(segments.partition { $0.startTimeNs >= timeNs } - 1, 0)
+                        let segment = segments[number]
+                        let position = segment.index.map { $0.position(place, before: timeNs) ?? segment.length }
+                        return (
+                            segment, segment.length, position, partition.writtenEnd, partition.start,
+                            number + 1 < segments.count ? segments[number + 1].start(of: place) : nil
+                        )
+                    }
+            guard let found else { return 0 }
+            guard var position = found.position else {
+                try loadIndex(found.segment)
+                continue
+            }
+            var scanner = AppendScanner(try found.segment.file(on: disk), end: found.length, readLength: 64 << 10)
+            search: while true {
+                switch try scanner.step(at: position, withBlocks: false) {
+                case .append(let header):
+                    if header.appendTimeNs >= timeNs, let entry = header.blocks.first(where: { $0.place == place }) {
+                        return max(entry.firstOffset, found.start)
+                    }
+                    position += UInt64(header.totalLength)
+                case .bad:
+                    guard let next = try scanner.next(after: position + 8, numberMin: 0) else { break search }
+                    position = next.position
+                case .end:
+                    break search
+                }
+            }
+            return max(found.next ?? found.end, found.start)
+        }
+    }
+}

@@ -1,0 +1,202 @@
+/// What the program can be asked to do. `run SERVICE` (one service of a cluster) takes its place after `up`.
+enum Command: String, CaseIterable, Sendable {
+    case up
+    case replay
+    case quote
+    case watch
+    case verify
+    case inspect
+    case dump
+    case backup
+    case restore
+    case bench
+    case drill
+    case version
+    case help
+}
+
+/// What `--help` says of a command, and what it takes.
+struct CommandDefinition: Sendable {
+    /// One line, for the list of commands.
+    let summary: String
+    /// What comes after the command's name, as in `[SYMBOL...]`; empty where nothing does.
+    let operands: String
+    let operandCount: ClosedRange<Int>
+    let options: [OptionName]
+    /// Paragraphs for people.
+    let text: String
+    /// Command lines and what each does.
+    let examples: [(line: String, meaning: String)]
+
+    init(
+        _ summary: String, operands: String = "", count: ClosedRange<Int> = 0...0, options: [OptionName] = [],
+        text: String, examples: [(line: String, meaning: String)]
+    ) {
+        self.summary = summary
+        self.operands = operands
+        operandCount = count
+        self.options = options
+        self.text = text
+        self.examples = examples
+    }
+}
+
+extension Command {
+    /// Options that every command takes.
+    static let commonOptions: [OptionName] = [.config, .logLevel, .logFormat]
+
+    var definition: CommandDefinition {
+        switch self {
+        case .up, .replay: feedingDefinition
+        case .quote, .watch: askingDefinition
+        case .verify, .inspect, .dump: readingDefinition
+        case .backup, .restore: copyingDefinition
+        default: provingDefinition
+        }
+    }
+
+    private var feedingDefinition: CommandDefinition {
+        if self == .up {
+            return CommandDefinition(
+                "run the platform in one process",
+                options: [
+                    .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .logRingMB, .tickSyncMs,
+                    .retentionDays, .retentionDiskPercent, .json,
+                ],
+                text: """
+                    Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
+                    exits 0. Without --replay a simulated venue feeds it, so that a machine without network shows \
+                    life. One line on standard output says when it serves and where; with --json that line is a JSON \
+                    object.
+                    """,
+                examples: [
+                    ("tapedeck up", "the simulated venue on 127.0.0.1:50051, data in ./tapedeck-data"),
+                    ("tapedeck up --replay day.jsonl.gz --speed max", "a recording, as fast as it can be taken"),
+                    ("tapedeck up --listen 127.0.0.1:0 --json", "a port of the system's choice, told in JSON"),
+                ])
+        }
+        return CommandDefinition(
+            "take recordings into a data directory, and end",
+            operands: "FILE...", count: 1...Int.max,
+            options: [.data, .speed, .tickSyncMs, .logRingMB, .retentionDays, .retentionDiskPercent, .json],
+            text: """
+                Plays recordings through the feed, the log and the writer, without serving, until all of it is stored. \
+                Played twice, or broken off and started again, it makes the same rows.
+                """,
+            examples: [("tapedeck replay --speed max day.jsonl.gz", "a day's recording into ./tapedeck-data")])
+    }
+
+    private var askingDefinition: CommandDefinition {
+        if self == .quote {
+            return CommandDefinition(
+                "the latest price of an instrument, with its day",
+                operands: "SYMBOL", count: 1...1, options: [.server, .exchange, .json],
+                text: """
+                    Asks a running Tapedeck for bid, ask, last and the day's high, low, open and previous close. Where \
+                    several exchanges list the symbol, the answer names them and --exchange chooses.
+                    """,
+                examples: [
+                    ("tapedeck quote AAPL", "the one exchange that lists it"),
+                    ("tapedeck quote BTCUSDT --exchange SIMY --json", "of two that do, as JSON"),
+                ])
+        }
+        return CommandDefinition(
+            "a live view of the market in the terminal",
+            operands: "[SYMBOL...]", count: 0...Int.max, options: [.server, .exchange, .json],
+            text: """
+                Shows last, bid, ask, spread, rate and lag of each instrument, refreshed in place; without symbols, of \
+                all. Where standard output is not a terminal it prints one plain line per update. End it with Ctrl-C.
+                """,
+            examples: [
+                ("tapedeck watch", "everything"),
+                ("tapedeck watch AAPL MSFT", "two symbols"),
+                ("tapedeck watch BTCUSDT --json | head", "a few updates for a program"),
+            ])
+    }
+
+    private var readingDefinition: CommandDefinition {
+        switch self {
+        case .verify:
+            CommandDefinition(
+                "compare the log with the store",
+                operands: "[SYMBOL...]", count: 0...Int.max, options: [.data, .exchange, .from, .to, .json],
+                text: """
+                    Reads both and prints, per instrument, how many ticks agree, are missing, differ or are too many. \
+                    Exits 1 where they differ. Stop the platform first: one process uses a data directory at a time.
+                    """,
+                examples: [
+                    ("tapedeck verify", "everything in ./tapedeck-data"),
+                    ("tapedeck verify BTCUSDT --from 2024-08-08 --to 2024-08-09", "one symbol on one day"),
+                ])
+        case .inspect:
+            CommandDefinition(
+                "what a data directory holds",
+                options: [.data, .json],
+                text: """
+                    Prints partitions, offsets, times, sizes and damage of the log, and instruments, rows and size of \
+                    the store. Changes nothing.
+                    """,
+                examples: [("tapedeck inspect --data /srv/tape", "another directory")])
+        default:
+            CommandDefinition(
+                "records of the log as text or JSON",
+                operands: "[SYMBOL...]", count: 0...Int.max,
+                options: [.data, .topic, .exchange, .from, .to, .limit, .json],
+                text: "Prints the records of one topic in the order of each partition, from the oldest on.",
+                examples: [
+                    ("tapedeck dump AAPL --json --limit 10", "the ten oldest ticks of a symbol"),
+                    ("tapedeck dump --topic ticks.raw.dlq", "what could not be processed, and why"),
+                ])
+        }
+    }
+
+    private var copyingDefinition: CommandDefinition {
+        if self == .backup {
+            return CommandDefinition(
+                "copy a data directory while it is in use",
+                operands: "TARGET", count: 1...1, options: [.data, .json],
+                text: """
+                    Makes a copy that is consistent at one moment, in a directory that is absent or empty, and checks \
+                    it. The platform may go on running.
+                    """,
+                examples: [("tapedeck backup /backup/monday", "of ./tapedeck-data")])
+        }
+        return CommandDefinition(
+            "make a data directory from a backup",
+            operands: "BACKUP", count: 1...1, options: [.data, .json],
+            text:
+                "Checks a backup and copies it into a data directory that is absent or empty. Nothing is overwritten.",
+            examples: [("tapedeck restore /backup/monday --data tapedeck-data", "back in place")])
+    }
+
+    private var provingDefinition: CommandDefinition {
+        switch self {
+        case .bench:
+            CommandDefinition(
+                "measure it here",
+                operands: "[NAME|all]", count: 0...1, options: [.runs, .json],
+                text: "Runs one bench, or all, and prints the method beside the figures. Without a name it lists them.",
+                examples: [
+                    ("tapedeck bench codec", "one"),
+                    ("tapedeck bench all --json", "all, one line of JSON per figure"),
+                ])
+        case .drill:
+            CommandDefinition(
+                "break it on purpose and see what is lost",
+                operands: "[NAME|all]", count: 0...1, options: [.rounds, .seed, .json],
+                text: """
+                    Starts its own platform in a directory of its own, breaks it, starts it again and counts what is \
+                    missing or twice. Exits 1 where anything is. Without a name it lists the drills.
+                    """,
+                examples: [("tapedeck drill kill --rounds 100", "kill -9 at a hundred random moments")])
+        case .version:
+            CommandDefinition(
+                "which Tapedeck this is", options: [.json], text: "Prints the version, and what it was built with.",
+                examples: [("tapedeck version", "one line")])
+        default:
+            CommandDefinition(
+                "this text, or that of a command", operands: "[COMMAND]", count: 0...1,
+                text: "`tapedeck COMMAND --help` prints the same.", examples: [("tapedeck help up", "how to run it")])
+        }
+    }
+}

@@ -1,0 +1,144 @@
+import Glibc
+import MarketModel
+import TickCodec
+
+/// The codec bench: what it costs to encode one tick and to read all its fields.
+public enum CodecBench {
+    /// Ticks a run goes over again and again: few enough to stay in the cache, too many to be learnt by a branch predictor.
+    private static let tickCount = 1024
+    /// Passes over the ticks per run.
+    private static let passCount = 2048
+
+    private static let method = """
+        codec: one unit is one PriceUpdate of about 90 bytes (quote of XNAS AAPL: names, bid, ask, sizes, three times, \
+        sequence, epoch, kind), another in each unit: \(tickCount) ticks of a random walk with a fixed seed, \
+        \(passCount) passes a run, one thread, closed loop, after one pass to warm up. encode: from Tick to bytes in the \
+        caller's buffer. read: TickReader over the bytes and every field taken, prices and times put together. \
+        allocations: Swift heap objects per unit, counted by the runtime's allocation hook over one pass.
+        """
+
+    public static let bench = Bench(name: "codec", method: method) { runs, progress in
+        let ticks = quotes()
+        let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
+        let encoded = EncodedTicks(ticks, encoder)
+        progress("\(ticks.count) ticks, \(encoded.byteCount / ticks.count) bytes each")
+        var figures = [
+            Figure(
+                bench: "codec", figure: "encode", unit: "ns",
+                samples: samples(runs) { encoded.encodeAll(ticks, encoder) }),
+            Figure(bench: "codec", figure: "read", unit: "ns", samples: samples(runs) { encoded.readAll() }),
+        ]
+        if let encode = Allocations.count({ encoded.encodeAll(ticks, encoder) }),
+            let read = Allocations.count({ encoded.readAll() })
+        {
+            for (figure, count) in [("encode_allocations", encode), ("read_allocations", read)] {
+                figures.append(
+                    Figure(
+                        bench: "codec", figure: figure, unit: "per message",
+                        samples: [Double(count) / Double(tickCount)]))
+            }
+        } else {
+            progress("allocations are not counted: the runtime of this build has no hook")
+        }
+        return figures
+    }
+
+    /// Nanoseconds per tick of each run.
+    private static func samples(_ runs: Int, _ body: () -> Void) -> [Double] {
+        body()
+        return (0..<max(runs, 1)).map { _ in
+            let start = nowNs()
+            for _ in 0..<passCount { body() }
+            return Double(nowNs() - start) / Double(passCount * tickCount)
+        }
+    }
+
+    private static func nowNs() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+
+    /// A random walk of quotes as a feed would publish them.
+    static func quotes() -> [Tick] {
+        var state: UInt64 = 0x9e37_79b9_7f4a_7c15
+        func random(_ bound: Int64) -> Int64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int64((state >> 33) % UInt64(bound))
+        }
+        var cents: Int64 = 22_751
+        var event: Int64 = 1_732_000_000_123_456_789
+        return (0..<tickCount).map { index in
+            cents += random(5) - 2
+            event += 1 + random(40_000_000)
+            let received = event + 20_000 + random(80_000)
+            var tick = Tick(
+                kind: .quote, receivedTimeNs: received, publishTimeNs: received + 900 + random(3000),
+                epoch: 1_732_000_000_000, sequence: UInt64(1_000_000 + index))
+            tick.eventTimeNs = event
+            tick.bid = cents * 10_000_000
+            tick.ask = (cents + 1 + random(3)) * 10_000_000
+            tick.bidSize = (1 + random(30)) * 100 * 100_000_000
+            tick.askSize = (1 + random(30)) * 100 * 100_000_000
+            return tick
+        }
+    }
+}
+
+/// The ticks of a run as bytes, and room to encode into.
+private final class EncodedTicks {
+    let buffer: UnsafeMutableRawBufferPointer
+    let bytes: UnsafeMutableRawBufferPointer
+    let places: [Range<Int>]
+    let byteCount: Int
+    var sink: UInt64 = 0
+
+    init(_ ticks: [Tick], _ encoder: TickEncoder) {
+        buffer = .allocate(byteCount: encoder.lengthMax, alignment: 16)
+        bytes = .allocate(byteCount: encoder.lengthMax * ticks.count, alignment: 16)
+        var places: [Range<Int>] = []
+        var end = 0
+        for tick in ticks {
+            let length = encoder.encode(tick, into: UnsafeMutableRawBufferPointer(rebasing: bytes[end...]))
+            places.append(end..<end + length)
+            end += length
+        }
+        self.places = places
+        byteCount = end
+    }
+
+    deinit {
+        buffer.deallocate()
+        bytes.deallocate()
+    }
+
+    func encodeAll(_ ticks: [Tick], _ encoder: TickEncoder) {
+        var sum = 0
+        for index in ticks.indices { sum &+= encoder.encode(ticks[index], into: buffer) }
+        sink &+= UInt64(sum)
+    }
+
+    func readAll() {
+        var sum: UInt64 = 0
+        for place in places {
+            let update = UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count)
+            guard let reader = try? TickReader(update) else { continue }
+            sum &+= Self.digest(reader)
+        }
+        sink &+= sum
+    }
+
+    /// Takes every field.
+    @inline(__always)
+    private static func digest(_ reader: TickReader) -> UInt64 {
+        func bits(_ value: Int64?) -> UInt64 { UInt64(bitPattern: value ?? 1) }
+        var sum = reader.sequence &+ reader.epoch &+ reader.venueSequence
+        sum &+= bits(reader.bid) &+ bits(reader.ask) &+ bits(reader.last)
+        sum &+= bits(reader.bidSize) &+ bits(reader.askSize) &+ bits(reader.lastSize)
+        sum &+= bits(reader.eventTimeNs) &+ bits(reader.receivedTimeNs) &+ bits(reader.publishTimeNs)
+        sum &+= UInt64(reader.exchange.count &+ reader.symbol.count &+ reader.feed.count &+ reader.tradeID.count)
+        sum &+= UInt64(reader.kind.rawValue) &+ UInt64(reader.state.rawValue)
+        sum &+= UInt64(reader.aggressorSide.rawValue) &+ UInt64(reader.eventTimeSource.rawValue)
+        return sum
+    }
+}

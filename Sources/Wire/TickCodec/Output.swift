@@ -1,0 +1,224 @@
+import MarketModel
+
+/// A place in a buffer whose room was established up front, with ``slackBytes`` to spare: fields are written by whole words,
+/// and what a word holds past the end of its field is overwritten by the next.
+struct Output {
+    /// How far past the end of a field its last store may reach.
+    static let slackBytes = 16
+
+    var place: UnsafeMutableRawPointer
+
+    @inline(__always)
+    init(_ place: UnsafeMutableRawPointer) { self.place = place }
+
+    @inline(__always)
+    private mutating func store<Word: FixedWidthInteger & BitwiseCopyable>(_ word: Word, advance count: Int) {
+        place.storeBytes(of: word, as: Word.self)
+        place += count
+    }
+
+    /// A varint field with a number below 16.
+    @inline(__always)
+    mutating func varint(_ field: UInt64, _ value: UInt64) {
+        guard value < 1 << 49 else { return place = Self.longVarint(place, field, value) }
+        varint(field, groups: spread(value))
+    }
+
+    /// A varint field with a number below 16 and up to seven groups.
+    @inline(__always)
+    mutating func varint(_ field: UInt64, groups: UInt64) {
+        let word = varintWord(groups: groups)
+        store(word.bytes << 8 | field << 3, advance: Int(truncatingIfNeeded: word.last) &+ 2)
+    }
+
+    /// Two varint fields with numbers below 16.
+    @inline(__always)
+    mutating func varints(_ field: UInt64, _ value: UInt64, _ next: UInt64, _ nextValue: UInt64) {
+        let groups = spread(value, nextValue)
+        varint(field, groups: groups[0])
+        varint(next, groups: groups[1])
+    }
+
+    /// The same, omitted when 0.
+    @inline(__always)
+    mutating func nonZero(_ field: UInt64, _ value: UInt64) {
+        if value != 0 { varint(field, value) }
+    }
+
+    /// A varint field with a number of 16 or more, omitted when 0.
+    @inline(__always)
+    mutating func nonZeroWideTag(_ field: UInt64, _ value: UInt64) {
+        if value == 0 { return }
+        guard value < 1 << 42 else { return place = Self.longVarint(place, field, value) }
+        let word = varintWord(groups: spread(value))
+        store(word.bytes << 16 | wideTag(field, 0), advance: Int(truncatingIfNeeded: word.last) &+ 3)
+    }
+
+    /// An enum with a field number below 16 and a value below 128, omitted when 0.
+    @inline(__always)
+    mutating func nonZeroEnum(_ field: UInt64, _ value: UInt8) {
+        if value != 0 { store(UInt16(truncatingIfNeeded: field << 3) | UInt16(value) << 8, advance: 2) }
+    }
+
+    /// The same with a field number of 16 or more.
+    @inline(__always)
+    mutating func nonZeroEnumWideTag(_ field: UInt64, _ value: UInt8) {
+        if value != 0 {
+            store(UInt32(truncatingIfNeeded: wideTag(field, 0)) | UInt32(value) << 16, advance: 3)
+        }
+    }
+
+    @inline(__always)
+    private func wideTag(_ field: UInt64, _ wireType: UInt64) -> UInt64 {
+        (field & 15) << 3 | wireType | 0x80 | (field >> 4) << 8
+    }
+
+    /// Any field, any value. It and the other rare ones go from place to place by value: were they to take self, the place
+    /// would live in memory, and each field would wait for the store of the one before.
+    @inline(never)
+    private static func longVarint(
+        _ place: UnsafeMutableRawPointer, _ field: UInt64, _ value: UInt64
+    ) -> UnsafeMutableRawPointer {
+        bytewise(bytewise(place, field << 3), value)
+    }
+
+    private static func bytewise(_ place: UnsafeMutableRawPointer, _ value: UInt64) -> UnsafeMutableRawPointer {
+        var place = place
+        var value = value
+        while value >= 0x80 {
+            place.storeBytes(of: UInt8(truncatingIfNeeded: value) | 0x80, as: UInt8.self)
+            place += 1
+            value >>= 7
+        }
+        place.storeBytes(of: UInt8(value), as: UInt8.self)
+        return place + 1
+    }
+
+    /// `blocks` of 16 bytes, of which the first `count` bytes count.
+    @inline(__always)
+    mutating func template(_ blocks: UnsafeRawPointer, count: Int) {
+        var offset = 0
+        repeat {
+            let block = blocks.loadUnaligned(fromByteOffset: offset, as: SIMD16<UInt8>.self)
+            place.storeBytes(of: block, toByteOffset: offset, as: SIMD16<UInt8>.self)
+            offset &+= 16
+        } while offset < count
+        place += count
+    }
+}
+
+// MARK: Timestamps
+
+/// The times of one tick, which most often lie in one second after 1978: one division and one spreading for all.
+struct WireTimes {
+    /// The seconds as they stand on the wire, three bytes up.
+    private let seconds: UInt64
+    private let event: UInt64
+    private let received: UInt64
+    private let publish: UInt64
+    /// All three lie in the same second, whose number has five bytes, and none at its start.
+    let isOneSecond: Bool
+
+    @inline(__always)
+    init(event eventNs: Int64, received receivedNs: Int64, publish publishNs: Int64) {
+        let (number, receivedNanos) = UInt64(bitPattern: receivedNs).quotientAndRemainder(dividingBy: 1_000_000_000)
+        let startNs = receivedNs &- Int64(bitPattern: receivedNanos)
+        let eventNanos = UInt64(bitPattern: eventNs &- startNs)
+        let publishNanos = UInt64(bitPattern: publishNs &- startNs)
+        // Before 1970 the number is past 2^33. The last second that Int64 begins is left out: there a time from before 1970
+        // would seem to be in it, since differences wrap.
+        let isFiveBytes = number &- 1 << 28 < 9_223_372_036 - 1 << 28
+        isOneSecond =
+            isFiveBytes && eventNanos &- 1 < 999_999_999 && receivedNanos != 0 && publishNanos &- 1 < 999_999_999
+        let first = spread(number, eventNanos)
+        let second = spread(receivedNanos, publishNanos)
+        seconds = (first[0] | 0x8080_8080) << 24
+        event = first[1]
+        received = second[0]
+        publish = second[1]
+    }
+
+    @inline(__always) func event(_ out: inout Output) { out.timestamp(7, seconds, event) }
+    @inline(__always) func received(_ out: inout Output) { out.timestamp(8, seconds, received) }
+    @inline(__always) func publish(_ out: inout Output) { out.timestamp(15, seconds, publish) }
+}
+
+extension Output {
+    /// A timestamp field with a number below 16, of spread seconds and nanos.
+    @inline(__always)
+    fileprivate mutating func timestamp(_ field: UInt64, _ seconds: UInt64, _ nanos: UInt64) {
+        let word = varintWord(groups: nanos)
+        let length = word.last &+ 8
+        place.storeBytes(of: seconds | field << 3 | 2 | length << 8 | 0x08 << 16, as: UInt64.self)
+        place.storeBytes(of: word.bytes << 8 | 0x10, toByteOffset: 8, as: UInt64.self)
+        place += Int(truncatingIfNeeded: length) &+ 2
+    }
+
+    /// The same of any time.
+    @inline(__always)
+    mutating func timestamp(_ field: UInt64, _ ns: Int64) { place = Self.rareTimestamp(place, field, ns) }
+
+    /// Any time: before 1978, of whole seconds.
+    @inline(never)
+    private static func rareTimestamp(
+        _ place: UnsafeMutableRawPointer, _ field: UInt64, _ ns: Int64
+    ) -> UnsafeMutableRawPointer {
+        let (seconds, nanos) = TimestampParts.split(ns)
+        let length = bytewise(place, field << 3 | 2)
+        var end = length + 1
+        if seconds != 0 { end = longVarint(end, 1, UInt64(bitPattern: seconds)) }
+        if nanos != 0 { end = longVarint(end, 2, UInt64(nanos)) }
+        length.storeBytes(of: UInt8(end - length - 1), as: UInt8.self)
+        return end
+    }
+}
+
+// MARK: Numbers as text
+
+extension Output {
+    /// A string field with a number of 16 or more: `value` in decimal.
+    @inline(__always)
+    mutating func decimal(_ field: UInt64, _ value: UInt64) {
+        store(UInt16(truncatingIfNeeded: wideTag(field, 2)), advance: 2)
+        place = Self.digits(place, value)
+    }
+
+    /// The length and the digits of `value`.
+    @inline(never)
+    private static func digits(_ length: UnsafeMutableRawPointer, _ value: UInt64) -> UnsafeMutableRawPointer {
+        var out = Output(length + 1)
+        let (high, low) = value.quotientAndRemainder(dividingBy: 100_000_000)
+        if high == 0 {
+            out.leadingDigits(low)
+        } else {
+            let (top, middle) = high.quotientAndRemainder(dividingBy: 100_000_000)
+            if top == 0 {
+                out.leadingDigits(middle)
+            } else {
+                out.leadingDigits(top)
+                out.store(eightDigits(middle) | 0x3030_3030_3030_3030, advance: 8)
+            }
+            out.store(eightDigits(low) | 0x3030_3030_3030_3030, advance: 8)
+        }
+        length.storeBytes(of: UInt8(out.place - length - 1), as: UInt8.self)
+        return out.place
+    }
+
+    /// `value`, below 10^8, without leading zeros.
+    @inline(__always)
+    private mutating func leadingDigits(_ value: UInt64) {
+        let digits = Self.eightDigits(value)
+        let zeros = min(digits.trailingZeroBitCount >> 3, 7)
+        store((digits | 0x3030_3030_3030_3030) >> UInt64(zeros * 8), advance: 8 - zeros)
+    }
+
+    /// The decimal digits of `value`, below 10^8, one in each byte, the first in the lowest.
+    @inline(__always)
+    private static func eightDigits(_ value: UInt64) -> UInt64 {
+        let fours = value / 10_000 | (value % 10_000) << 32
+        let hundreds = (fours &* 10_486) >> 20 & 0x7f_0000_007f
+        let twos = hundreds | (fours &- hundreds &* 100) << 16
+        let tens = (twos &* 103) >> 10 & 0x000f_000f_000f_000f
+        return tens | (twos &- tens &* 10) << 8
+    }
+}
