@@ -42,6 +42,9 @@ public struct BookMachine: Sendable {
     public private(set) var state = State.waiting
     /// The venue's sequence number that the book stands at.
     public private(set) var sequence: UInt64 = 0
+    /// Deltas applied since the start, and the numbers of the first one behind the latest snapshot.
+    public private(set) var deltasApplied = 0
+    public private(set) var joined: ClosedRange<UInt64>?
     private var buffered: [VenueMessage] = []
     /// Whether the first delta after a snapshot was seen.
     private var isJoined = false
@@ -106,10 +109,12 @@ public struct BookMachine: Sendable {
                 buffered.append(message)
                 return outcome
             }
+            if !isJoined { joined = message.firstSequence...message.lastSequence }
             isJoined = true
             sequence = message.lastSequence
         }
         apply(message)
+        deltasApplied += 1
         if let violation = check(message) { return violate(violation) }
         return .applied
     }

@@ -38,6 +38,8 @@ public struct VenueMessage: Hashable, Sendable {
     public var trade: Trade?
     /// What the venue says the book's checksum is after this message.
     public var checksum: UInt32?
+    /// Levels left out because the instrument's scale cannot hold them.
+    public var levelsRefused = 0
     /// Decimals of prices and sizes as the venue writes them; where a checksum is over text.
     public var priceDecimals: UInt8 = 0
     public var sizeDecimals: UInt8 = 0

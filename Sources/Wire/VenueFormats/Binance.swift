@@ -14,6 +14,8 @@ enum Binance {
         case "trade": out.append(try trade(data))
         case nil where data["u"] != nil && data["B"] != nil: out.append(try ticker(data))
         case nil where data["result"] != nil: break
+        // Streams that say nothing the others do not.
+        case "aggTrade", "kline", "24hrTicker", "24hrMiniTicker": break
         case let kind: throw .unknownMessage(kind ?? "no event type")
         }
     }
@@ -40,8 +42,8 @@ enum Binance {
         var message = VenueMessage(.snapshot, exchange: exchange, symbol: symbol)
         message.lastSequence = try number(data, "lastUpdateId")
         message.firstSequence = message.lastSequence
-        try Levels.read(data["bids"], "bids", into: &message.bids)
-        try Levels.read(data["asks"], "asks", into: &message.asks)
+        try Levels.read(data["bids"], "bids", into: &message, \.bids)
+        try Levels.read(data["asks"], "asks", into: &message, \.asks)
         return message
     }
 
@@ -50,8 +52,8 @@ enum Binance {
         message.eventTimeNs = try time(data, "E")
         message.firstSequence = try number(data, "U")
         message.lastSequence = try number(data, "u")
-        try Levels.read(data["b"], "b", into: &message.bids)
-        try Levels.read(data["a"], "a", into: &message.asks)
+        try Levels.read(data["b"], "b", into: &message, \.bids)
+        try Levels.read(data["a"], "a", into: &message, \.asks)
         return message
     }
 

@@ -9,11 +9,11 @@ enum Coinbase {
         switch kind {
         case "snapshot":
             var snapshot = VenueMessage(.snapshot, exchange: exchange, symbol: try product(message))
-            try Levels.read(message["bids"], "bids", into: &snapshot.bids)
-            try Levels.read(message["asks"], "asks", into: &snapshot.asks)
+            try Levels.read(message["bids"], "bids", into: &snapshot, \.bids)
+            try Levels.read(message["asks"], "asks", into: &snapshot, \.asks)
             out.append(snapshot)
         case "l2update": out.append(try update(message))
-        case "subscriptions", "heartbeat": break
+        case "subscriptions", "heartbeat", "last_match", "match", "ticker": break
         default: throw .unknownMessage(kind)
         }
     }
@@ -33,8 +33,7 @@ enum Coinbase {
         for change in changes.children {
             let fields = Array(change.children)
             guard change.isArray, fields.count >= 3, let side = fields[0].string else { throw .field("changes") }
-            let level = PriceLevel(
-                price: try Levels.price(fields[1], "price"), size: try Levels.size(fields[2], "size"))
+            guard let level = try Levels.level(fields[1], fields[2], "change", &delta) else { continue }
             switch side {
             case "buy": delta.bids.append(level)
             case "sell": delta.asks.append(level)

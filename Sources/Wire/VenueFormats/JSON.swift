@@ -96,6 +96,8 @@ public enum FormatError: Error, Hashable, Sendable, CustomStringConvertible {
     case json(String)
     case field(String)
     case number(String)
+    /// A decimal that the instrument's scale cannot hold.
+    case outOfRange(String)
     case unknownMessage(String)
     case line(String)
 
@@ -104,6 +106,7 @@ public enum FormatError: Error, Hashable, Sendable, CustomStringConvertible {
         case .json(let what): "no JSON: \(what)"
         case .field(let name): "the field \(name) is missing or of another type"
         case .number(let what): what
+        case .outOfRange(let name): "\(name) is out of range at the instrument's scale"
         case .unknownMessage(let what): "a message of no known kind: \(what)"
         case .line(let what): what
         }

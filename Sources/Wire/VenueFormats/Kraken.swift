@@ -51,8 +51,7 @@ enum Kraken {
         for entry in value.children {
             let fields = Array(entry.children)
             guard entry.isArray, fields.count >= 3 else { throw .field("level") }
-            levels.append(
-                PriceLevel(price: try Levels.price(fields[0], "price"), size: try Levels.size(fields[1], "volume")))
+            if let level = try Levels.level(fields[0], fields[1], "level", &message) { levels.append(level) }
             message.priceDecimals = max(message.priceDecimals, Levels.decimals(fields[0]))
             message.sizeDecimals = max(message.sizeDecimals, Levels.decimals(fields[1]))
             guard let time = fields[2].text, let ns = try? DecimalText.mantissa(time, scale: 9) else {

@@ -44,19 +44,38 @@ enum Levels {
         guard let text = value?.text else { throw .field(name) }
         do {
             return try DecimalText.mantissa(text, scale: scale)
+        } catch .outOfRange {
+            throw .outOfRange(name)
         } catch {
             throw .number("\(name): \(error)")
         }
     }
 
     /// `[[price, size, …], …]`
-    static func read(_ value: JSONValue?, _ name: String, into levels: inout [PriceLevel]) throws(FormatError) {
+    static func read(
+        _ value: JSONValue?, _ name: String, into message: inout VenueMessage,
+        _ side: WritableKeyPath<VenueMessage, [PriceLevel]>
+    ) throws(FormatError) {
         guard let value, value.isArray else { throw .field(name) }
+        var levels: [PriceLevel] = []
         for entry in value.children {
             guard entry.isArray else { throw .field(name) }
             var fields = entry.children
-            let price = try price(fields.next(), name)
-            levels.append(PriceLevel(price: price, size: try size(fields.next(), name)))
+            if let level = try level(fields.next(), fields.next(), name, &message) { levels.append(level) }
+        }
+        message[keyPath: side] += levels
+    }
+
+    /// One level; nil for one that the scales cannot hold, such as an ask at ten billion: it is counted, and the book is right
+    /// without it as long as nobody trades there. A value finer than the scale makes the message bad.
+    static func level(
+        _ priceText: JSONValue?, _ sizeText: JSONValue?, _ name: String, _ message: inout VenueMessage
+    ) throws(FormatError) -> PriceLevel? {
+        do {
+            return PriceLevel(price: try price(priceText, name), size: try size(sizeText, name))
+        } catch .outOfRange {
+            message.levelsRefused += 1
+            return nil
         }
     }
 
