@@ -292,3 +292,11 @@ public enum RecordKey {
         return hash
     }
 }
+
+/// CRC-32C, as blocks, segment files and tokens carry it.
+public enum Checksum {
+    public static func crc32c(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        guard let base = bytes.baseAddress else { return 0 }
+        return clinux_crc32c(0, base, bytes.count)
+    }
+}

@@ -1,0 +1,10 @@
+// What of sockets and threads the Glibc module does not carry.
+#pragma once
+#include <pthread.h>
+
+// accept4 with close-on-exec and non-blocking. -1 when there is none.
+int clinux_accept(int listener);
+// A stream socket with close-on-exec and non-blocking. -1 on failure.
+int clinux_stream_socket(int family);
+// Names the calling thread, for people; at most 15 bytes.
+void clinux_name_thread(const char *name);

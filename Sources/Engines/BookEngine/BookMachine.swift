@@ -1,0 +1,192 @@
+import MarketModel
+
+/// How a venue lets its book be checked.
+public enum BookRules: Sendable, Hashable {
+    /// Each delta begins one after the last one ended; the first after a snapshot contains the snapshot's number + 1. Earlier
+    /// ones are dropped. Where the venue sends tickers with the same numbers, the book must agree with them.
+    /// (Binance spot: "How to manage a local order book correctly".)
+    case contiguous
+    /// Messages carry a CRC-32 over the ten best levels (Kraken: "book checksum").
+    case checksum
+    /// Nothing to check but crossing (Coinbase level2).
+    case unchecked
+
+    /// Levels kept per side. Kraken's book is what the subscription's depth leaves of it.
+    public var depthMax: Int { self == .checksum ? 1000 : 5000 }
+}
+
+/// Why a book was dropped.
+public enum BookViolation: String, Sendable, Hashable, CaseIterable {
+    case gap, checksumMismatch, crossed, tickerMismatch, tooManyBuffered, badLevel
+}
+
+/// What a message did.
+public enum BookOutcome: Sendable, Hashable {
+    /// Nothing: before a snapshot, or of what the book has already.
+    case ignored
+    /// The book was changed; the best prices may have.
+    case applied
+    /// The book is gone and the instrument stale until the next snapshot.
+    case violated(BookViolation)
+}
+
+/// One instrument's book under its venue's rules.
+public struct BookMachine: Sendable {
+    public enum State: Sendable, Hashable { case waiting, live, stale }
+
+    /// Deltas kept while a snapshot is awaited.
+    public static let bufferedMax = 10_000
+
+    public let rules: BookRules
+    public private(set) var book: Book
+    public private(set) var state = State.waiting
+    /// The venue's sequence number that the book stands at.
+    public private(set) var sequence: UInt64 = 0
+    /// Deltas applied since the start, and the numbers of the first one behind the latest snapshot.
+    public private(set) var deltasApplied = 0
+    public private(set) var joined: ClosedRange<UInt64>?
+    private var buffered: [VenueMessage] = []
+    /// Whether the first delta after a snapshot was seen.
+    private var isJoined = false
+    private var priceDecimals: UInt8 = 0
+    private var sizeDecimals: UInt8 = 0
+    /// Tickers not yet passed by a delta: number and best levels, ascending.
+    private var tickers: [Ticker] = []
+
+    private struct Ticker: Sendable {
+        let sequence: UInt64
+        let bid: PriceLevel?
+        let ask: PriceLevel?
+    }
+
+    public init(_ rules: BookRules) {
+        self.rules = rules
+        book = Book(depthMax: rules.depthMax)
+    }
+
+    /// Takes a snapshot, a delta or a ticker.
+    public mutating func receive(_ message: VenueMessage) -> BookOutcome {
+        switch message.kind {
+        case .snapshot: return receiveSnapshot(message)
+        case .delta: return receiveDelta(message)
+        case .ticker:
+            if rules == .contiguous { keep(message) }
+            return .ignored
+        case .trade: return .ignored
+        }
+    }
+
+    private mutating func receiveSnapshot(_ message: VenueMessage) -> BookOutcome {
+        book.removeAll()
+        sequence = message.lastSequence
+        isJoined = false
+        state = .live
+        priceDecimals = message.priceDecimals
+        sizeDecimals = message.sizeDecimals
+        apply(message)
+        if let violation = check(message) { return violate(violation) }
+        let waiting = buffered
+        buffered = []
+        for delta in waiting {
+            if case .violated(let violation) = receiveDelta(delta) { return .violated(violation) }
+        }
+        return .applied
+    }
+
+    private mutating func receiveDelta(_ message: VenueMessage) -> BookOutcome {
+        guard state == .live else {
+            guard rules == .contiguous else { return .ignored }
+            guard buffered.count < BookMachine.bufferedMax else { return violate(.tooManyBuffered) }
+            buffered.append(message)
+            return .ignored
+        }
+        if rules == .contiguous {
+            guard message.lastSequence > sequence else { return .ignored }
+            let isNext =
+                isJoined ? message.firstSequence == sequence &+ 1 : message.firstSequence <= sequence &+ 1
+            guard isNext, message.firstSequence <= message.lastSequence else {
+                let outcome = violate(.gap)
+                buffered.append(message)
+                return outcome
+            }
+            if !isJoined { joined = message.firstSequence...message.lastSequence }
+            isJoined = true
+            sequence = message.lastSequence
+        }
+        apply(message)
+        deltasApplied += 1
+        if let violation = check(message) { return violate(violation) }
+        return .applied
+    }
+
+    private mutating func apply(_ message: VenueMessage) {
+        for level in message.bids { book.setBid(level) }
+        for level in message.asks { book.setAsk(level) }
+    }
+
+    private func check(_ message: VenueMessage) -> BookViolation? {
+        if book.isCrossed { return .crossed }
+        if let expected = message.checksum,
+            expected != KrakenChecksum.of(book, priceDecimals: priceDecimals, sizeDecimals: sizeDecimals)
+        {
+            return .checksumMismatch
+        }
+        if let ticker = tickers.last(where: { $0.sequence <= sequence }), isJoined,
+            book.bestBid != ticker.bid || book.bestAsk != ticker.ask
+        {
+            return .tickerMismatch
+        }
+        return nil
+    }
+
+    private mutating func keep(_ ticker: VenueMessage) {
+        if let last = tickers.last, last.sequence > ticker.lastSequence { return }
+        // Of those that the book has passed only the last one matters.
+        if let passed = tickers.lastIndex(where: { $0.sequence <= sequence }), passed > 0 { tickers.removeFirst(passed) }
+        if tickers.count == BookMachine.bufferedMax { tickers.removeFirst() }
+        tickers.append(
+            Ticker(sequence: ticker.lastSequence, bid: ticker.bids.first, ask: ticker.asks.first))
+    }
+
+    private mutating func violate(_ violation: BookViolation) -> BookOutcome {
+        book.removeAll()
+        buffered = []
+        tickers = []
+        state = .stale
+        return .violated(violation)
+    }
+}
+
+/// CRC-32 over the ten best asks and bids as text: price and size without dot and leading zeros.
+/// (docs.kraken.com, "How to verify the book's checksum".)
+enum KrakenChecksum {
+    static func of(_ book: Book, priceDecimals: UInt8, sizeDecimals: UInt8) -> UInt32 {
+        var crc = CRC32()
+        for level in book.asks(10) + book.bids(10) {
+            add(level.price, scale: Scale.price, decimals: priceDecimals, &crc)
+            add(level.size, scale: Scale.quantity, decimals: sizeDecimals, &crc)
+        }
+        return crc.value
+    }
+
+    private static func add(_ mantissa: Int64, scale: Int, decimals: UInt8, _ crc: inout CRC32) {
+        var value = mantissa
+        var dropped = scale - Int(decimals)
+        while dropped > 0 {
+            value /= 10
+            dropped -= 1
+        }
+        for byte in String(value).utf8 { crc.add(byte) }
+    }
+}
+
+/// CRC-32 as zlib has it (polynomial 0xedb88320).
+struct CRC32 {
+    private static let table: [UInt32] = (0..<256).map { index in
+        (0..<8).reduce(UInt32(index)) { crc, _ in crc & 1 != 0 ? (crc >> 1) ^ 0xedb8_8320 : crc >> 1 }
+    }
+    private var state: UInt32 = .max
+
+    mutating func add(_ byte: UInt8) { state = CRC32.table[Int(UInt8(truncatingIfNeeded: state) ^ byte)] ^ (state >> 8) }
+    var value: UInt32 { ~state }
+}

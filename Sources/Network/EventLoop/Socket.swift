@@ -1,0 +1,191 @@
+import CUV
+import Glibc
+import Synchronization
+
+/// What a connection's owner is told. On the loop, never inside a call that it made.
+public protocol SocketOwner: AnyObject {
+    /// Bytes that arrived, valid during the call.
+    func received(_ bytes: UnsafeRawBufferPointer)
+    /// Everything written was handed to the system; more may be written now.
+    func drained()
+    /// The connection is gone. Told once, last.
+    func closed(_ error: SocketError?)
+}
+
+/// Why a socket call failed.
+public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
+    public let code: Int32
+    public var description: String { String(cString: uv_strerror(code)) }
+    public init(_ code: Int32) { self.code = code }
+}
+
+/// A TCP connection of a loop. Confined to it.
+public final class Socket {
+    public let loop: EventLoop
+    public weak var owner: (any SocketOwner)?
+    public private(set) var isClosed = false
+    private let handle: UnsafeMutablePointer<uv_tcp_t>
+    private var closeError: SocketError?
+    /// Bytes handed to libuv that the system did not take yet.
+    public private(set) var waitingBytes = 0
+
+    init(loop: EventLoop) {
+        self.loop = loop
+        handle = .allocate(capacity: 1)
+        uv_tcp_init(loop.uv, handle)
+        handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
+        loop.connectionCount.add(1, ordering: .relaxed)
+    }
+
+    private var stream: UnsafeMutablePointer<uv_stream_t> {
+        UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_stream_t.self)
+    }
+
+    /// Takes over an accepted descriptor.
+    static func adopt(_ descriptor: Int32, loop: EventLoop) -> Socket? {
+        let socket = Socket(loop: loop)
+        guard uv_tcp_open(socket.handle, descriptor) == 0 else {
+            Glibc.close(descriptor)
+            socket.close()
+            return nil
+        }
+        uv_tcp_nodelay(socket.handle, 1)
+        return socket
+    }
+
+    /// Connects; `connected` is called once, on the loop.
+    public static func connect(
+        _ address: SocketAddress, loop: EventLoop, _ connected: @escaping (Result<Socket, SocketError>) -> Void
+    ) {
+        let socket = Socket(loop: loop)
+        uv_tcp_nodelay(socket.handle, 1)
+        let request = UnsafeMutablePointer<uv_connect_t>.allocate(capacity: 1)
+        let box = Unmanaged.passRetained(ConnectRequest(socket, connected))
+        request.pointee.data = box.toOpaque()
+        var address = address.storage
+        let error = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                uv_tcp_connect(request, socket.handle, address) { request, status in
+                    let box = Unmanaged<ConnectRequest>.fromOpaque(request!.pointee.data).takeRetainedValue()
+                    request!.deallocate()
+                    box.finish(status)
+                }
+            }
+        }
+        if error != 0 {
+            request.deallocate()
+            box.takeRetainedValue().finish(error)
+        }
+    }
+
+    private final class ConnectRequest {
+        let socket: Socket
+        let connected: (Result<Socket, SocketError>) -> Void
+        init(_ socket: Socket, _ connected: @escaping (Result<Socket, SocketError>) -> Void) {
+            self.socket = socket
+            self.connected = connected
+        }
+        func finish(_ status: Int32) {
+            guard status == 0 else {
+                socket.close()
+                return connected(.failure(SocketError(status)))
+            }
+            connected(.success(socket))
+        }
+    }
+
+    public func startReading() {
+        guard !isClosed else { return }
+        uv_read_start(
+            stream,
+            { handle, _, buffer in
+                let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
+                buffer!.pointee = uv_buf_init(
+                    socket.loop.readBuffer.baseAddress!.assumingMemoryBound(to: CChar.self),
+                    UInt32(socket.loop.readBuffer.count))
+            },
+            { handle, count, buffer in
+                guard count != 0 else { return }
+                let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
+                guard count > 0 else {
+                    socket.close(count == Int(UV_EOF.rawValue) ? nil : SocketError(Int32(count)))
+                    return
+                }
+                socket.owner?.received(UnsafeRawBufferPointer(start: buffer!.pointee.base, count: count))
+            })
+    }
+
+    public func stopReading() { if !isClosed { uv_read_stop(stream) } }
+
+    /// Writes bytes: at once what the system takes, the rest when it does. `drained()` follows when something had to wait.
+    public func write(_ bytes: UnsafeRawBufferPointer) {
+        guard !isClosed, bytes.count > 0 else { return }
+        var written = 0
+        if waitingBytes == 0 {
+            var buffer = Socket.buffer(bytes)
+            let result = uv_try_write(stream, &buffer, 1)
+            if result >= 0 {
+                written = Int(result)
+            } else if result != UV_EAGAIN.rawValue {
+                return close(SocketError(result))
+            }
+        }
+        guard written < bytes.count else { return }
+        queue(UnsafeRawBufferPointer(rebasing: bytes[written...]))
+    }
+
+    private static func buffer(_ bytes: UnsafeRawBufferPointer) -> uv_buf_t {
+        uv_buf_init(
+            UnsafeMutableRawPointer(mutating: bytes.baseAddress!).assumingMemoryBound(to: CChar.self),
+            UInt32(bytes.count))
+    }
+
+    private func queue(_ rest: UnsafeRawBufferPointer) {
+        let request = WriteRequest(self, rest)
+        waitingBytes += rest.count
+        var buffer = Socket.buffer(UnsafeRawBufferPointer(request.bytes))
+        let box = Unmanaged.passRetained(request)
+        request.request.pointee.data = box.toOpaque()
+        let error = uv_write(request.request, stream, &buffer, 1) { request, status in
+            Unmanaged<WriteRequest>.fromOpaque(request!.pointee.data).takeRetainedValue().finish(status)
+        }
+        if error != 0 { box.takeRetainedValue().finish(error) }
+    }
+
+    private final class WriteRequest {
+        let request = UnsafeMutablePointer<uv_write_t>.allocate(capacity: 1)
+        let bytes: UnsafeMutableRawBufferPointer
+        let socket: Socket
+
+        init(_ socket: Socket, _ source: UnsafeRawBufferPointer) {
+            self.socket = socket
+            bytes = .allocate(byteCount: source.count, alignment: 8)
+            bytes.copyMemory(from: source)
+        }
+
+        deinit {
+            request.deallocate()
+            bytes.deallocate()
+        }
+
+        func finish(_ status: Int32) {
+            socket.waitingBytes -= bytes.count
+            if status != 0 { return socket.close(SocketError(status)) }
+            if socket.waitingBytes == 0, !socket.isClosed { socket.owner?.drained() }
+        }
+    }
+
+    /// Ends the connection; the owner hears of it after the current callback.
+    public func close(_ error: SocketError? = nil) {
+        guard !isClosed else { return }
+        isClosed = true
+        closeError = error
+        loop.connectionCount.subtract(1, ordering: .relaxed)
+        let any = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_handle_t.self)
+        uv_close(any) { handle in
+            let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeRetainedValue()
+            socket.handle.deallocate()
+            socket.owner?.closed(socket.closeError)
+        }
+    }
+}

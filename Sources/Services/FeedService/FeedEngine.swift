@@ -1,0 +1,201 @@
+import BookEngine
+import EventLog
+import MarketModel
+import TickCodec
+
+/// Normalized messages in, encoded ticks out: one feed's books, epochs and sequences. Used by the feed's thread alone.
+///
+/// Quotes come from the venue's ticker where it sends one, else from the book; trades from trades.
+final class FeedEngine {
+    /// How a feed numbers its ticks.
+    enum Numbering {
+        /// A live line: epochs begin at the given one and whenever continuity ends.
+        case live(firstEpoch: UInt64)
+        /// A recording: one epoch for ever, so that the same content gives the same ticks.
+        case recording(epoch: UInt64)
+    }
+
+    private struct Line {
+        let instrument: Instrument
+        var machine: BookMachine
+        let encoder: TickEncoder
+        let builder: Int
+        let key: Int
+        var epoch: UInt64
+        var sequence: UInt64 = 0
+        /// Ticks up to here are in the log already.
+        let publishedThrough: UInt64
+        var bid: PriceLevel?
+        var ask: PriceLevel?
+        var isStale = false
+        var hasTicker = false
+    }
+
+    let feed: String
+    private let numbering: Numbering
+    private let log: any EventLog
+    private var lines: [Line] = []
+    private var indexOf: [Instrument: Int] = [:]
+    private(set) var builders: [BlockBuilder]
+    private let rules: (String) -> BookRules
+    var counters = FeedCounters()
+    /// Told of a violation, for people.
+    var report: (Instrument, BookViolation) -> Void = { _, _ in }
+
+    /// `rules` tells how a venue's books are checked.
+    init(feed: String, numbering: Numbering, log: any EventLog, rules: @escaping (String) -> BookRules) {
+        self.feed = feed
+        self.numbering = numbering
+        self.log = log
+        self.rules = rules
+        builders = (0..<log.partitionCount(.ticksRaw)).map { BlockBuilder(TopicPartition(.ticksRaw, UInt16($0))) }
+    }
+
+    var pendingBytes: Int { builders.reduce(0) { $0 + $1.byteCount } }
+
+    var staleCount: Int { lines.count { $0.isStale } }
+
+    /// Takes one message. `publishNs` is called when a tick is about to be encoded.
+    func receive(_ message: VenueMessage, receivedNs: Int64, publishNs: () -> Int64) {
+        counters.messages += 1
+        guard let index = line(message) else { return }
+        switch message.kind {
+        case .trade: receiveTrade(message, index, receivedNs, publishNs)
+        case .ticker: receiveTicker(message, index, receivedNs, publishNs)
+        case .snapshot, .delta: receiveBook(message, index, receivedNs, publishNs)
+        }
+    }
+
+    private func receiveTrade(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
+        guard let trade = message.trade, trade.size > 0 else {
+            counters.badMessages += 1
+            return
+        }
+        publish(index, .trade, message, receivedNs, publishNs) { tick in
+            tick.last = trade.price
+            tick.lastSize = trade.size
+            tick.tradeID = trade.id
+            tick.aggressorSide = trade.aggressorSide
+        }
+    }
+
+    private func receiveTicker(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
+        lines[index].hasTicker = true
+        _ = lines[index].machine.receive(message)
+        guard !lines[index].isStale else { return }
+        quote(index, message.bids.first, message.asks.first, message, receivedNs, publishNs)
+    }
+
+    private func receiveBook(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
+        switch lines[index].machine.receive(message) {
+        case .ignored: break
+        case .applied:
+            let wasStale = lines[index].isStale
+            lines[index].isStale = false
+            if wasStale || !lines[index].hasTicker {
+                let book = lines[index].machine.book
+                quote(index, book.bestBid, book.bestAsk, message, receivedNs, publishNs)
+            }
+        case .violated(let violation):
+            counters.violations[violation, default: 0] += 1
+            report(lines[index].instrument, violation)
+            goStale(index, message, receivedNs, publishNs)
+        }
+    }
+
+    /// A quote only when the best prices or sizes changed.
+    private func quote(
+        _ index: Int, _ bid: PriceLevel?, _ ask: PriceLevel?, _ message: VenueMessage, _ receivedNs: Int64,
+        _ publishNs: () -> Int64
+    ) {
+        guard bid != lines[index].bid || ask != lines[index].ask else { return }
+        lines[index].bid = bid
+        lines[index].ask = ask
+        publish(index, .quote, message, receivedNs, publishNs) { _ in }
+    }
+
+    /// No prices until the next snapshot; a live line's continuity ends here.
+    private func goStale(_ index: Int, _ message: VenueMessage, _ receivedNs: Int64, _ publishNs: () -> Int64) {
+        guard !lines[index].isStale else { return }
+        lines[index].isStale = true
+        lines[index].bid = nil
+        lines[index].ask = nil
+        publish(index, .quote, message, receivedNs, publishNs) { $0.state = .stale }
+        if case .live = numbering {
+            lines[index].epoch = max(lines[index].epoch + 1, UInt64(max(0, publishNs() / 1_000_000)))
+            lines[index].sequence = 0
+        }
+    }
+
+    private func publish(
+        _ index: Int, _ kind: TickKind, _ message: VenueMessage, _ receivedNs: Int64, _ publishNs: () -> Int64,
+        _ fill: (inout Tick) -> Void
+    ) {
+        lines[index].sequence += 1
+        let sequence = lines[index].sequence
+        guard sequence > lines[index].publishedThrough else {
+            counters.ticksKnown += 1
+            return
+        }
+        let epoch = lines[index].epoch
+        var tick = Tick(
+            kind: kind, receivedTimeNs: receivedNs, publishTimeNs: publishNs(), epoch: epoch, sequence: sequence)
+        tick.eventTimeNs = message.eventTimeNs
+        tick.venueSequence = message.lastSequence
+        tick.bid = lines[index].bid?.price
+        tick.bidSize = lines[index].bid?.size
+        tick.ask = lines[index].ask?.price
+        tick.askSize = lines[index].ask?.size
+        fill(&tick)
+        let encoder = lines[index].encoder
+        builders[lines[index].builder].append(
+            key: lines[index].key, epoch: epoch, sequence: sequence, lengthMax: encoder.lengthMax
+        ) { encoder.encode(tick, into: $0) }
+        counters.ticks += 1
+    }
+
+    private func line(_ message: VenueMessage) -> Int? {
+        guard let instrument = try? Instrument(exchange: message.exchange, symbol: message.symbol) else {
+            counters.badMessages += 1
+            return nil
+        }
+        if let known = indexOf[instrument] { return known }
+        let known = log.lastPlace(.ticksRaw, feed: feed, exchange: instrument.exchange, symbol: instrument.symbol)
+        let epoch: UInt64
+        var publishedThrough: UInt64 = 0
+        switch numbering {
+        case .live(let first): epoch = max(first, (known?.epoch ?? 0) + 1)
+        case .recording(let fixed):
+            epoch = fixed
+            if let known, known.epoch == fixed { publishedThrough = known.sequence }
+        }
+        let hash = RecordKey.hash(exchange: instrument.exchange.utf8, symbol: instrument.symbol.utf8)
+        let builder = Int(hash % UInt64(builders.count))
+        let key = builders[builder].register(
+            BlockBuilder.Key(exchange: instrument.exchange, symbol: instrument.symbol, feed: feed))
+        lines.append(
+            Line(
+                instrument: instrument, machine: BookMachine(rules(instrument.exchange)),
+                encoder: TickEncoder(exchange: instrument.exchange, symbol: instrument.symbol, feed: feed),
+                builder: builder, key: key, epoch: epoch, publishedThrough: publishedThrough))
+        indexOf[instrument] = lines.count - 1
+        return lines.count - 1
+    }
+}
+
+/// What a feed did since it started.
+public struct FeedCounters: Sendable, Hashable {
+    public var messages: UInt64 = 0
+    public var ticks: UInt64 = 0
+    /// Ticks that the log had already: of a recording played before.
+    public var ticksKnown: UInt64 = 0
+    /// Messages and lines that could not be used, and those whose kind no format knows.
+    public var badMessages: UInt64 = 0
+    public var badLines: UInt64 = 0
+    public var violations: [BookViolation: UInt64] = [:]
+    public var staleInstruments = 0
+    public var lastPublishNs: Int64 = 0
+    /// Why it cannot go on now; nil while it works.
+    public var failure: String?
+    public var isDone = false
+}
