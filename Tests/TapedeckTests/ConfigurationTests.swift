@@ -1,3 +1,5 @@
+import Foundation
+import TestSupport
 import Testing
 
 @testable import tapedeck
@@ -189,6 +191,16 @@ struct ConfigurationTests {
             }
             for line in text.split(separator: "\n") { #expect(line.count <= 120, "\(line)") }
         }
+    }
+
+    @Test func `The real environment and real files are read`() throws {
+        let environment = ConfigurationEnvironment.read()
+        #expect(environment["PATH"] == ProcessInfo.processInfo.environment["PATH"])
+        #expect(environment.count == ProcessInfo.processInfo.environment.count)
+        let manifest = Checkout.path + "/Package.swift"
+        #expect(try ConfigurationFile.read(manifest).map { Data($0) } == FileManager.default.contents(atPath: manifest))
+        #expect(try ConfigurationFile.read(Checkout.path + "/none") == nil)
+        #expect(throws: UsageError.self) { try ConfigurationFile.read(Checkout.path) }
     }
 
     @Test func `A mistyped variable is told, somebody else's is left alone`() throws {
