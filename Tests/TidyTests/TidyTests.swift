@@ -33,7 +33,9 @@ struct TidyTests {
 
     private func expectNone(_ findings: [Finding], sourceLocation: SourceLocation = #_sourceLocation) {
         let open = findings.filter { !TidyRules.isExcepted($0) }
-        #expect(open.isEmpty, "\(open.map(\.description).joined(separator: "\n"))", sourceLocation: sourceLocation)
+        guard !open.isEmpty else { return }
+        let list = open.map(\.description).joined(separator: "\n")
+        Issue.record("\(open.count) places break a rule:\n\(list)", sourceLocation: sourceLocation)
     }
 
     @Test func `Rooms import what their layer may, and declare it`() {
@@ -99,6 +101,10 @@ struct TidyTests {
         process.executableURL = URL(fileURLWithPath: Checkout.path + "/scripts/generate-proto")
         process.arguments = ["--check"]
         process.currentDirectoryURL = URL(fileURLWithPath: Checkout.path)
+        // The generator lies beside the tests; building it here would wait for the build folder's lock, which the tests hold.
+        let folder = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path
+        process.environment = ProcessInfo.processInfo.environment.merging(
+            ["PROTOC_GEN_TAPEDECK": folder + "/protoc-gen-tapedeck"]) { $1 }
         let pipe = Pipe()
         process.standardOutput = pipe
         process.standardError = pipe
