@@ -80,6 +80,20 @@ struct TidyTests {
             })
     }
 
+    @Test func `The page's table of rooms is the manifest's`() {
+        let rows = TidyTests.read("docs/ARCHITECTURE.md").matches(
+            of: #/\n\| (\w+) \| ([\w, -]+?) \| [^|\n]* \| [^|\n]*\|/#)
+        var rooms: [String: Set<String>] = [:]
+        for row in rows where row.1 != "layer" {
+            rooms[String(row.1)] = Set(row.2.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
+        }
+        var expected: [String: Set<String>] = [:]
+        for (room, layer) in TidyTests.manifest.layerOfRoom { expected[layer, default: []].insert(room) }
+        for layer in Set(rooms.keys).union(expected.keys).sorted() {
+            #expect(rooms[layer] == expected[layer], "\(layer)")
+        }
+    }
+
     @Test func `Make has every stage, and every test target is in exactly one`() {
         let lines = TidyTests.read("scripts/stages").split(separator: "\n").filter { !$0.hasPrefix("#") }
         let filters = lines.map { String($0.split(separator: " ", omittingEmptySubsequences: true)[2]) }
