@@ -115,7 +115,8 @@ struct TidyTests {
         process.executableURL = URL(fileURLWithPath: Checkout.path + "/scripts/generate-proto")
         process.arguments = ["--check"]
         process.currentDirectoryURL = URL(fileURLWithPath: Checkout.path)
-        // The generator lies beside the tests; building it here would wait for the build folder's lock, which the tests hold.
+        // The generator lies beside the tests; building it here would wait for the build folder's lock, which the tests
+        // hold.
         let folder = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path
         process.environment = ProcessInfo.processInfo.environment.merging(
             ["PROTOC_GEN_TAPEDECK": folder + "/protoc-gen-tapedeck"]) { $1 }
