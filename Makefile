@@ -24,13 +24,14 @@ deps: ## install what the build and the tests need (distribution packages, a Pyt
 	@scripts/deps test
 
 deps-build:
-	@scripts/deps build --if-missing
+	@scripts/deps build --if-missing >&2
 
 deps-test:
 	@scripts/deps test --if-missing
 
+# Standard output belongs to the program: `make bench JSON=1` prints figures and nothing else.
 build: deps-build ## the plain release binary, .build-bench/release/tapedeck
-	@$(PLAIN)
+	@$(PLAIN) >&2
 
 up: build ## build and run the platform in one process; ARGS="--data DIR --listen HOST:PORT ..."
 	@exec .build-bench/release/tapedeck up $(ARGS)
@@ -51,6 +52,7 @@ dist: deps-build ## dist/tapedeck: one binary, linked statically as far as the d
 	@scripts/dist
 
 format: ## format the sources in place
+	@{ $(SOURCES); printf 'Package.swift\0'; } | xargs -0 scripts/wrap-comments
 	@{ $(SOURCES); printf 'Package.swift\0'; } | xargs -0 swift format format --in-place --parallel
 
 lint: ## fail where `make format` would change something, or a rule is broken

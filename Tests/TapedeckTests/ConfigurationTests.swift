@@ -1,3 +1,5 @@
+import Foundation
+import TestSupport
 import Testing
 
 @testable import tapedeck
@@ -189,6 +191,34 @@ struct ConfigurationTests {
             }
             for line in text.split(separator: "\n") { #expect(line.count <= 120, "\(line)") }
         }
+    }
+
+    @Test func `Command lines and configuration files in the pages are accepted`() throws {
+        var lineCount = 0
+        for page in ["README.md", "docs/OPERATIONS.md", "docs/BENCHMARKS.md", "docs/ARCHITECTURE.md", "docs/API.md"] {
+            let text = try String(contentsOfFile: Checkout.path + "/" + page, encoding: .utf8)
+            for match in text.matches(of: #/(?:`|^ {4}(?:\S+\/)?)tapedeck ([^`\n]+)/#.anchorsMatchLineEndings()) {
+                let line = String(match.1)
+                if line.hasPrefix("COMMAND") { continue }
+                #expect(throws: Never.self, "\(page): tapedeck \(line)") { try parse(line) }
+                lineCount += 1
+            }
+            for match in text.matches(of: #/```yaml\n((?:[^`]|\n)+)```/#) {
+                #expect(try parse("up", files: ["tapedeck.yaml": String(match.1)]).options.isSet(.replay))
+                lineCount += 1
+            }
+        }
+        #expect(lineCount > 8)
+    }
+
+    @Test func `The real environment and real files are read`() throws {
+        let environment = ConfigurationEnvironment.read()
+        #expect(environment["PATH"] == ProcessInfo.processInfo.environment["PATH"])
+        #expect(environment.count == ProcessInfo.processInfo.environment.count)
+        let manifest = Checkout.path + "/Package.swift"
+        #expect(try ConfigurationFile.read(manifest).map { Data($0) } == FileManager.default.contents(atPath: manifest))
+        #expect(try ConfigurationFile.read(Checkout.path + "/none") == nil)
+        #expect(throws: UsageError.self) { try ConfigurationFile.read(Checkout.path) }
     }
 
     @Test func `A mistyped variable is told, somebody else's is left alone`() throws {

@@ -34,7 +34,9 @@ public struct Instrument: Hashable, Sendable, Comparable, CustomStringConvertibl
 
 /// Why an exchange or symbol was refused.
 public struct InstrumentError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// Which of the two names.
     public enum Part: String, Sendable { case exchange, symbol }
+    /// What is wrong with it.
     public enum Problem: Hashable, Sendable {
         case empty
         case tooLong(Int)
@@ -50,7 +52,7 @@ public struct InstrumentError: Error, Hashable, Sendable, CustomStringConvertibl
         case .tooLong(let count):
             "the \(part.rawValue) has \(count) bytes; at most \(Instrument.nameBytesMax) are allowed"
         case .forbiddenByte(let byte):
-            "the \(part.rawValue) contains byte 0x\(String(byte, radix: 16)); '|' and control characters are not allowed"
+            "the \(part.rawValue) contains byte 0x\(String(byte, radix: 16)); '|' and control characters are refused"
         }
     }
 }

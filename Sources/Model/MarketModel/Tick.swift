@@ -49,7 +49,8 @@ public enum FilingTime {
     /// How far the venue's time may be from the receive time, in nanoseconds: 24 hours.
     public static let eventTimeOffsetNsMax: Int64 = 86_400_000_000_000
 
-    /// Nanoseconds since the epoch: the event time, or the receive time where the venue gave none or one that is more than 24 h off.
+    /// Nanoseconds since the epoch: the event time, or the receive time where the venue gave none or one that is more
+    /// than 24 h off.
     @inlinable
     public static func of(eventTimeNs: Int64?, receivedTimeNs: Int64) -> (ns: Int64, source: EventTimeSource) {
         guard let event = eventTimeNs else { return (receivedTimeNs, .received) }

@@ -1,7 +1,7 @@
 /// Files as the log needs them. Real ones are in FileDisk; the simulation's lose power at every write and sync.
 ///
-/// Paths are relative to the directory the disk was opened on, with `/` between parts. All calls block; they are made from
-/// service and reader threads, never from an event loop. Safe to call from any thread.
+/// Paths are relative to the directory the disk was opened on, with `/` between parts. All calls block; they are made
+/// from service and reader threads, never from an event loop. Safe to call from any thread.
 public protocol Disk: AnyObject, Sendable {
     /// Names in a directory, sorted. An absent directory has none.
     func list(_ directory: String) throws(DiskError) -> [String]
@@ -28,7 +28,8 @@ public protocol DiskFile: AnyObject, Sendable {
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(DiskError) -> Int
     /// Writes all bytes, in order, starting at `offset`; grows the file when needed.
     func write(at offset: UInt64, _ buffers: [UnsafeRawBufferPointer]) throws(DiskError)
-    /// Everything written before is durable when this returns. After an error nothing may be assumed about unsynced bytes.
+    /// Everything written before is durable when this returns. After an error nothing may be assumed about unsynced
+    /// bytes.
     func sync() throws(DiskError)
     func truncate(to size: UInt64) throws(DiskError)
     func close()
@@ -36,6 +37,7 @@ public protocol DiskFile: AnyObject, Sendable {
 
 /// A failed file operation.
 public struct DiskError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// What the caller can do about it depends on this alone.
     public enum Kind: Sendable, Hashable {
         case notFound, full, readOnly, locked, io
     }

@@ -1,19 +1,22 @@
 import CLinux
 
-/// A run of consecutive records of one partition: the unit that is appended, stored, cached and handed from thread to thread.
+/// A run of consecutive records of one partition: the unit that is appended, stored, cached and handed from thread to
+/// thread.
 ///
 /// One allocation holds the whole image, which is byte for byte what lies on disk (little endian):
 ///
 ///     header   64 bytes  see `Block.Field`
-///     entries   8 bytes  per record: position in the records region (4), track (2), sequence - track's base sequence (2)
+///     entries   8 bytes  per record: position in the records region (4), track (2), sequence - track's base (2)
 ///     records            gRPC frames, back to back: 0, length (4, big endian), payload
 ///     padding            to a multiple of 8
 ///     tracks   48 bytes  each; then the names they point to; padding to a multiple of 8
 ///
-/// A full stream to a client is one copy of the records region; an instrument is found through the tracks without decoding.
+/// A full stream to a client is one copy of the records region; an instrument is found through the tracks without
+/// decoding.
 ///
 /// Immutable and safe to share once the log has stamped it (``stamp(firstOffset:appendTimeNs:previousOffset:)``).
 public final class Block: @unchecked Sendable {
+    /// Positions of the header's fields in the image, in bytes.
     public enum Field {
         public static let magic = 0
         public static let crc = 4
@@ -114,6 +117,7 @@ public final class Block: @unchecked Sendable {
         return Int(load(Block.headerLength &+ index &* Block.entryLength &+ 4) as UInt16)
     }
 
+    /// The record's sequence within its track's epoch.
     @inlinable
     public func sequence(of index: Int) -> UInt64 {
         let delta: UInt16 = load(Block.headerLength &+ index &* Block.entryLength &+ 6)
@@ -123,8 +127,10 @@ public final class Block: @unchecked Sendable {
     /// Hash of the track's exchange and symbol (``RecordKey/hash(exchange:symbol:)``); equal names have equal hashes.
     @inlinable
     public func keyHash(track: Int) -> UInt64 { load(trackBase(track)) }
+    /// The epoch that all records of the track belong to.
     @inlinable
     public func epoch(track: Int) -> UInt64 { load(trackBase(track) &+ 8) }
+    /// The sequence that the entries of the track count from.
     @inlinable
     public func baseSequence(track: Int) -> UInt64 { load(trackBase(track) &+ 16) }
     /// Offset of the latest record of the same topic, partition, feed, exchange and symbol before this block;
@@ -132,13 +138,19 @@ public final class Block: @unchecked Sendable {
     @inlinable
     public func previousOffset(track: Int) -> UInt64 { load(trackBase(track) &+ 24) }
 
-    /// UTF-8 bytes of the names. On topics that are not keyed by instrument the exchange is empty and the symbol is the key.
+    /// UTF-8 bytes of the names. On topics that are not keyed by instrument the exchange is empty and the symbol is the
+    /// key.
     public func exchangeBytes(track: Int) -> UnsafeRawBufferPointer { names(track, 0) }
+    /// As ``exchangeBytes(track:)``.
     public func symbolBytes(track: Int) -> UnsafeRawBufferPointer { names(track, 1) }
+    /// As ``exchangeBytes(track:)``.
     public func feedBytes(track: Int) -> UnsafeRawBufferPointer { names(track, 2) }
 
+    /// The names as text; costs an allocation each.
     public func exchange(track: Int) -> String { String(decoding: exchangeBytes(track: track), as: UTF8.self) }
+    /// As ``exchange(track:)``.
     public func symbol(track: Int) -> String { String(decoding: symbolBytes(track: track), as: UTF8.self) }
+    /// As ``exchange(track:)``.
     public func feed(track: Int) -> String { String(decoding: feedBytes(track: track), as: UTF8.self) }
 
     /// For the log alone, before the block is shown to anyone: gives the records their offsets, links each track to its

@@ -3,7 +3,8 @@
 /// A track is what consecutive sequences share: feed, epoch, exchange and symbol. A caller keeps the ``Key`` of each
 /// instrument it publishes, so that appending costs an index and a copy.
 public final class BlockBuilder {
-    /// Names of a track, prepared once. For topics not keyed by instrument the exchange is empty and the symbol is the key.
+    /// Names of a track, prepared once. For topics not keyed by instrument the exchange is empty and the symbol is the
+    /// key.
     public struct Key: Sendable {
         public let keyHash: UInt64
         public let exchange: [UInt8]
@@ -77,7 +78,8 @@ public final class BlockBuilder {
         precondition(length >= 0 && length <= lengthMax)
         records[start] = 0
         records.storeBytes(of: UInt32(length).bigEndian, toByteOffset: start &+ 1, as: UInt32.self)
-        finish(start: start, end: start &+ Block.framePrefixLength &+ length, key: key, epoch: epoch, sequence: sequence)
+        let end = start &+ Block.framePrefixLength &+ length
+        finish(start: start, end: end, key: key, epoch: epoch, sequence: sequence)
     }
 
     /// Appends one record that is encoded already.
@@ -88,7 +90,8 @@ public final class BlockBuilder {
         }
     }
 
-    /// The block of all records collected, not yet stamped; the builder is empty afterwards. At least one record is needed.
+    /// The block of all records collected, not yet stamped; the builder is empty afterwards. At least one record is
+    /// needed.
     public func build() -> Block {
         precondition(recordCount > 0)
         let recordsPosition = Block.headerLength + recordCount * Block.entryLength

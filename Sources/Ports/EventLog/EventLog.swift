@@ -1,22 +1,24 @@
 /// The log that everything crosses: appended to by feeds and services, read by any number of readers at their own pace.
 ///
-/// Threads: every call may come from any thread. Calls marked *blocking* wait for a file and are never made on an event loop.
+/// Threads: every call may come from any thread. Calls marked *blocking* wait for a file and are never made on an event
+/// loop.
 public protocol EventLog: AnyObject, Sendable {
     /// Which log this is and what earlier starts had to cut.
     var identity: LogIdentity { get }
-    /// Whether a feed may go on with its epochs: the last stop was clean, or the machine has not booted since. When false,
-    /// records that readers saw may be gone, and every live feed begins a new epoch.
+    /// Whether a feed may go on with its epochs: the last stop was clean, or the machine has not booted since. When
+    /// false, records that readers saw may be gone, and every live feed begins a new epoch.
     var isContinuous: Bool { get }
     /// The failure after which the log refuses appends; nil while it is healthy.
     var failure: LogError? { get }
 
     func partitionCount(_ topic: Topic) -> Int
 
-    /// Appends blocks (unstamped, from ``BlockBuilder``) of topics of one durability class, and commits the offsets that a
-    /// log-to-log service consumed for them, as one transaction. *Blocking.*
+    /// Appends blocks (unstamped, from ``BlockBuilder``) of topics of one durability class, and commits the offsets
+    /// that a log-to-log service consumed for them, as one transaction. *Blocking.*
     ///
-    /// Ticks: written when it returns, so they survive the end of the process, and synced within the configured interval.
-    /// Orders: synced when it returns. Throws when the disk is full or failed; then nothing of it was appended.
+    /// Ticks: written when it returns, so they survive the end of the process, and synced within the configured
+    /// interval. Orders: synced when it returns. Throws when the disk is full or failed; then nothing of it was
+    /// appended.
     @discardableResult
     func append(_ blocks: [Block], consumed: [GroupOffset]) throws(LogError) -> AppendReceipt
 
@@ -34,15 +36,18 @@ public protocol EventLog: AnyObject, Sendable {
     func read(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult
     /// Like ``read(_:at:_:)``, but reads and verifies it from the files when it is no longer in memory; never answers
     /// `.onDisk`. *Blocking.*
-    func readBlocking(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) throws(LogError) -> ReadResult
+    func readBlocking(
+        _ place: TopicPartition, at offset: UInt64, _ visibility: Visibility
+    ) throws(LogError) -> ReadResult
     /// Has a reader thread do what ``readBlocking(_:at:_:)`` does; `completion` is called on that thread.
     func load(
         _ place: TopicPartition, at offset: UInt64, _ visibility: Visibility,
         completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void)
-    /// Waits until there is something at or after `offset`, the time is over, or the log stops. True when there is. *Blocking.*
+    /// Waits until there is something at or after `offset`, the time is over, or the log stops. True when there is.
+    /// *Blocking.*
     func wait(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility, timeoutNs: Int64) -> Bool
-    /// Calls `notify` after records of a durability class became visible, from the thread that made them so: it must only
-    /// wake someone up. Several appends may be one call.
+    /// Calls `notify` after records of a durability class became visible, from the thread that made them so: it must
+    /// only wake someone up. Several appends may be one call.
     func addListener(_ durability: DurabilityClass, _ visibility: Visibility, _ notify: @escaping @Sendable () -> Void)
         -> ListenerID
     func removeListener(_ id: ListenerID)
@@ -52,11 +57,12 @@ public protocol EventLog: AnyObject, Sendable {
     /// All of them, in the order of (exchange, symbol, feed).
     func lastPlaces(_ topic: Topic) -> [LastPlace]
 
-    /// Where a consumer group goes on; nil for a group that never committed. A group whose effects lie in a store commits there.
+    /// Where a consumer group goes on; nil for a group that never committed. A group whose effects lie in a store
+    /// commits there.
     func committedOffset(group: String, _ place: TopicPartition) -> UInt64?
     func commit(_ offsets: [GroupOffset]) throws(LogError)
-    /// Keeps retention from passing what a named reader has not finished, as far as the configured share of the disk allows.
-    /// What had to be removed anyway is counted and reported by range.
+    /// Keeps retention from passing what a named reader has not finished, as far as the configured share of the disk
+    /// allows. What had to be removed anyway is counted and reported by range.
     func hold(reader: String, _ place: TopicPartition, from offset: UInt64)
 
     /// Ends readers' waits, syncs, and marks a clean stop. *Blocking.*
@@ -71,6 +77,7 @@ public enum Visibility: Sendable {
     case durable
 }
 
+/// Where a new reader begins.
 public enum StartPosition: Sendable, Hashable {
     case earliest
     case latest
@@ -79,6 +86,7 @@ public enum StartPosition: Sendable, Hashable {
     case time(Int64)
 }
 
+/// What there is at an offset.
 public enum ReadResult: Sendable {
     /// The block and the index in it of the record asked for.
     case block(Block, index: Int)
@@ -92,6 +100,7 @@ public enum ReadResult: Sendable {
     case damaged(next: UInt64, reason: String)
 }
 
+/// Where an append went.
 public struct AppendReceipt: Sendable {
     /// The first offset of each block, in order.
     public let firstOffsets: [UInt64]
@@ -142,7 +151,8 @@ public struct LastPlace: Hashable, Sendable {
 
 /// Which log, and what its starts had to cut.
 public struct LogIdentity: Hashable, Sendable {
-    /// A generation began because a start cut a torn tail: in it, records of an earlier one at or past these ends are gone.
+    /// A generation began because a start cut a torn tail: in it, records of an earlier one at or past these ends are
+    /// gone.
     public struct Cut: Hashable, Sendable {
         public let generation: UInt32
         /// Where the new generation begins, for each partition that had records.
@@ -168,6 +178,7 @@ public struct LogIdentity: Hashable, Sendable {
     }
 }
 
+/// Names a listener, to remove it by.
 public struct ListenerID: Hashable, Sendable {
     public let number: UInt64
     public init(_ number: UInt64) { self.number = number }
@@ -175,6 +186,7 @@ public struct ListenerID: Hashable, Sendable {
 
 /// Why the log cannot do something. `retryable` says whether the same call can succeed later.
 public struct LogError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// What kind of failure it is.
     public enum Code: String, Sendable {
         /// No space, or retention could not make any.
         case diskFull

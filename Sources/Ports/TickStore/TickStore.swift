@@ -3,11 +3,12 @@ import MarketModel
 
 /// Where ticks are kept and asked for: by filing time, with one row per tick identity however often it is written.
 ///
-/// Threads: every call may come from any thread; `apply` from one at a time. All may wait for a file and are never made on an
-/// event loop.
+/// Threads: every call may come from any thread; `apply` from one at a time. All may wait for a file and are never made
+/// on an event loop.
 public protocol TickStore: AnyObject, Sendable {
-    /// Stores rows, last ticks and day figures, and the offset they go through, as one transaction. Rows that exist already
-    /// stay as they are. Returns one past the highest offset of the place that is durable (a power cut keeps it).
+    /// Stores rows, last ticks and day figures, and the offset they go through, as one transaction. Rows that exist
+    /// already stay as they are. Returns one past the highest offset of the place that is durable (a power cut keeps
+    /// it).
     func apply(_ rows: TickRows, through next: UInt64, of place: TopicPartition) throws(StoreError) -> UInt64
 
     /// The offset to go on at: what the last `apply` gave, or nil for a place never applied.
@@ -22,8 +23,8 @@ public protocol TickStore: AnyObject, Sendable {
     /// The newest tick of the instrument's primary feed, and its day.
     func latest(_ instrument: Instrument) throws(StoreError) -> LatestTick?
 
-    /// Calls `body` with rows in row order (filing time, then identity), filing times in `from..<to` (ns), until it returns
-    /// false. Batches are valid during the call.
+    /// Calls `body` with rows in row order (filing time, then identity), filing times in `from..<to` (ns), until it
+    /// returns false. Batches are valid during the call.
     func scan(_ instrument: Instrument, from: Int64, to: Int64, _ body: (RowBatch) -> Bool) throws(StoreError)
 
     /// What the store holds, for people: rows are exact where the store counts them, else nil.
@@ -34,6 +35,7 @@ public protocol TickStore: AnyObject, Sendable {
 
 /// Rows to store: places in blocks of the log, with what the writer found in their fields.
 public struct TickRows: Sendable {
+    /// One row: which record it is, when it is filed, and the trade in it.
     public struct Row: Sendable {
         /// Index into ``TickRows/blocks``, and of the record in that block.
         public let block: Int32
@@ -107,6 +109,7 @@ public struct DayRecord: Sendable, Hashable {
     }
 }
 
+/// What the store holds.
 public struct StoreStatistics: Sendable, Hashable {
     public var instrumentCount: Int
     public var rowCount: UInt64?
@@ -119,7 +122,9 @@ public struct StoreStatistics: Sendable, Hashable {
     }
 }
 
+/// Why the store cannot do something. `retryable` says whether the same call can succeed later.
 public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// What kind of failure it is.
     public enum Code: String, Sendable {
         case diskFull, readOnly, locked, damaged, unknownFormat, closed, io
     }
