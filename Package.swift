@@ -81,7 +81,7 @@ let package = Package(
                 "MarketProto", "Protobuf", "MarketModel",
             ],
             linkerSettings: [.linkedLibrary("m")]),
-        room("Drills", in: "Operations", ["EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
+        room("Drills", in: "Operations", ["TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
         // Client
         room(
             "TapedeckClient", in: "Client",

@@ -125,15 +125,7 @@ public final class SimulatedStore: TickStore, Sendable {
         try state.withLock { state throws(StoreError) -> LatestTick? in
             try Self.check(state)
             guard let book = state.contents.books[instrument] else { return nil }
-            var day = DayRecord(day: book.figures.day)
-            day.open = book.figures.open?.price
-            day.high = book.figures.high
-            day.low = book.figures.low
-            day.last = book.figures.last?.price
-            day.previousClose = book.figures.previousClose
-            day.volume = book.figures.volume
-            day.tradeCount = book.figures.tradeCount
-            return LatestTick(update: book.update, nextOffset: state.contents.next[book.place] ?? 0, day: day)
+            return LatestTick(update: book.update, nextOffset: state.contents.next[book.place] ?? 0, day: book.figures.record)
         }
     }
 

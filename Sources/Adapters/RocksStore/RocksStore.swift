@@ -279,15 +279,7 @@ extension RocksStore.Shared {
 
     mutating func show(_ record: InstrumentRecord, of number: UInt32) {
         guard record.figures.newest != nil else { return }
-        var day = DayRecord(day: record.figures.day)
-        day.open = record.figures.open?.price
-        day.high = record.figures.high
-        day.low = record.figures.low
-        day.last = record.figures.last?.price
-        day.previousClose = record.figures.previousClose
-        day.volume = record.figures.volume
-        day.tradeCount = record.figures.tradeCount
-        entries[Int(number)].latest = LatestTick(update: record.update, nextOffset: 0, day: day)
+        entries[Int(number)].latest = LatestTick(update: record.update, nextOffset: 0, day: record.figures.record)
         if let place = places[record.place] { entries[Int(number)].place = place }
     }
 }

@@ -78,6 +78,10 @@ public struct ConflationSlots<Place> {
     /// Of ``count``, those that could not be joined: what a caller bounds, for nothing else grows past one per instrument.
     @inlinable public var displacedCount: Int { displaced.count - displacedStart }
 
+    /// Whether an update of the instrument waits.
+    @inlinable
+    public func isPending(_ instrument: Int) -> Bool { instrument < slots.count && slots[instrument] != nil }
+
     /// Adds an update. `instrument` is a dense index from 0; `trade` is the trade the update reports, if any.
     ///
     /// Returns false, and changes nothing, for one that is not above the pending one of its epoch.

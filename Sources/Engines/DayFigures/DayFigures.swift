@@ -1,6 +1,8 @@
 // Figures of an instrument's trading day, made from the ticks of its primary feed. The stores feed it as they apply rows and
 // keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
 
+import MarketModel
+
 /// Which day a filing time belongs to: days of 24 hours from a fixed time of day in UTC.
 public struct SessionCalendar: Sendable, Hashable {
     public static let utc = SessionCalendar(dayStartNs: 0)
@@ -173,5 +175,51 @@ public struct DayFigures: Sendable, Hashable {
             previousDay = tickDay
             return
         }
+    }
+}
+
+extension DayFigures {
+    /// Goes on from what a store kept.
+    public init(_ record: DayRecord) {
+        self.init()
+        day = record.day
+        newest = record.newestEpoch.map { Identity(epoch: $0, sequence: record.newestSequence) }
+        open = record.open.map(Mark.init)
+        last = record.last.map(Mark.init)
+        high = record.high
+        low = record.low
+        volume = record.volume
+        tradeCount = record.tradeCount
+        previous = record.previousClose.map(Mark.init)
+        previousDay = record.previousDay
+    }
+
+    /// What a store keeps.
+    public var record: DayRecord {
+        var record = DayRecord(day: day)
+        record.newestEpoch = newest?.epoch
+        record.newestSequence = newest?.sequence ?? 0
+        record.open = open?.record
+        record.last = last?.record
+        record.high = high
+        record.low = low
+        record.volume = volume
+        record.tradeCount = tradeCount
+        record.previousClose = previous?.record
+        record.previousDay = previousDay
+        return record
+    }
+}
+
+extension DayFigures.Mark {
+    init(_ mark: DayRecord.Mark) {
+        self.init(
+            place: DayFigures.Place(filingTimeNs: mark.filingTimeNs, epoch: mark.epoch, sequence: mark.sequence),
+            price: mark.price)
+    }
+
+    var record: DayRecord.Mark {
+        DayRecord.Mark(
+            price: price, filingTimeNs: place.filingTimeNs, epoch: place.epoch, sequence: place.sequence)
     }
 }

@@ -4,7 +4,7 @@
 
 import EventLog
 import Glibc
-import MarketModel
+import MarketProto
 import Synchronization
 import TapedeckClient
 import TickCodec
@@ -84,7 +84,9 @@ public struct KillDrill: Sendable {
         result.recoverySeconds = max(result.recoverySeconds, Double(Drill.monotonicNs() - started) / 1e9)
         let seen = SeenTicks()
         let client = try MarketDataClient(target: platform.address)
-        let stream = client.streamPrices(PriceRequest(skipSnapshot: true)) { batch in seen.add(batch) }
+        var subscription = Proto.PriceSubscription()
+        subscription.skipSnapshot = true
+        let stream = client.streamPrices(subscription) { batch in seen.add(batch) }
         poll(nil, 0, Int32(aliveMilliseconds))
         platform.process.signal(SIGKILL)
         guard platform.process.wait(timeoutMilliseconds: 10_000) == 128 + SIGKILL else {

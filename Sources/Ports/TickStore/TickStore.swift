@@ -90,25 +90,6 @@ public struct LatestTick: Sendable, Hashable {
     }
 }
 
-/// Figures of an instrument's trading day. Prices at 1e-9, volume at 1e-8; what has no trade is nil.
-public struct DayRecord: Sendable, Hashable {
-    /// Days since 1970-01-01 in the instrument's session calendar.
-    public var day: Int32
-    public var open: Int64?
-    public var high: Int64?
-    public var low: Int64?
-    public var last: Int64?
-    public var previousClose: Int64?
-    public var volume: Int64
-    public var tradeCount: UInt64
-
-    public init(day: Int32) {
-        self.day = day
-        volume = 0
-        tradeCount = 0
-    }
-}
-
 /// What the store holds.
 public struct StoreStatistics: Sendable, Hashable {
     public var instrumentCount: Int

@@ -5,6 +5,7 @@ import EventLog
 import EventLoop
 import GRPC
 import MarketProto
+import Protobuf
 import Synchronization
 import TickStore
 
@@ -48,16 +49,16 @@ public final class EdgeService: Sendable {
     }
 
     /// Binds; port 0 takes a free one. Returns the address that is served.
-    public func listen(host: String, port: Int) throws -> (host: String, port: Int) {
+    public func listen(host: String, port: Int) throws(AddressError) -> (host: String, port: Int) {
         try server.listen(host: host, port: port)
     }
 
-    /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most `seconds`.
-    public func stop(withinSeconds seconds: Double) {
+    /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most as long.
+    public func stop(withinMilliseconds milliseconds: Int) {
         for (loop, handlers) in zip(loops.loops, handlers) {
             loop.execute { handlers.value.end() }
         }
-        server.shutdown(grace: seconds)
+        server.shutdown(withinMilliseconds: milliseconds)
         for listener in listeners { log.removeListener(listener) }
     }
 }

@@ -5,7 +5,7 @@ import GRPC
 ///
 /// A slow reader costs a cursor and nobody anything: behind the tip the blocks come from reader threads, and past the bound
 /// the stream ends with its token. Confined to its loop.
-final class FullStream: FrameSource, PriceStream {
+final class FullStream: FrameSource, PriceStream, TapeFollower {
     private let tape: Tape
     private let call: ServerCall
     private let limits: EdgeLimits

@@ -81,6 +81,8 @@ final class MarketDataHandlers {
         let filter = try self.filter(request)
         let policy = try self.policy(request)
         let offsets = try resumeOffsets(request)
+        // A client that is cut off without trailers can at least begin again where this stream began.
+        call.responseMetadata.add(StreamEnd.tokenTrailer, binary: tape.token(offsets ?? tape.next).encoded())
         let snapshot = offsets == nil && !request.skipSnapshot ? self.snapshot(filter) : PendingBytes()
         if filter.isEverything, case .all = policy {
             let stream = FullStream(

@@ -1,4 +1,5 @@
 import Conflation
+import DayFigures
 import EventLog
 import EventLoop
 import GRPC
@@ -24,7 +25,8 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
     private let limits: EdgeLimits
     private let policy: StreamPolicy
     private var queue: PendingBytes
-    private var conflator = Conflator()
+    /// The latest record of a pending line is what the tape keeps of it, so a place says nothing.
+    private var conflator = ConflationSlots<Void>()
     /// How many pending lines the window has released; unused but under INTERVAL.
     private var released = 0
     private var window: LoopTimer?
@@ -139,20 +141,20 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
     // MARK: Conflation
 
     private func conflate(_ record: TapeRecord) {
-        // Ranges never span epochs: what is pending of the older one goes out as it is.
-        if tape.lines[record.line].epoch != record.epoch, let older = conflator.remove(record.line) {
-            enqueue(older)
-        }
-        conflator.push(line: record.line, sequence: record.sequence, trade: record.trade)
+        conflator.add(
+            instrument: record.line, place: (), epoch: record.epoch, sequence: record.sequence,
+            trade: record.trade.map { ConflationTrade(price: $0.price, size: $0.size) })
+        // Ranges span neither epochs nor holes: what was pending goes out now, while the tape still has it.
+        while conflator.displacedCount > 0, let older = conflator.popFirst() { enqueue(older) }
     }
 
-    /// The latest record of a line, which is what the tape keeps of it, with what it stands for.
-    private func enqueue(_ pending: Conflator.Pending) {
-        tape.lines[pending.line].frame.withBytes { frame in
+    /// The latest record of a line with what it stands for.
+    private func enqueue(_ pending: ConflationSlots<Void>.Item) {
+        tape.lines[pending.instrument].frame.withBytes { frame in
             guard let range = pending.replaced else { return queue.append(frame) }
             scratch.removeAll(keepingCapacity: true)
             scratch.append(contentsOf: frame)
-            ConflationField.append(range, to: &scratch)
+            TickCodec.appendConflation(range, to: &scratch)
             let length = UInt32(scratch.count - Block.framePrefixLength)
             scratch.withUnsafeMutableBytes { $0.storeBytes(of: length.bigEndian, toByteOffset: 1, as: UInt32.self) }
             scratch.withUnsafeBytes { queue.append($0) }
@@ -165,7 +167,7 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
         var budget = QueueStream.blocksPerReadMax
         while queue.isEmpty {
             guard budget > 0 else {
-                tape.loop.enqueue { [call] in call.resume() }
+                tape.loop.afterTurn { [call] in call.resume() }
                 return false
             }
             budget -= 1

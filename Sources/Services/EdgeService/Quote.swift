@@ -3,15 +3,6 @@ import EventLog
 import MarketModel
 import MarketProto
 import Protobuf
-import TickStore
-
-extension DayFigures {
-    /// Goes on from what the store kept.
-    init(_ record: DayRecord) {
-        self.init()
-        day = record.day
-    }
-}
 
 extension Line {
     /// The answer to GetQuote.

@@ -3,6 +3,7 @@ import EventLog
 import EventLoop
 import MarketModel
 import TickCodec
+import TickStore
 
 /// The tape as one loop sees it: follows `ticks.raw` at the written point, keeps the last value of every line, and hands each
 /// record to the subscribers that its index names. Confined to its loop.
@@ -56,6 +57,13 @@ final class Tape {
         var offsets = next
         offsets[Int(record.place.partition)] = record.offset
         return token(offsets)
+    }
+
+    /// Drains when it is woken. The loop keeps the waker, and with it the tape.
+    func makeWaker() -> Waker {
+        loop.makeWaker { [self] in
+            if drain() { loop.afterTurn { [self] in while drain() {} } }
+        }
     }
 
     /// Reads what is new and passes it on. True when there is more for another turn.

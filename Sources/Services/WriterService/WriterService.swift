@@ -174,12 +174,13 @@ public final class WriterService: Sendable {
                 return durable
             } catch {
                 guard error.retryable, !stopping.load(ordering: .acquiring) else { throw error }
-                let isNew = state.withLock {
-                    $0.retries += 1
-                    defer { $0.failure = error.message }
-                    return $0.failure != error.message
+                let message = error.message
+                let isNew = state.withLock { state in
+                    state.retries += 1
+                    defer { state.failure = message }
+                    return state.failure != message
                 }
-                if isNew { report("writer: \(error.message); it holds one batch and tries again") }
+                if isNew { report("writer: \(message); it holds one batch and tries again") }
                 time.sleep(ns: pause)
                 pause = min(pause * 2, configuration.retryIntervalNsMax)
             }
