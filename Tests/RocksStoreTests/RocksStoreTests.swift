@@ -2,19 +2,20 @@ import EventLog
 import Foundation
 import MarketModel
 import RocksStore
-import Testing
 import TestSupport
+import Testing
 import TickStore
 import TimeSource
 
 /// A directory that is removed with the value's owner.
-final class TemporaryDirectory {
+final class TemporaryDirectory: Sendable {
     let path: String
     init() {
         path = NSTemporaryDirectory() + "rocks-store-\(UUID().uuidString)"
         try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
+    func remove() { try? FileManager.default.removeItem(atPath: path) }
+    deinit { remove() }
 }
 
 struct RocksStoreTests {

@@ -77,10 +77,13 @@ final class HourMerge {
         let iterator = database.iterator(.fresh, snapshot)
         iterator.seek(BlockKey.start(id.instrument, id.hour))
         var extent: Extent?
-        while try iterator.isValid(), let key = BlockKey(iterator.key), key.instrument == id.instrument, key.hour == id.hour {
+        while try iterator.isValid(), let key = BlockKey(iterator.key), key.instrument == id.instrument,
+            key.hour == id.hour
+        {
             guard let header = RowBlock.Header(iterator.value) else {
                 throw StoreFailure.damaged(
-                    database.directory, "the rows of instrument \(id.instrument), hour \(id.hour) have a damaged header")
+                    database.directory, "the rows of instrument \(id.instrument), hour \(id.hour) have a damaged header"
+                )
             }
             var next = extent ?? Extent(first: key.first, last: header.last)
             next.last = max(next.last, header.last)
@@ -94,7 +97,8 @@ final class HourMerge {
         return extent
     }
 
-    /// Where merging begins: at the block before the fresh rows when that one is not full, so that open hours end in few blocks.
+    /// Where merging begins: at the block before the fresh rows when that one is not full, so that open hours end in
+    /// few blocks.
     private func start(_ id: HourID, _ snapshot: Snapshot, before first: RowPlace) throws(StoreError) -> RowPlace {
         let iterator = database.iterator(.hours, snapshot)
         iterator.seekBack(BlockKey(instrument: id.instrument, hour: id.hour, first: first, origin: nil).bytes)
@@ -142,7 +146,7 @@ final class HourMerge {
     private func finish(_ id: HourID) {
         guard !builder.isEmpty else { return }
         let key = BlockKey(instrument: id.instrument, hour: id.hour, first: builder.first, origin: nil)
-        outputs.append((key.bytes, Array(builder.build(.zstd, level: limits.compressionLevel))))
+        outputs.append((key.bytes, Array(builder.build(.planes, level: limits.compressionLevel))))
         builder.begin(hour: id.hour)
     }
 }

@@ -45,6 +45,14 @@ extension RocksStore {
         }
     }
 
+    /// Merges everything and rewrites the files without what was deleted, as time would. For benches and tools.
+    public func settle() throws(StoreError) {
+        try merge(all: true)
+        try use { () throws(StoreError) in
+            for space in KeySpace.allCases { try database.compact(space) }
+        }
+    }
+
     /// Merges a part of an hour; false when nothing is left of it that is due.
     private func mergeOnce(_ id: HourID, all: Bool) throws(StoreError) -> Bool {
         try use { () throws(StoreError) in
@@ -95,11 +103,14 @@ extension RocksStore {
                         newest[key.instrument] ?? .min, header.last.time.multipliedReportingOverflow(by: 100).0)
                 }
                 shared.withLock { shared in
-                    // What was applied meanwhile may be counted twice: a merge that finds less than was counted sets it right.
+                    // What was applied meanwhile may be counted twice: a merge that finds less than was counted sets it
+                    // right.
                     for (id, count) in found where shared.fresh[id].map({ $0.blocks < count.blocks }) ?? true {
                         shared.fresh[id] = count
                     }
-                    for (instrument, ns) in newest { shared.newestNs[instrument] = max(shared.newestNs[instrument] ?? .min, ns) }
+                    for (instrument, ns) in newest {
+                        shared.newestNs[instrument] = max(shared.newestNs[instrument] ?? .min, ns)
+                    }
                     shared.hasFoundFresh = true
                 }
             }
@@ -141,7 +152,8 @@ extension RocksStore {
                     let freed = [KeySpace.fresh, .hours].reduce(0 as UInt64) {
                         $0
                             + database.bytes(
-                                $1, from: BlockKey.start(id.instrument, id.hour), to: BlockKey.end(id.instrument, id.hour))
+                                $1, from: BlockKey.start(id.instrument, id.hour),
+                                to: BlockKey.end(id.instrument, id.hour))
                     }
                     try drop(id)
                     bytes -= min(bytes, freed)

@@ -5,7 +5,7 @@ import TickStore
 ///
 ///     header  64 bytes  see `Field`
 ///     tracks  24 bytes  each: feed number (2), padding (6), epoch (8), base sequence (8)
-///     body              for `.plain`: keys, then frames; otherwise those, packed by the codec
+///     body              for `.plain`: keys, then frames; otherwise those, packed (see ``PlaneCodec``)
 ///
 /// A key is 12 bytes: nanoseconds within the hour (42 bits) with the track above them (16 bits from bit 48), and the
 /// sequence less the track's base (4). Frames are gRPC frames as in the log.
@@ -31,7 +31,7 @@ enum RowBlock {
     enum Codec: UInt8 {
         case plain = 0
         case zstd = 1
-        case columns = 2
+        case planes = 2
     }
 
     static let version: UInt8 = 1
@@ -62,7 +62,8 @@ enum RowBlock {
 
         /// nil where the bytes are no block; any may be given.
         init?(_ bytes: UnsafeRawBufferPointer) {
-            guard bytes.count >= headerLength, bytes[Field.version] == version, let codec = Codec(rawValue: bytes[Field.codec])
+            guard bytes.count >= headerLength, bytes[Field.version] == version,
+                let codec = Codec(rawValue: bytes[Field.codec])
             else { return nil }
             self.codec = codec
             trackCount = Int(loadLE(bytes, Field.trackCount) as UInt16)
@@ -126,7 +127,8 @@ enum RowBlock {
     static func readTrack(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Track {
         let position = headerLength + index * trackLength
         return Track(
-            feed: loadLE(bytes, position), epoch: loadLE(bytes, position + 8), baseSequence: loadLE(bytes, position + 16))
+            feed: loadLE(bytes, position), epoch: loadLE(bytes, position + 8),
+            baseSequence: loadLE(bytes, position + 16))
     }
 
     @inline(__always)

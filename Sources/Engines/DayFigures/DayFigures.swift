@@ -1,5 +1,5 @@
-// Figures of an instrument's trading day, made from the ticks of its primary feed. The stores feed it as they apply rows and
-// keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
+// Figures of an instrument's trading day, made from the ticks of its primary feed. The stores feed it as they apply
+// rows and keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
 
 import MarketModel
 
@@ -41,11 +41,13 @@ public struct DayTrade: Sendable, Hashable {
     }
 }
 
-/// The figures of one instrument's day, and what is needed to go on from them. A value of fixed size without references.
+/// The figures of one instrument's day, and what is needed to go on from them. A value of fixed size without
+/// references.
 ///
-/// They depend on which ticks came, not on how they were cut into batches. The day is that of the newest filing time seen;
-/// open and last are the first and last trade by (filing time, epoch, sequence); the previous close is the last trade of the
-/// latest earlier day that had one. A trade of an earlier day that comes late still counts for the previous close.
+/// They depend on which ticks came, not on how they were cut into batches. The day is that of the newest filing time
+/// seen; open and last are the first and last trade by (filing time, epoch, sequence); the previous close is the last
+/// trade of the latest earlier day that had one. A trade of an earlier day that comes late still counts for the
+/// previous close.
 public struct DayFigures: Sendable, Hashable {
     /// A place among a day's trades.
     public struct Place: Sendable, Hashable, Comparable {
@@ -95,6 +97,7 @@ public struct DayFigures: Sendable, Hashable {
     public var previous: Mark?
     public var previousDay: Int32 = 0
 
+    /// What orders the ticks of one feed: a higher epoch is newer, then a higher sequence.
     public struct Identity: Sendable, Hashable, Comparable {
         public var epoch: UInt64
         public var sequence: UInt64
