@@ -20,7 +20,7 @@ struct Output {
     /// A varint field with a number below 16.
     @inline(__always)
     mutating func varint(_ field: UInt64, _ value: UInt64) {
-        guard value < 1 << 49 else { return place = Self.longVarint(place, field, value) }
+        guard value < 1 &<< 49 else { return place = Self.longVarint(place, field, value) }
         varint(field, groups: spread(value))
     }
 
@@ -28,7 +28,7 @@ struct Output {
     @inline(__always)
     mutating func varint(_ field: UInt64, groups: UInt64) {
         let word = varintWord(groups: groups)
-        store(word.bytes << 8 | field << 3, advance: Int(truncatingIfNeeded: word.last) &+ 2)
+        store(word.bytes &<< 8 | field &<< 3, advance: Int(truncatingIfNeeded: word.last) &+ 2)
     }
 
     /// Two varint fields with numbers below 16.
@@ -49,28 +49,28 @@ struct Output {
     @inline(__always)
     mutating func nonZeroWideTag(_ field: UInt64, _ value: UInt64) {
         if value == 0 { return }
-        guard value < 1 << 42 else { return place = Self.longVarint(place, field, value) }
+        guard value < 1 &<< 42 else { return place = Self.longVarint(place, field, value) }
         let word = varintWord(groups: spread(value))
-        store(word.bytes << 16 | wideTag(field, 0), advance: Int(truncatingIfNeeded: word.last) &+ 3)
+        store(word.bytes &<< 16 | wideTag(field, 0), advance: Int(truncatingIfNeeded: word.last) &+ 3)
     }
 
     /// An enum with a field number below 16 and a value below 128, omitted when 0.
     @inline(__always)
     mutating func nonZeroEnum(_ field: UInt64, _ value: UInt8) {
-        if value != 0 { store(UInt16(truncatingIfNeeded: field << 3) | UInt16(value) << 8, advance: 2) }
+        if value != 0 { store(UInt16(truncatingIfNeeded: field &<< 3) | UInt16(value) &<< 8, advance: 2) }
     }
 
     /// The same with a field number of 16 or more.
     @inline(__always)
     mutating func nonZeroEnumWideTag(_ field: UInt64, _ value: UInt8) {
         if value != 0 {
-            store(UInt32(truncatingIfNeeded: wideTag(field, 0)) | UInt32(value) << 16, advance: 3)
+            store(UInt32(truncatingIfNeeded: wideTag(field, 0)) | UInt32(value) &<< 16, advance: 3)
         }
     }
 
     @inline(__always)
     private func wideTag(_ field: UInt64, _ wireType: UInt64) -> UInt64 {
-        (field & 15) << 3 | wireType | 0x80 | (field >> 4) << 8
+        (field & 15) &<< 3 | wireType | 0x80 | (field &>> 4) &<< 8
     }
 
     /// Any field, any value. It and the other rare ones go from place to place by value: were they to take self, the place
@@ -79,7 +79,7 @@ struct Output {
     private static func longVarint(
         _ place: UnsafeMutableRawPointer, _ field: UInt64, _ value: UInt64
     ) -> UnsafeMutableRawPointer {
-        bytewise(bytewise(place, field << 3), value)
+        bytewise(bytewise(place, field &<< 3), value)
     }
 
     private static func bytewise(_ place: UnsafeMutableRawPointer, _ value: UInt64) -> UnsafeMutableRawPointer {
@@ -127,12 +127,12 @@ struct WireTimes {
         let publishNanos = UInt64(bitPattern: publishNs &- startNs)
         // Before 1970 the number is past 2^33. The last second that Int64 begins is left out: there a time from before 1970
         // would seem to be in it, since differences wrap.
-        let isFiveBytes = number &- 1 << 28 < 9_223_372_036 - 1 << 28
+        let isFiveBytes = number &- 1 &<< 28 < 9_223_372_036 - 1 &<< 28
         isOneSecond =
             isFiveBytes && eventNanos &- 1 < 999_999_999 && receivedNanos != 0 && publishNanos &- 1 < 999_999_999
         let first = spread(number, eventNanos)
         let second = spread(receivedNanos, publishNanos)
-        seconds = (first[0] | 0x8080_8080) << 24
+        seconds = (first[0] | 0x8080_8080) &<< 24
         event = first[1]
         received = second[0]
         publish = second[1]
@@ -149,8 +149,8 @@ extension Output {
     fileprivate mutating func timestamp(_ field: UInt64, _ seconds: UInt64, _ nanos: UInt64) {
         let word = varintWord(groups: nanos)
         let length = word.last &+ 8
-        place.storeBytes(of: seconds | field << 3 | 2 | length << 8 | 0x08 << 16, as: UInt64.self)
-        place.storeBytes(of: word.bytes << 8 | 0x10, toByteOffset: 8, as: UInt64.self)
+        place.storeBytes(of: seconds | field &<< 3 | 2 | length &<< 8 | 0x08 &<< 16, as: UInt64.self)
+        place.storeBytes(of: word.bytes &<< 8 | 0x10, toByteOffset: 8, as: UInt64.self)
         place += Int(truncatingIfNeeded: length) &+ 2
     }
 
@@ -164,7 +164,7 @@ extension Output {
         _ place: UnsafeMutableRawPointer, _ field: UInt64, _ ns: Int64
     ) -> UnsafeMutableRawPointer {
         let (seconds, nanos) = TimestampParts.split(ns)
-        let length = bytewise(place, field << 3 | 2)
+        let length = bytewise(place, field &<< 3 | 2)
         var end = length + 1
         if seconds != 0 { end = longVarint(end, 1, UInt64(bitPattern: seconds)) }
         if nanos != 0 { end = longVarint(end, 2, UInt64(nanos)) }
@@ -208,17 +208,17 @@ extension Output {
     @inline(__always)
     private mutating func leadingDigits(_ value: UInt64) {
         let digits = Self.eightDigits(value)
-        let zeros = min(digits.trailingZeroBitCount >> 3, 7)
-        store((digits | 0x3030_3030_3030_3030) >> UInt64(zeros * 8), advance: 8 - zeros)
+        let zeros = min(digits.trailingZeroBitCount &>> 3, 7)
+        store((digits | 0x3030_3030_3030_3030) &>> UInt64(zeros * 8), advance: 8 - zeros)
     }
 
     /// The decimal digits of `value`, below 10^8, one in each byte, the first in the lowest.
     @inline(__always)
     private static func eightDigits(_ value: UInt64) -> UInt64 {
-        let fours = value / 10_000 | (value % 10_000) << 32
-        let hundreds = (fours &* 10_486) >> 20 & 0x7f_0000_007f
-        let twos = hundreds | (fours &- hundreds &* 100) << 16
-        let tens = (twos &* 103) >> 10 & 0x000f_000f_000f_000f
-        return tens | (twos &- tens &* 10) << 8
+        let fours = value / 10_000 | (value % 10_000) &<< 32
+        let hundreds = (fours &* 10_486) &>> 20 & 0x7f_0000_007f
+        let twos = hundreds | (fours &- hundreds &* 100) &<< 16
+        let tens = (twos &* 103) &>> 10 & 0x000f_000f_000f_000f
+        return tens | (twos &- tens &* 10) &<< 8
     }
 }

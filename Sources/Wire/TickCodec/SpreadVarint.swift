@@ -5,9 +5,9 @@
 @inline(__always)
 func spread(_ value: UInt64) -> UInt64 {
     var bits = value
-    bits = (bits & 0x0fff_ffff) | (bits & 0x00ff_ffff_f000_0000) << 4
-    bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x0fff_c000_0fff_c000) << 2
-    return (bits & 0x007f_007f_007f_007f) | (bits & 0x3f80_3f80_3f80_3f80) << 1
+    bits = (bits & 0x0fff_ffff) | (bits & 0x00ff_ffff_f000_0000) &<< 4
+    bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x0fff_c000_0fff_c000) &<< 2
+    return (bits & 0x007f_007f_007f_007f) | (bits & 0x3f80_3f80_3f80_3f80) &<< 1
 }
 
 /// The same for two values at once: half the instructions, and masks that are operands in memory instead of constants that
@@ -16,7 +16,8 @@ func spread(_ value: UInt64) -> UInt64 {
 func spread(_ a: UInt64, _ b: UInt64) -> SIMD2<UInt64> {
     typealias Pair = SIMD2<UInt64>
     var bits = Pair(a, b)
-    bits = (bits & Pair(repeating: 0x0fff_ffff)) | (bits & Pair(repeating: 0x00ff_ffff_f000_0000)) &<< Pair(repeating: 4)
+    bits =
+        (bits & Pair(repeating: 0x0fff_ffff)) | (bits & Pair(repeating: 0x00ff_ffff_f000_0000)) &<< Pair(repeating: 4)
     bits =
         (bits & Pair(repeating: 0x0000_3fff_0000_3fff))
         | (bits & Pair(repeating: 0x0fff_c000_0fff_c000)) &<< Pair(repeating: 2)
@@ -26,11 +27,19 @@ func spread(_ a: UInt64, _ b: UInt64) -> SIMD2<UInt64> {
 
 /// The reverse of ``spread(_:)``; the top bit of each byte is 0.
 @inline(__always)
-func gather(_ bytes: UInt64) -> UInt64 {
+func gatherWord(_ bytes: UInt64) -> UInt64 {
     var bits = bytes
-    bits = (bits & 0x007f_007f_007f_007f) | (bits & 0x7f00_7f00_7f00_7f00) >> 1
-    bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x3fff_0000_3fff_0000) >> 2
-    return (bits & 0x0fff_ffff) | (bits & 0x0fff_ffff_0000_0000) >> 4
+    bits = (bits & 0x007f_007f_007f_007f) | (bits & 0x7f00_7f00_7f00_7f00) &>> 1
+    bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x3fff_0000_3fff_0000) &>> 2
+    return (bits & 0x0fff_ffff) | (bits & 0x0fff_ffff_0000_0000) &>> 4
+}
+
+/// The same of up to four bytes.
+@inline(__always)
+func gatherFour(_ bytes: UInt64) -> UInt64 {
+    var bits = UInt32(truncatingIfNeeded: bytes)
+    bits = (bits & 0x007f_007f) | (bits & 0x7f00_7f00) &>> 1
+    return UInt64((bits & 0x3fff) | (bits & 0x3fff_0000) &>> 2)
 }
 
 /// Spread groups as a varint in the low bytes of a word, and its length in bytes less one.
@@ -39,6 +48,6 @@ func gather(_ bytes: UInt64) -> UInt64 {
 /// slower than the one for trailing zeros.
 @inline(__always)
 func varintWord(groups: UInt64) -> (bytes: UInt64, last: UInt64) {
-    let emptyBits = UInt64(truncatingIfNeeded: (groups.byteSwapped | 1 << 63).trailingZeroBitCount) & 56
-    return (groups | 0x0080_8080_8080_8080 &>> emptyBits, 7 &- emptyBits >> 3)
+    let emptyBits = UInt64(truncatingIfNeeded: (groups.byteSwapped | 1 &<< 63).trailingZeroBitCount) & 56
+    return (groups | 0x0080_8080_8080_8080 &>> emptyBits, 7 &- emptyBits &>> 3)
 }

@@ -4,7 +4,7 @@ import MarketModel
 
 extension TickReader {
     @inlinable
-    func has(_ field: UInt32) -> Bool { present & (1 << field) != 0 }
+    func has(_ field: UInt32) -> Bool { present & (1 &<< field) != 0 }
 
     @inlinable
     func bytes(_ range: ByteRange) -> UnsafeRawBufferPointer {

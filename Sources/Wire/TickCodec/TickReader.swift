@@ -52,10 +52,17 @@ public struct TickReader {
     public internal(set) var eventTimeSourceNumber: Int32 = 0
 
     /// Finds the fields of `bytes`; throws ``TickCodecError`` with the place where they are not a `PriceUpdate`.
+    @inlinable @inline(__always)
     public init(_ bytes: UnsafeRawBufferPointer) throws(TickCodecError) {
         // An empty message is a valid one; its pointer is never read.
         base = bytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1)!
         count = bytes.count
+        try scan()
+    }
+
+    /// In place: a throwing initializer that is not inlined would build the value twice.
+    @usableFromInline @inline(never)
+    mutating func scan() throws(TickCodecError) {
         guard count <= Self.lengthMax else { throw TickCodecError(.outOfRange, field: 0, offset: 0) }
         let place = count < 8 ? 0 : readOrdered()
         if place != count { try readAny(from: place) }
@@ -66,7 +73,7 @@ public struct TickReader {
     struct ByteRange {
         @usableFromInline var offset: UInt32 = 0
         @usableFromInline var count: UInt32 = 0
-        init() {}
+        @inlinable @inline(__always) init() {}
         init(_ offset: Int, _ count: Int) {
             self.offset = UInt32(truncatingIfNeeded: offset)
             self.count = UInt32(truncatingIfNeeded: count)
@@ -77,6 +84,6 @@ public struct TickReader {
     struct TimeFields {
         @usableFromInline var seconds: Int64 = 0
         @usableFromInline var nanos: Int32 = 0
-        init() {}
+        @inlinable @inline(__always) init() {}
     }
 }
