@@ -10,35 +10,33 @@ public enum CodecBench {
     private static let passCount = 2048
 
     private static let method = """
-        codec: one unit is one PriceUpdate of about 90 bytes (quote of XNAS AAPL: names, bid, ask, sizes, three times, \
-        sequence, epoch, kind), another in each unit: \(tickCount) ticks of a random walk with a fixed seed, \
-        \(passCount) passes a run, one thread, closed loop, after one pass to warm up. encode: from Tick to bytes in the \
-        caller's buffer. read: TickReader over the bytes and every field taken, prices and times put together. \
-        allocations: Swift heap objects per unit, counted by the runtime's allocation hook over one pass.
+        codec: one unit is one PriceUpdate, another in each unit: \(tickCount) ticks of a random walk with a fixed seed, \
+        \(passCount) passes a run, one thread, closed loop, after one pass to warm up. encode, read: a trade of XNAS AAPL \
+        of about 80 bytes (names, price, size, three times, feed, sequence, epoch, kind, side); encode_quote, read_quote: a \
+        quote of about 95 bytes (bid and ask with sizes instead). encode goes from Tick to bytes in the caller's buffer; \
+        read is TickReader over the bytes with every field taken, prices and times put together. allocations: Swift heap \
+        objects per unit, counted by the runtime's allocation hook over one pass.
         """
 
     public static let bench = Bench(name: "codec", method: method) { runs, progress in
-        let ticks = quotes()
-        let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
-        let encoded = EncodedTicks(ticks, encoder)
-        progress("\(ticks.count) ticks, \(encoded.byteCount / ticks.count) bytes each")
-        var figures = [
-            Figure(
-                bench: "codec", figure: "encode", unit: "ns",
-                samples: samples(runs) { encoded.encodeAll(ticks, encoder) }),
-            Figure(bench: "codec", figure: "read", unit: "ns", samples: samples(runs) { encoded.readAll() }),
-        ]
-        if let encode = Allocations.count({ encoded.encodeAll(ticks, encoder) }),
-            let read = Allocations.count({ encoded.readAll() })
-        {
-            for (figure, count) in [("encode_allocations", encode), ("read_allocations", read)] {
+        var figures: [Figure] = []
+        for (suffix, ticks) in [("", trades()), ("_quote", quotes())] {
+            let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
+            let encoded = EncodedTicks(ticks, encoder)
+            progress("\(ticks.count) ticks of \(encoded.byteCount / ticks.count) bytes")
+            func add(_ figure: String, _ body: () -> Void) {
+                figures.append(
+                    Figure(bench: "codec", figure: figure + suffix, unit: "ns", samples: samples(runs, body)))
+                guard let count = Allocations.count(body) else {
+                    return progress("allocations are not counted: the runtime of this build has no hook")
+                }
                 figures.append(
                     Figure(
-                        bench: "codec", figure: figure, unit: "per message",
+                        bench: "codec", figure: figure + suffix + "_allocations", unit: "per message",
                         samples: [Double(count) / Double(tickCount)]))
             }
-        } else {
-            progress("allocations are not counted: the runtime of this build has no hook")
+            add("encode") { encoded.encodeAll(ticks, encoder) }
+            add("read") { encoded.readAll() }
         }
         return figures
     }
@@ -60,7 +58,24 @@ public enum CodecBench {
     }
 
     /// A random walk of quotes as a feed would publish them.
-    static func quotes() -> [Tick] {
+    private static func quotes() -> [Tick] {
+        walk(.quote) { tick, cents, random in
+            tick.bid = cents * 10_000_000
+            tick.ask = (cents + 1 + random(3)) * 10_000_000
+            tick.bidSize = (1 + random(30)) * 100 * 100_000_000
+            tick.askSize = (1 + random(30)) * 100 * 100_000_000
+        }
+    }
+
+    private static func trades() -> [Tick] {
+        walk(.trade) { tick, cents, random in
+            tick.last = cents * 10_000_000
+            tick.lastSize = (1 + random(30)) * 10 * 100_000_000
+            tick.aggressorSide = random(2) == 0 ? .buy : .sell
+        }
+    }
+
+    private static func walk(_ kind: TickKind, _ fill: (inout Tick, Int64, (Int64) -> Int64) -> Void) -> [Tick] {
         var state: UInt64 = 0x9e37_79b9_7f4a_7c15
         func random(_ bound: Int64) -> Int64 {
             state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
@@ -73,13 +88,10 @@ public enum CodecBench {
             event += 1 + random(40_000_000)
             let received = event + 20_000 + random(80_000)
             var tick = Tick(
-                kind: .quote, receivedTimeNs: received, publishTimeNs: received + 900 + random(3000),
+                kind: kind, receivedTimeNs: received, publishTimeNs: received + 900 + random(3000),
                 epoch: 1_732_000_000_000, sequence: UInt64(1_000_000 + index))
             tick.eventTimeNs = event
-            tick.bid = cents * 10_000_000
-            tick.ask = (cents + 1 + random(3)) * 10_000_000
-            tick.bidSize = (1 + random(30)) * 100 * 100_000_000
-            tick.askSize = (1 + random(30)) * 100 * 100_000_000
+            fill(&tick, cents, random)
             return tick
         }
     }
