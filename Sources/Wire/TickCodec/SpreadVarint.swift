@@ -25,6 +25,14 @@ func spread(_ a: UInt64, _ b: UInt64) -> SIMD2<UInt64> {
         | (bits & Pair(repeating: 0x3f80_3f80_3f80_3f80)) &<< Pair(repeating: 1)
 }
 
+/// The same of a value below 2^28.
+@inline(__always)
+func spreadFour(_ value: UInt64) -> UInt64 {
+    var bits = UInt32(truncatingIfNeeded: value)
+    bits = (bits & 0x3fff) | (bits & 0x0fff_c000) &<< 2
+    return UInt64((bits & 0x007f_007f) | (bits & 0x3f80_3f80) &<< 1)
+}
+
 /// The reverse of ``spread(_:)``; the top bit of each byte is 0.
 @inline(__always)
 func gatherWord(_ bytes: UInt64) -> UInt64 {
