@@ -49,9 +49,7 @@ struct Output {
     /// The tag and the varint, whose length is known.
     @inline(__always)
     private func knownVarint(_ field: UInt64, _ value: UInt64, _ count: UInt64) -> UInt64 {
-        let groups =
-            count <= 4
-            ? spreadFour(value) : count == 5 ? spreadFour(value & 0x0fff_ffff) | (value &>> 28) &<< 32 : spread(value)
+        let groups = count <= 4 ? spreadFour(value) : count == 5 ? spreadFive(value) : spread(value)
         let continuation: UInt64 = 0x0080_8080_8080_8080 & ((1 &<< (8 &* count &- 8)) &- 1)
         return groups &<< 8 | (continuation &<< 8 | field &<< 3)
     }
@@ -131,34 +129,36 @@ struct Output {
 
 // MARK: Timestamps
 
-/// The times of one tick, which most often lie in one second after 1978: one division and one spreading for all.
+/// The times of one tick, which most often lie in one second after 1978: one division for all, and known lengths.
 struct WireTimes {
     /// The seconds as they stand on the wire, three bytes up.
     private let seconds: UInt64
+    /// Nanos within that second.
     private let event: UInt64
     private let received: UInt64
     private let publish: UInt64
-    /// All three lie in the same second, whose number has five bytes, and none at its start.
-    let isOneSecond: Bool
+    /// All three lie in the same second, whose number has five bytes, and have nanos of four or five bytes.
+    let isUsual: Bool
 
     @inline(__always)
     init(event eventNs: Int64, received receivedNs: Int64, publish publishNs: Int64) {
         let (number, receivedNanos) = UInt64(bitPattern: receivedNs).quotientAndRemainder(dividingBy: 1_000_000_000)
         let startNs = receivedNs &- Int64(bitPattern: receivedNanos)
-        let eventNanos = UInt64(bitPattern: eventNs &- startNs)
-        let publishNanos = UInt64(bitPattern: publishNs &- startNs)
+        event = UInt64(bitPattern: eventNs &- startNs)
+        received = receivedNanos
+        publish = UInt64(bitPattern: publishNs &- startNs)
         // Before 1970 the number is past 2^33. The last second that Int64 begins is left out: there a time from before 1970
         // would seem to be in it, since differences wrap.
-        let isFiveBytes = number &- 1 &<< 28 < 9_223_372_036 - 1 &<< 28
-        isOneSecond =
-            isFiveBytes && eventNanos &- 1 < 999_999_999 && receivedNanos != 0 && publishNanos &- 1 < 999_999_999
-        let first = spread(number, eventNanos)
-        let second = spread(receivedNanos, publishNanos)
-        seconds = (first[0] | 0x8080_8080) &<< 24
-        event = first[1]
-        received = second[0]
-        publish = second[1]
+        isUsual =
+            number &- Self.secondsMin < 9_223_372_036 - Self.secondsMin && event &- Self.nanosMin < Self.nanosCount
+            && received &- Self.nanosMin < Self.nanosCount && publish &- Self.nanosMin < Self.nanosCount
+        seconds = (spreadFive(number) | 0x8080_8080) &<< 24
     }
+
+    /// The least numbers whose varints have five and four bytes.
+    private static var secondsMin: UInt64 { 1 << 28 }
+    private static var nanosMin: UInt64 { 1 << 21 }
+    private static var nanosCount: UInt64 { 1_000_000_000 - nanosMin }
 
     @inline(__always) func event(_ out: inout Output) { out.timestamp(7, seconds, event) }
     @inline(__always) func received(_ out: inout Output) { out.timestamp(8, seconds, received) }
@@ -166,13 +166,17 @@ struct WireTimes {
 }
 
 extension Output {
-    /// A timestamp field with a number below 16, of spread seconds and nanos.
+    /// A timestamp field with a number below 16, of seconds as they stand on the wire and nanos of four or five bytes.
     @inline(__always)
     fileprivate mutating func timestamp(_ field: UInt64, _ seconds: UInt64, _ nanos: UInt64) {
-        let word = varintWord(groups: nanos)
-        let length = word.last &+ 8
-        place.storeBytes(of: seconds | field &<< 3 | 2 | length &<< 8 | 0x08 &<< 16, as: UInt64.self)
-        place.storeBytes(of: word.bytes &<< 8 | 0x10, toByteOffset: 8, as: UInt64.self)
+        let groups = spreadFive(nanos)
+        // The fifth byte is 0...3: 1 where it stands.
+        let fifth = ((groups &>> 32) &+ 3) &>> 2
+        let bytes = groups | fifth &<< 31 | 0x80_8080
+        let length = fifth &+ 11
+        place.storeBytes(
+            of: seconds | length &<< 8 | (0x08 &<< 16 | field &<< 3 | 2), as: UInt64.self)
+        place.storeBytes(of: bytes &<< 8 | 0x10, toByteOffset: 8, as: UInt64.self)
         place += Int(truncatingIfNeeded: length) &+ 2
     }
 

@@ -10,21 +10,6 @@ func spread(_ value: UInt64) -> UInt64 {
     return (bits & 0x007f_007f_007f_007f) | (bits & 0x3f80_3f80_3f80_3f80) &<< 1
 }
 
-/// The same for two values at once: half the instructions, and masks that are operands in memory instead of constants that
-/// are built again for each value.
-@inline(__always)
-func spread(_ a: UInt64, _ b: UInt64) -> SIMD2<UInt64> {
-    typealias Pair = SIMD2<UInt64>
-    var bits = Pair(a, b)
-    bits =
-        (bits & Pair(repeating: 0x0fff_ffff)) | (bits & Pair(repeating: 0x00ff_ffff_f000_0000)) &<< Pair(repeating: 4)
-    bits =
-        (bits & Pair(repeating: 0x0000_3fff_0000_3fff))
-        | (bits & Pair(repeating: 0x0fff_c000_0fff_c000)) &<< Pair(repeating: 2)
-    return (bits & Pair(repeating: 0x007f_007f_007f_007f))
-        | (bits & Pair(repeating: 0x3f80_3f80_3f80_3f80)) &<< Pair(repeating: 1)
-}
-
 /// The same of a value below 2^28.
 @inline(__always)
 func spreadFour(_ value: UInt64) -> UInt64 {
@@ -32,6 +17,10 @@ func spreadFour(_ value: UInt64) -> UInt64 {
     bits = (bits & 0x3fff) | (bits & 0x0fff_c000) &<< 2
     return UInt64((bits & 0x007f_007f) | (bits & 0x3f80_3f80) &<< 1)
 }
+
+/// The same of a value below 2^35.
+@inline(__always)
+func spreadFive(_ value: UInt64) -> UInt64 { spreadFour(value & 0x0fff_ffff) | (value &>> 28) &<< 32 }
 
 /// The reverse of ``spread(_:)``; the top bit of each byte is 0.
 @inline(__always)

@@ -76,7 +76,7 @@ public struct TickEncoder: Sendable {
         }
         let times = WireTimes(
             event: tick.eventTimeNs ?? tick.receivedTimeNs, received: tick.receivedTimeNs, publish: tick.publishTimeNs)
-        if times.isOneSecond {
+        if times.isUsual {
             if tick.eventTimeNs != nil { times.event(&out) }
             times.received(&out)
         } else {
@@ -89,7 +89,7 @@ public struct TickEncoder: Sendable {
         out.nonZeroEnum(12, tick.kind.rawValue)
         if let size = tick.bidSize { rest.bidSize = out.size(13, size) }
         if let size = tick.askSize { rest.askSize = out.size(14, size) }
-        if times.isOneSecond { times.publish(&out) } else { out.timestamp(15, tick.publishTimeNs) }
+        if times.isUsual { times.publish(&out) } else { out.timestamp(15, tick.publishTimeNs) }
         return rest
     }
 
