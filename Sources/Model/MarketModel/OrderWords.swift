@@ -80,7 +80,8 @@ public struct OrderTerms: Hashable, Sendable {
         }
         guard type == .stop ? stopPriceMicros > 0 : stopPriceMicros == 0 else {
             throw .number(
-                field: "stop_price_micros", given: stopPriceMicros, rule: "must be above 0 for STOP and 0 for all others")
+                field: "stop_price_micros", given: stopPriceMicros,
+                rule: "must be above 0 for STOP and 0 for all others")
         }
         self.quantityMicros = quantityMicros
         self.limitPriceMicros = limitPriceMicros

@@ -11,14 +11,19 @@ public enum CodecBench {
 
     private static let method = """
         codec: one unit is one PriceUpdate, another in each unit: \(tickCount) ticks of a random walk with a fixed seed, \
-        \(passCount) passes a run, one thread, closed loop, after one pass to warm up. encode, read: a trade of XNAS AAPL \
-        of about 80 bytes (names, price, size, three times, feed, sequence, epoch, kind, side); encode_quote, read_quote: a \
-        quote of about 95 bytes (bid and ask with sizes instead). encode goes from Tick to bytes in the caller's buffer; \
-        read is TickReader over the bytes with every field taken, prices and times put together. allocations: Swift heap \
-        objects per unit, counted by the runtime's allocation hook over one pass.
+        \(passCount) passes a run, one thread, closed loop, CPU time of the thread, after one pass to warm up. encode, \
+        read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three times, feed, sequence, epoch, kind, side); \
+        encode_quote, read_quote: a quote of about 95 bytes (bid and ask with sizes instead). encode goes from Tick to \
+        bytes in the caller's buffer; read is TickReader over the bytes with every field taken, prices and times put \
+        together. allocations: Swift heap objects per unit, counted by the runtime's allocation hook over one pass.
         """
 
-    public static let bench = Bench(name: "codec", method: method) { runs, progress in
+    /// The bench. `others` are measured on the same bytes, beside the reader: the generated type's decoder, a JSON mapping.
+    public static func bench(beside others: [CodecCandidate] = []) -> Bench {
+        Bench(name: "codec", method: method) { runs, progress in figures(runs, others, progress) }
+    }
+
+    private static func figures(_ runs: Int, _ others: [CodecCandidate], _ progress: (String) -> Void) -> [Figure] {
         var figures: [Figure] = []
         for (suffix, ticks) in [("", trades()), ("_quote", quotes())] {
             let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
@@ -37,6 +42,7 @@ public enum CodecBench {
             }
             add("encode") { encoded.encodeAll(ticks, encoder) }
             add("read") { encoded.readAll() }
+            for other in others { add(other.figure) { encoded.runAll(other) } }
         }
         return figures
     }
@@ -53,7 +59,7 @@ public enum CodecBench {
 
     private static func nowNs() -> UInt64 {
         var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
@@ -97,6 +103,19 @@ public enum CodecBench {
     }
 }
 
+/// Code that is measured beside the tick codec.
+public struct CodecCandidate: Sendable {
+    /// Name of its figure, such as `decode`.
+    public let figure: String
+    /// Takes one encoded `PriceUpdate` apart and returns some number that depends on all of it.
+    public let run: @Sendable (UnsafeRawBufferPointer) -> UInt64
+
+    public init(figure: String, run: @escaping @Sendable (UnsafeRawBufferPointer) -> UInt64) {
+        self.figure = figure
+        self.run = run
+    }
+}
+
 /// The ticks of a run as bytes, and room to encode into.
 private final class EncodedTicks {
     let buffer: UnsafeMutableRawBufferPointer
@@ -136,6 +155,14 @@ private final class EncodedTicks {
             let update = UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count)
             guard let reader = try? TickReader(update) else { continue }
             sum &+= Self.digest(reader)
+        }
+        sink &+= sum
+    }
+
+    func runAll(_ other: CodecCandidate) {
+        var sum: UInt64 = 0
+        for place in places {
+            sum &+= other.run(UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count))
         }
         sink &+= sum
     }

@@ -144,14 +144,21 @@ private struct Words {
         guard word & 0x8080_8080_80ff_8000 == 0x0080_8080_8008_0000 else { return false }
         let length = word &>> 8 & 0x7f
         let rest = load(place &+ 8)
+        let word = word &>> 24
+        if word != seconds.word { seconds = WireSecondsRead(word) }
+        time.seconds = seconds.seconds
+        if length == 12, rest & 0x8080_8080_80ff == 0x0080_8080_8010 {
+            // Nanos of five bytes, as three of four times have.
+            let bytes = rest &>> 8 & 0x7f_7f7f_7f7f
+            time.nanos = Int32(truncatingIfNeeded: gatherFour(bytes) | (bytes & 0x7f_0000_0000) &>> 4)
+            advance(14)
+            return true
+        }
         let bytes = rest &>> 8
         let stops = ~bytes & 0x0080_8080_8080_8080
         let stop = UInt64(truncatingIfNeeded: stops.trailingZeroBitCount)
         // Field 2 fills the rest of the length.
         guard UInt8(truncatingIfNeeded: rest) == 0x10, stops != 0, stop &>> 3 &+ 8 == length else { return false }
-        let word = word &>> 24
-        if word != seconds.word { seconds = WireSecondsRead(word) }
-        time.seconds = seconds.seconds
         time.nanos = Int32(truncatingIfNeeded: gatherWord(bytes & (stops ^ (stops &- 1)) & 0x7f7f_7f7f_7f7f_7f7f))
         advance(Int(truncatingIfNeeded: length &+ 2))
         return true
