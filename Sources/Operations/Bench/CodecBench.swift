@@ -4,21 +4,24 @@ import TickCodec
 
 /// The codec bench: what it costs to encode one tick and to read all its fields.
 public enum CodecBench {
-    /// Ticks a run goes over again and again: few enough to stay in the cache, too many to be learnt by a branch predictor.
+    /// Ticks a run goes over again and again: few enough to stay in the cache, too many to be learnt by a branch
+    /// predictor.
     private static let tickCount = 1024
     /// Passes over the ticks per run.
     private static let passCount = 2048
 
     private static let method = """
-        codec: one unit is one PriceUpdate, another in each unit: \(tickCount) ticks of a random walk with a fixed seed, \
-        \(passCount) passes a run, one thread, closed loop, CPU time of the process, after one pass to warm up. encode, \
-        read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three times, feed, sequence, epoch, kind, side); \
-        encode_quote, read_quote: a quote of about 95 bytes (bid and ask with sizes instead). encode goes from Tick to \
-        bytes in the caller's buffer; read is TickReader over the bytes with every field taken, prices and times put \
-        together. allocations: Swift heap objects per unit, counted by the runtime's allocation hook over one pass.
+        codec: one unit is one PriceUpdate, another in each unit: \(tickCount) ticks of a random walk with a fixed \
+        seed, \(passCount) passes a run, one thread, closed loop, CPU time of the process, after one pass to warm up. \
+        encode, read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three times, feed, sequence, epoch, \
+        kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask with sizes instead). encode goes \
+        from Tick to bytes in the caller's buffer; read is TickReader over the bytes with every field taken, prices \
+        and times put together. allocations: Swift heap objects per unit, counted by the runtime's allocation hook \
+        over one pass.
         """
 
-    /// The bench. `others` are measured on the same bytes, beside the reader: the generated type's decoder, a JSON mapping.
+    /// The bench. `others` are measured on the same bytes, beside the reader: the generated type's decoder, a JSON
+    /// mapping.
     public static func bench(beside others: [CodecCandidate] = []) -> Bench {
         Bench(name: "codec", method: method) { runs, progress in figures(runs, others, progress) }
     }

@@ -1,5 +1,5 @@
-// The way almost every tick is read: fields in the order of their numbers, as every encoder writes them, one word of eight
-// bytes for a tag and its value, no loop over bytes.
+// The way almost every tick is read: fields in the order of their numbers, as every encoder writes them, one word of
+// eight bytes for a tag and its value, no loop over bytes.
 
 /// A place in at least eight bytes, and the eight bytes there: what lies past the end reads as 0, which is no tag.
 private struct Words {
@@ -54,8 +54,9 @@ private struct Words {
 
     /// Takes a varint behind a tag; false and nothing taken where it is longer than 64 bits or cut off.
     ///
-    /// A branch for the lengths that are `likely`, beside the computation for all: a field most often has the length that it
-    /// had in the tick before, and behind a predicted branch the next field's load need not wait for this one's.
+    /// A branch for the lengths that are `likely`, beside the computation for all: a field most often has the length
+    /// that it had in the tick before, and behind a predicted branch the next field's load need not wait for this
+    /// one's.
     @inline(__always)
     mutating func take(_ value: inout UInt64, tagBytes: Int, likely: (Int, Int)) -> Bool {
         let bytes = word &>> UInt64(8 * tagBytes)
@@ -92,7 +93,8 @@ private struct Words {
         return gatherWord(groups)
     }
 
-    /// A varint of any length: `bytes` from `place` on, at least six. Count 0 where it is longer than 64 bits or cut off.
+    /// A varint of any length: `bytes` from `place` on, at least six. Count 0 where it is longer than 64 bits or cut
+    /// off.
     @inline(never)
     private static func anyVarint(
         _ bytes: UInt64, _ base: UnsafeRawPointer, _ place: Int, _ end: Int
@@ -181,8 +183,8 @@ private struct WireSecondsRead {
 }
 
 extension TickReader {
-    /// Reads fields as long as they stand in the order of their numbers and have their usual form; returns the place where
-    /// that ends. Fields before it are whole; the rest, and any error, is for ``readAny(from:)``.
+    /// Reads fields as long as they stand in the order of their numbers and have their usual form; returns the place
+    /// where that ends. Fields before it are whole; the rest, and any error, is for ``readAny(from:)``.
     ///
     /// In steps that are not inlined: the compiler stops inlining in functions beyond a size. A step that meets an
     /// unusual field stays at it, and so do those behind.

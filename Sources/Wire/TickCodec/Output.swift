@@ -1,7 +1,7 @@
 import MarketModel
 
-/// A place in a buffer whose room was established up front, with ``slackBytes`` to spare: fields are written by whole words,
-/// and what a word holds past the end of its field is overwritten by the next.
+/// A place in a buffer whose room was established up front, with ``slackBytes`` to spare: fields are written by whole
+/// words, and what a word holds past the end of its field is overwritten by the next.
 struct Output {
     /// How far past the end of a field its last store may reach.
     static let slackBytes = 16
@@ -19,8 +19,8 @@ struct Output {
 
     /// A varint field with a number below 16.
     ///
-    /// A branch for the lengths in bytes that are `likely`: a field most often has the length that it had in the tick before,
-    /// and where the length is known its bytes take half the instructions.
+    /// A branch for the lengths in bytes that are `likely`: a field most often has the length that it had in the tick
+    /// before, and where the length is known its bytes take half the instructions.
     @inline(__always)
     mutating func varint(_ field: UInt64, _ value: UInt64, likely: (UInt64, UInt64)) {
         if isLength(likely.0, value) {
@@ -93,8 +93,8 @@ struct Output {
         (field & 15) &<< 3 | wireType | 0x80 | (field &>> 4) &<< 8
     }
 
-    /// Any field, any value. It and the other rare ones go from place to place by value: were they to take self, the place
-    /// would live in memory, and each field would wait for the store of the one before.
+    /// Any field, any value. It and the other rare ones go from place to place by value: were they to take self, the
+    /// place would live in memory, and each field would wait for the store of the one before.
     @inline(never)
     private static func longVarint(
         _ place: UnsafeMutableRawPointer, _ field: UInt64, _ value: UInt64
@@ -147,8 +147,8 @@ struct WireTimes {
         event = UInt64(bitPattern: eventNs &- startNs)
         received = receivedNanos
         publish = UInt64(bitPattern: publishNs &- startNs)
-        // Before 1970 the number is past 2^33. The last second that Int64 begins is left out: there a time from before 1970
-        // would seem to be in it, since differences wrap.
+        // Before 1970 the number is past 2^33. The last second that Int64 begins is left out: there a time from
+        // before 1970 would seem to be in it, since differences wrap.
         isUsual =
             number &- Self.secondsMin < 9_223_372_036 - Self.secondsMin && event &- Self.nanosMin < Self.nanosCount
             && received &- Self.nanosMin < Self.nanosCount && publish &- Self.nanosMin < Self.nanosCount

@@ -1,5 +1,6 @@
-// Varints a word at a time. A varint of up to eight bytes is one 64-bit word: spreading puts each 7 bits of a value into a
-// byte of their own, gathering takes them back, in three steps of masks and shifts instead of a loop over bytes.
+// Varints a word at a time. A varint of up to eight bytes is one 64-bit word: spreading puts each 7 bits of a value
+// into a byte of their own, gathering takes them back, in three steps of masks and shifts instead of a loop over
+// bytes.
 
 /// The 7-bit groups of `value`, below 2^56, one in each byte, the lowest first.
 @inline(__always)
@@ -41,8 +42,8 @@ func gatherFour(_ bytes: UInt64) -> UInt64 {
 
 /// Spread groups as a varint in the low bytes of a word, and its length in bytes less one.
 ///
-/// The highest group is sought from below in the swapped word: the baseline's instruction for leading zeros is many times
-/// slower than the one for trailing zeros.
+/// The highest group is sought from below in the swapped word: the baseline's instruction for leading zeros is many
+/// times slower than the one for trailing zeros.
 @inline(__always)
 func varintWord(groups: UInt64) -> (bytes: UInt64, last: UInt64) {
     let emptyBits = UInt64(truncatingIfNeeded: (groups.byteSwapped | 1 &<< 63).trailingZeroBitCount) & 56

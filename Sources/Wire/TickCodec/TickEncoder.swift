@@ -1,10 +1,14 @@
 import MarketModel
 
+/// The hot path's codec: feeds fill `Tick`s and encode them here once; log, edge and store pass the bytes on and look
+/// into them with ``TickReader``.
+///
 /// Encodes the ticks of one instrument of one feed as `financial.marketdata.v1.PriceUpdate`.
 ///
 /// Made once per (feed, instrument): names and feed id are byte templates. Encoding allocates nothing and never fails.
 public struct TickEncoder: Sendable {
-    /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16 bytes.
+    /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16
+    /// bytes.
     private let templates: [UInt8]
     private let namesCount: Int
     private let feedStart: Int
@@ -45,7 +49,8 @@ public struct TickEncoder: Sendable {
         [UInt8](repeating: 0, count: max(count + 15 & ~15, 16) - count)
     }
 
-    /// Writes `tick` to the start of `buffer`, which holds at least ``lengthMax`` bytes, and returns its length in bytes.
+    /// Writes `tick` to the start of `buffer`, which holds at least ``lengthMax`` bytes, and returns its length in
+    /// bytes.
     ///
     /// Fields stand in the order of their numbers. Bytes of `buffer` past the length are left undefined.
     public func encode(_ tick: Tick, into buffer: UnsafeMutableRawBufferPointer) -> Int {

@@ -5,10 +5,12 @@ import MarketModel
 /// One pass finds all fields; the values are put together when asked for. The bytes are borrowed: a reader, and what it
 /// returns as bytes, is valid while they live and do not change. Not Sendable.
 ///
-/// Fields may stand in any order, unknown ones are skipped, the last of a repeated scalar counts and timestamps merge, as
-/// the protobuf specification says. A value that a ``Tick`` cannot hold reads as absent (or 0): ``check()`` finds it.
+/// Fields may stand in any order, unknown ones are skipped, the last of a repeated scalar counts and timestamps
+/// merge, as the protobuf specification says. A value that a ``Tick`` cannot hold reads as absent (or 0): ``check()``
+/// finds it.
 public struct TickReader {
-    /// The longest message read, in bytes: 1 GiB, so that places fit 32 bits. The rooms that take bytes in bound them far below.
+    /// The longest message read, in bytes: 1 GiB, so that places fit 32 bits. The rooms that take bytes in bound them
+    /// far below.
     public static let lengthMax = 1 << 30
     /// The deepest nesting of groups among unknown fields.
     public static let groupDepthMax = 64
