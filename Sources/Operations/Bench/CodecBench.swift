@@ -16,8 +16,8 @@ public enum CodecBench {
         encode, read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three times, feed, sequence, epoch, \
         kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask with sizes instead). encode goes \
         from Tick to bytes in the caller's buffer; read is TickReader over the bytes with every field taken, prices \
-        and times put together. allocations: Swift heap objects per unit, counted by the runtime's allocation hook \
-        over one pass.
+        and times put together. Allocations are not counted here: `valgrind` shows the same number for any number of \
+        passes.
         """
 
     /// The bench. `others` are measured on the same bytes, beside the reader: the generated type's decoder, a JSON
@@ -35,13 +35,6 @@ public enum CodecBench {
             func add(_ figure: String, _ body: () -> Void) {
                 figures.append(
                     Figure(bench: "codec", figure: figure + suffix, unit: "ns", samples: samples(runs, body)))
-                guard let count = Allocations.count(body) else {
-                    return progress("allocations are not counted: the runtime of this build has no hook")
-                }
-                figures.append(
-                    Figure(
-                        bench: "codec", figure: figure + suffix + "_allocations", unit: "per message",
-                        samples: [Double(count) / Double(tickCount)]))
             }
             add("encode") { encoded.encodeAll(ticks, encoder) }
             add("read") { encoded.readAll() }
