@@ -103,7 +103,8 @@ struct TickRowIdentityTests {
             for text in sys.stdin.read().split():
                 u = uuid.UUID(text)
                 low = bytes(b ^ 0x80 for b in u.bytes[9:])
-                print(u.version, u.variant, u.time, u.bytes[8] & 63, int.from_bytes(low[:5], "big"), int.from_bytes(low[5:], "big"))
+                sequence, feed = int.from_bytes(low[:5], "big"), int.from_bytes(low[5:], "big")
+                print(u.version, u.variant, u.time, u.bytes[8] & 63, sequence, feed)
             """
         let folder = FileManager.default.temporaryDirectory
         let (source, sink) = (

@@ -36,7 +36,8 @@ struct PeerTests {
                           m.bid_size_nano_remainder, m.ask_size_nano_remainder):
                     assert 0 <= n <= 999
                 assert 0 <= m.volume_nano_remainder <= 999999999
-                print(whole(get("bid_micros"), m.bid_nano_remainder, P), whole(get("ask_micros"), m.ask_nano_remainder, P),
+                print(whole(get("bid_micros"), m.bid_nano_remainder, P),
+                      whole(get("ask_micros"), m.ask_nano_remainder, P),
                       whole(get("last_micros"), m.last_nano_remainder, P),
                       whole(get("bid_size_micros"), m.bid_size_nano_remainder, Q),
                       whole(get("ask_size_micros"), m.ask_size_nano_remainder, Q),
@@ -99,7 +100,8 @@ struct PeerTests {
                     b += bytes([n & 127 | 128]); n >>= 7
                 return b + bytes([n])
             def wide(signed, bits=64):
-                n = rnd.choice([0, 1, 2**(bits - 1) - 1, rnd.getrandbits(rnd.randint(1, bits - 1)), rnd.getrandbits(bits - 1)])
+                n = rnd.choice([0, 1, 2**(bits - 1) - 1, rnd.getrandbits(rnd.randint(1, bits - 1)),
+                                rnd.getrandbits(bits - 1)])
                 return -n - 1 if signed and rnd.random() < .3 else n if signed else n * 2 + rnd.randint(0, 1)
             def field(number):
                 m = PriceUpdate()
@@ -110,11 +112,16 @@ struct PeerTests {
                 elif f.message_type is not None:
                     t = getattr(m, f.name)
                     t.SetInParent()
-                    if rnd.random() < .8: t.seconds = wide(True) if rnd.random() < .4 else 1732000000 + rnd.randint(0, 9)
+                    if rnd.random() < .8:
+                        t.seconds = wide(True) if rnd.random() < .4 else 1732000000 + rnd.randint(0, 9)
                     if rnd.random() < .8: t.nanos = wide(True, 32) if rnd.random() < .4 else rnd.randint(0, 999999999)
-                elif f.type == f.TYPE_STRING: setattr(m, f.name, "aé" * (rnd.randint(60, 90) if rnd.random() < .1 else rnd.randint(0, 9)))
-                elif f.type == f.TYPE_ENUM: setattr(m, f.name, wide(True, 32) if rnd.random() < .3 else rnd.randint(0, 3))
-                elif f.type == f.TYPE_INT32: setattr(m, f.name, wide(True, 32) if rnd.random() < .3 else rnd.randint(0, 999))
+                elif f.type == f.TYPE_STRING:
+                    count = rnd.randint(60, 90) if rnd.random() < .1 else rnd.randint(0, 9)
+                    setattr(m, f.name, "aé" * count)
+                elif f.type == f.TYPE_ENUM:
+                    setattr(m, f.name, wide(True, 32) if rnd.random() < .3 else rnd.randint(0, 3))
+                elif f.type == f.TYPE_INT32:
+                    setattr(m, f.name, wide(True, 32) if rnd.random() < .3 else rnd.randint(0, 999))
                 else: setattr(m, f.name, wide(f.type == f.TYPE_INT64))
                 return m.SerializeToString()
             def unknown():
@@ -129,7 +136,8 @@ struct PeerTests {
                 if i % 4 == 1: rnd.shuffle(parts)
                 if i % 4 == 2: parts += [field(n) for n in rnd.sample(numbers, len(numbers) // 3)]
                 if i % 4 == 3:
-                    parts += [unknown() for _ in range(rnd.randint(1, 4))] + [field(n) for n in rnd.sample(numbers, len(numbers) // 3)]
+                    parts += [unknown() for _ in range(rnd.randint(1, 4))]
+                    parts += [field(n) for n in rnd.sample(numbers, len(numbers) // 3)]
                     rnd.shuffle(parts)
                 b = b"".join(parts)
                 text = line(PriceUpdate.FromString(b)).encode()
@@ -167,9 +175,12 @@ struct PeerTests {
             """
             for r in records():
                 c = PriceUpdate.FromString(r).conflated
-                price = lambda n: getattr(c, n + "_micros") * 1000 + getattr(c, n + "_nano_remainder") if c.HasField(n + "_micros") else None
+                def price(n):
+                    if not c.HasField(n + "_micros"): return None
+                    return getattr(c, n + "_micros") * 1000 + getattr(c, n + "_nano_remainder")
                 print(c.first_sequence, c.last_sequence, c.count, c.trade_count,
-                      c.trade_volume * 10**8 + c.trade_volume_nano_remainder // 10, price("trade_high"), price("trade_low"))
+                      c.trade_volume * 10**8 + c.trade_volume_nano_remainder // 10, price("trade_high"),
+                      price("trade_low"))
             """, input: input)
         #expect(String(decoding: output, as: UTF8.self) == expected.map { $0 + "\n" }.joined())
     }

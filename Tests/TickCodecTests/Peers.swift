@@ -1,7 +1,8 @@
 import Foundation
 import TestSupport
 
-/// Google's own encoders and decoders, run as processes on files of records: a length in 4 bytes, little endian, and bytes.
+/// Google's own encoders and decoders, run as processes on files of records: a length in 4 bytes, little endian, and
+/// bytes.
 enum Peers {
     static let protoc = ["/usr/bin/protoc", "/usr/local/bin/protoc", "/opt/homebrew/bin/protoc"]
         .first { FileManager.default.isExecutableFile(atPath: $0) }

@@ -46,6 +46,27 @@ struct RoundTripTests {
         }
     }
 
+    @Test func `Numbers at each length of a varint, and nanos at theirs, stand as they are`() throws {
+        let encoder = TickEncoder(exchange: "X", symbol: "Y", feed: "z")
+        let second: Int64 = 1_732_000_000
+        var edges: [UInt64] = [1, .max, 1 << 63]
+        for length in 1...9 { edges += [(1 << (7 * UInt64(length))) - 1, 1 << (7 * UInt64(length))] }
+        for edge in edges {
+            for nanos: Int64 in [0, 1, 127, 128, 2_097_151, 2_097_152, 268_435_455, 268_435_456, 999_999_999] {
+                let ns = second * 1_000_000_000 + nanos
+                var tick = Tick(kind: .quote, receivedTimeNs: ns, publishTimeNs: ns + 1, epoch: edge, sequence: edge)
+                tick.eventTimeNs = ns - 1
+                let micros = Int64(edge % (1 << 53))
+                (tick.bid, tick.bidSize, tick.venueSequence) = (micros * 1000, micros * 100, edge)
+                func time(_ ns: Int64) -> String { "\(ns / 1_000_000_000).\(ns % 1_000_000_000)" }
+                #expect(
+                    try line(encoded(tick, encoder))
+                        == "1=58 2=59 3=\(micros) 7=\(time(ns - 1)) 8=\(time(ns)) 9=7a 10=\(edge) 11=\(edge) 12=1 "
+                        + "13=\(micros) 15=\(time(ns + 1)) 23=\(edge)")
+            }
+        }
+    }
+
     @Test func `What is absent stays absent, and zero is not absence`() throws {
         let encoder = TickEncoder(exchange: "X", symbol: "Y", feed: "z")
         var tick = Tick(kind: .quote, receivedTimeNs: 0, publishTimeNs: 0, epoch: 0, sequence: 0)

@@ -7,7 +7,8 @@ public enum PriceMicros {
         return (micros, Int32(truncatingIfNeeded: mantissa &- micros &* 1000))
     }
 
-    /// The mantissa (1e-9) of micros and remainder; nil when the remainder is not in 0...999 or the price is out of range.
+    /// The mantissa (1e-9) of micros and remainder; nil when the remainder is not in 0...999 or the price is out of
+    /// range.
     @inlinable @inline(__always)
     public static func join(micros: Int64, remainder: Int32) -> Int64? {
         guard UInt32(bitPattern: remainder) < 1000 else { return nil }
@@ -24,8 +25,8 @@ public enum QuantityMicros {
         return (micros, Int32(truncatingIfNeeded: mantissa &- micros &* 100) &* 10)
     }
 
-    /// The mantissa (1e-8) of micros and remainder; nil when the remainder is not in 0...999, is finer than 1e-8, or the
-    /// quantity is out of range.
+    /// The mantissa (1e-8) of micros and remainder; nil when the remainder is not in 0...999, is finer than 1e-8, or
+    /// the quantity is out of range.
     @inlinable @inline(__always)
     public static func join(micros: Int64, remainder: Int32) -> Int64? {
         guard UInt32(bitPattern: remainder) < 1000, remainder % 10 == 0 else { return nil }
@@ -42,8 +43,8 @@ public enum VolumeUnits {
         return (units, Int32(truncatingIfNeeded: mantissa &- units &* 100_000_000) &* 10)
     }
 
-    /// The mantissa (1e-8) of units and remainder; nil when the remainder is not in 0...999,999,999, is finer than 1e-8, or
-    /// the quantity is out of range.
+    /// The mantissa (1e-8) of units and remainder; nil when the remainder is not in 0...999,999,999, is finer than
+    /// 1e-8, or the quantity is out of range.
     @inlinable @inline(__always)
     public static func join(units: Int64, remainder: Int32) -> Int64? {
         guard UInt32(bitPattern: remainder) < 1_000_000_000, remainder % 10 == 0 else { return nil }

@@ -1,7 +1,7 @@
 /// Decimal numbers as venues write them ("61837.63000000", "-0.5") to and from mantissas, without floating point.
 ///
-/// The grammar: an optional `-` or `+`, then digits with at most one `.` among them, at least one digit on each side of it.
-/// Leading zeros are allowed, and any number of them; exponents, spaces and separators are not.
+/// The grammar: an optional `-` or `+`, then digits with at most one `.` among them, at least one digit on each side
+/// of it. Leading zeros are allowed, and any number of them; exponents, spaces and separators are not.
 public enum DecimalText {
     /// The coarsest-to-finest scales accepted: 0...18.
     public static let scaleMax = 18
@@ -67,7 +67,8 @@ public enum DecimalText {
         return try result.get()
     }
 
-    /// `mantissa` * 10^-`scale` as text: a leading zero below one, no trailing zeros behind the point, no point without digits.
+    /// `mantissa` * 10^-`scale` as text: a leading zero below one, no trailing zeros behind the point, no point
+    /// without digits.
     public static func string(_ mantissa: Int64, scale: Int) -> String {
         var bytes: [UInt8] = []
         append(mantissa, scale: scale, to: &bytes)

@@ -5,7 +5,8 @@ public protocol OrderWord: RawRepresentable, CaseIterable, Sendable where RawVal
 }
 
 extension OrderWord {
-    /// The value that `word` names; throws ``OrderFieldError`` with what is allowed for any other text, in other case too.
+    /// The value that `word` names; throws ``OrderFieldError`` with what is allowed for any other text, in other case
+    /// too.
     public init(word: some StringProtocol) throws(OrderFieldError) {
         // Bytes, not characters: String equality takes canonically equivalent text, such as KELVIN SIGN for K.
         for value in Self.allCases where value.rawValue.utf8.elementsEqual(word.utf8) {
@@ -18,12 +19,14 @@ extension OrderWord {
     }
 }
 
+/// `OrderRequest.side`.
 public enum OrderSide: String, OrderWord {
     case buy = "BUY"
     case sell = "SELL"
     public static let field = "side"
 }
 
+/// `OrderRequest.order_type`.
 public enum OrderType: String, OrderWord {
     case limit = "LIMIT"
     case market = "MARKET"
@@ -31,6 +34,7 @@ public enum OrderType: String, OrderWord {
     public static let field = "order_type"
 }
 
+/// `OrderStatusUpdate.status`.
 public enum OrderStatus: String, OrderWord {
     case new = "NEW"
     case partial = "PARTIAL"
@@ -40,6 +44,7 @@ public enum OrderStatus: String, OrderWord {
     public static let field = "status"
 }
 
+/// `OrderRequest.time_in_force`.
 public enum TimeInForce: String, OrderWord {
     case day = "DAY"
     case goodTillCancel = "GTC"
@@ -80,7 +85,8 @@ public struct OrderTerms: Hashable, Sendable {
         }
         guard type == .stop ? stopPriceMicros > 0 : stopPriceMicros == 0 else {
             throw .number(
-                field: "stop_price_micros", given: stopPriceMicros, rule: "must be above 0 for STOP and 0 for all others")
+                field: "stop_price_micros", given: stopPriceMicros,
+                rule: "must be above 0 for STOP and 0 for all others")
         }
         self.quantityMicros = quantityMicros
         self.limitPriceMicros = limitPriceMicros

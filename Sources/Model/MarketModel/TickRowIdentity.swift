@@ -1,10 +1,10 @@
 /// The key of a stored tick: a version 1 UUID that is a pure function of (filing time, epoch, sequence, feed), so that
 /// writing a record again writes the same row.
 ///
-/// Layout, as Cassandra's `timeuuid`: 60 bits of filing time in 100 ns since 1582-10-15 (RFC 4122, 4.1.4); then variant and
-/// the low 6 bits of the epoch in one byte, the sequence in 5 bytes and the feed number in 2, both big endian, with these 7
-/// bytes XOR 0x80, because Cassandra compares the low half as signed bytes. So the row order, in either store, is
-/// (filing time, epoch bits, sequence, feed number), each as an unsigned number.
+/// Layout, as Cassandra's `timeuuid`: 60 bits of filing time in 100 ns since 1582-10-15 (RFC 4122, 4.1.4); then
+/// variant and the low 6 bits of the epoch in one byte, the sequence in 5 bytes and the feed number in 2, both big
+/// endian, with these 7 bytes XOR 0x80, because Cassandra compares the low half as signed bytes. So the row order, in
+/// either store, is (filing time, epoch bits, sequence, feed number), each as an unsigned number.
 public struct TickRowIdentity: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// The largest sequence that fits: 2^40 - 1, which at 100,000 updates a second is 127 days of one epoch.
     public static let sequenceMax: UInt64 = 1 << 40 - 1
@@ -53,7 +53,8 @@ public struct TickRowIdentity: Hashable, Sendable, Comparable, CustomStringConve
         bytes.storeBytes(of: words.low.bigEndian, toByteOffset: 8, as: UInt64.self)
     }
 
-    /// The filing time in nanoseconds since the Unix epoch, to 100 ns; nil where a foreign key's is outside 1677...2262.
+    /// The filing time in nanoseconds since the Unix epoch, to 100 ns; nil where a foreign key's is outside
+    /// 1677...2262.
     @inlinable
     public var filingTimeNs: Int64? {
         let (ns, overflow) = (Int64(time) - Self.unixEpoch).multipliedReportingOverflow(by: 100)
@@ -97,7 +98,8 @@ public enum TickRowIdentityError: Error, Hashable, Sendable, CustomStringConvert
     public var description: String {
         switch self {
         case .sequence(let sequence):
-            "sequence \(sequence) is past \(TickRowIdentity.sequenceMax), the last that a row can hold: begin a new epoch"
+            "sequence \(sequence) is past \(TickRowIdentity.sequenceMax), the last that a row can hold: "
+                + "begin a new epoch"
         case .length(let count): "a row's key has 16 bytes, not \(count)"
         case .notVersion1: "the row's key is not a version 1 UUID"
         }

@@ -4,41 +4,41 @@ import TickCodec
 
 /// The codec bench: what it costs to encode one tick and to read all its fields.
 public enum CodecBench {
-    /// Ticks a run goes over again and again: few enough to stay in the cache, too many to be learnt by a branch predictor.
+    /// Ticks a run goes over again and again: few enough to stay in the cache, too many to be learnt by a branch
+    /// predictor.
     private static let tickCount = 1024
     /// Passes over the ticks per run.
     private static let passCount = 2048
 
     private static let method = """
-        codec: one unit is one PriceUpdate of about 90 bytes (quote of XNAS AAPL: names, bid, ask, sizes, three times, \
-        sequence, epoch, kind), another in each unit: \(tickCount) ticks of a random walk with a fixed seed, \
-        \(passCount) passes a run, one thread, closed loop, after one pass to warm up. encode: from Tick to bytes in the \
-        caller's buffer. read: TickReader over the bytes and every field taken, prices and times put together. \
-        allocations: Swift heap objects per unit, counted by the runtime's allocation hook over one pass.
+        codec: one unit is one PriceUpdate, another in each unit: \(tickCount) ticks of a random walk with a fixed \
+        seed, \(passCount) passes a run, one thread, closed loop, CPU time of the process, after one pass to warm up. \
+        encode, read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three times, feed, sequence, epoch, \
+        kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask with sizes instead). encode goes \
+        from Tick to bytes in the caller's buffer; read is TickReader over the bytes with every field taken, prices \
+        and times put together. Allocations are not counted here: `valgrind` shows the same number for any number of \
+        passes.
         """
 
-    public static let bench = Bench(name: "codec", method: method) { runs, progress in
-        let ticks = quotes()
-        let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
-        let encoded = EncodedTicks(ticks, encoder)
-        progress("\(ticks.count) ticks, \(encoded.byteCount / ticks.count) bytes each")
-        var figures = [
-            Figure(
-                bench: "codec", figure: "encode", unit: "ns",
-                samples: samples(runs) { encoded.encodeAll(ticks, encoder) }),
-            Figure(bench: "codec", figure: "read", unit: "ns", samples: samples(runs) { encoded.readAll() }),
-        ]
-        if let encode = Allocations.count({ encoded.encodeAll(ticks, encoder) }),
-            let read = Allocations.count({ encoded.readAll() })
-        {
-            for (figure, count) in [("encode_allocations", encode), ("read_allocations", read)] {
+    /// The bench. `others` are measured on the same bytes, beside the reader: the generated type's decoder, a JSON
+    /// mapping.
+    public static func bench(beside others: [CodecCandidate] = []) -> Bench {
+        Bench(name: "codec", method: method) { runs, progress in figures(runs, others, progress) }
+    }
+
+    private static func figures(_ runs: Int, _ others: [CodecCandidate], _ progress: (String) -> Void) -> [Figure] {
+        var figures: [Figure] = []
+        for (suffix, ticks) in [("", trades()), ("_quote", quotes())] {
+            let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
+            let encoded = EncodedTicks(ticks, encoder)
+            progress("\(ticks.count) ticks of \(encoded.byteCount / ticks.count) bytes")
+            func add(_ figure: String, _ body: () -> Void) {
                 figures.append(
-                    Figure(
-                        bench: "codec", figure: figure, unit: "per message",
-                        samples: [Double(count) / Double(tickCount)]))
+                    Figure(bench: "codec", figure: figure + suffix, unit: "ns", samples: samples(runs, body)))
             }
-        } else {
-            progress("allocations are not counted: the runtime of this build has no hook")
+            add("encode") { encoded.encodeAll(ticks, encoder) }
+            add("read") { encoded.readAll() }
+            for other in others { add(other.figure) { encoded.runAll(other) } }
         }
         return figures
     }
@@ -47,20 +47,34 @@ public enum CodecBench {
     private static func samples(_ runs: Int, _ body: () -> Void) -> [Double] {
         body()
         return (0..<max(runs, 1)).map { _ in
-            let start = nowNs()
+            let start = cpuNs()
             for _ in 0..<passCount { body() }
-            return Double(nowNs() - start) / Double(passCount * tickCount)
+            return Double(cpuNs() - start) / Double(passCount * tickCount)
         }
     }
 
-    private static func nowNs() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
+    /// CPU time of the process: no clock, and other processes do not count.
+    private static func cpuNs() -> Int { clock() * 1000 }
 
     /// A random walk of quotes as a feed would publish them.
-    static func quotes() -> [Tick] {
+    private static func quotes() -> [Tick] {
+        walk(.quote) { tick, cents, random in
+            tick.bid = cents * 10_000_000
+            tick.ask = (cents + 1 + random(3)) * 10_000_000
+            tick.bidSize = (1 + random(30)) * 100 * 100_000_000
+            tick.askSize = (1 + random(30)) * 100 * 100_000_000
+        }
+    }
+
+    private static func trades() -> [Tick] {
+        walk(.trade) { tick, cents, random in
+            tick.last = cents * 10_000_000
+            tick.lastSize = (1 + random(30)) * 10 * 100_000_000
+            tick.aggressorSide = random(2) == 0 ? .buy : .sell
+        }
+    }
+
+    private static func walk(_ kind: TickKind, _ fill: (inout Tick, Int64, (Int64) -> Int64) -> Void) -> [Tick] {
         var state: UInt64 = 0x9e37_79b9_7f4a_7c15
         func random(_ bound: Int64) -> Int64 {
             state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
@@ -73,15 +87,25 @@ public enum CodecBench {
             event += 1 + random(40_000_000)
             let received = event + 20_000 + random(80_000)
             var tick = Tick(
-                kind: .quote, receivedTimeNs: received, publishTimeNs: received + 900 + random(3000),
+                kind: kind, receivedTimeNs: received, publishTimeNs: received + 900 + random(3000),
                 epoch: 1_732_000_000_000, sequence: UInt64(1_000_000 + index))
             tick.eventTimeNs = event
-            tick.bid = cents * 10_000_000
-            tick.ask = (cents + 1 + random(3)) * 10_000_000
-            tick.bidSize = (1 + random(30)) * 100 * 100_000_000
-            tick.askSize = (1 + random(30)) * 100 * 100_000_000
+            fill(&tick, cents, random)
             return tick
         }
+    }
+}
+
+/// Code that is measured beside the tick codec.
+public struct CodecCandidate: Sendable {
+    /// Name of its figure, such as `decode`.
+    public let figure: String
+    /// Takes one encoded `PriceUpdate` apart and returns some number that depends on all of it.
+    public let run: @Sendable (UnsafeRawBufferPointer) -> UInt64
+
+    public init(figure: String, run: @escaping @Sendable (UnsafeRawBufferPointer) -> UInt64) {
+        self.figure = figure
+        self.run = run
     }
 }
 
@@ -124,6 +148,14 @@ private final class EncodedTicks {
             let update = UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count)
             guard let reader = try? TickReader(update) else { continue }
             sum &+= Self.digest(reader)
+        }
+        sink &+= sum
+    }
+
+    func runAll(_ other: CodecCandidate) {
+        var sum: UInt64 = 0
+        for place in places {
+            sum &+= other.run(UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count))
         }
         sink &+= sum
     }

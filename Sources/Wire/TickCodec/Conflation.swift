@@ -9,20 +9,20 @@ public enum TickCodec {
         withUnsafeTemporaryAllocation(byteCount: 128, alignment: 8) { buffer in
             let start = buffer.baseAddress!
             var out = Output(start)
-            out.nonZero(1, range.first)
-            out.nonZero(2, range.last)
-            out.nonZero(3, range.count)
-            out.nonZero(4, range.tradeCount)
+            out.nonZero(1, range.first, likely: (1, 2))
+            out.nonZero(2, range.last, likely: (1, 2))
+            out.nonZero(3, range.count, likely: (1, 2))
+            out.nonZero(4, range.tradeCount, likely: (1, 2))
             let volume = VolumeUnits.split(range.tradeVolume)
-            out.nonZero(5, UInt64(bitPattern: volume.units))
-            out.nonZero(6, UInt64(volume.remainder))
+            out.nonZero(5, UInt64(bitPattern: volume.units), likely: (1, 2))
+            out.nonZero(6, UInt64(volume.remainder), likely: (1, 2))
             if let high = range.tradeHigh.map(PriceMicros.split) {
-                out.varint(7, UInt64(bitPattern: high.micros))
-                out.nonZero(8, UInt64(high.remainder))
+                out.varint(7, UInt64(bitPattern: high.micros), likely: (1, 2))
+                out.nonZero(8, UInt64(high.remainder), likely: (1, 2))
             }
             if let low = range.tradeLow.map(PriceMicros.split) {
-                out.varint(9, UInt64(bitPattern: low.micros))
-                out.nonZero(10, UInt64(low.remainder))
+                out.varint(9, UInt64(bitPattern: low.micros), likely: (1, 2))
+                out.nonZero(10, UInt64(low.remainder), likely: (1, 2))
             }
             let length = out.place - start
             update.append(contentsOf: [0xe2, 0x01, UInt8(length)])

@@ -1,5 +1,6 @@
 /// Why bytes are not a `PriceUpdate`, or not one that a ``Tick`` can hold.
 public struct TickCodecError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// What is wrong.
     public enum Problem: Hashable, Sendable {
         /// The bytes end inside a field.
         case truncated
@@ -9,7 +10,8 @@ public struct TickCodecError: Error, Hashable, Sendable, CustomStringConvertible
         case fieldNumber
         /// A known field with another wire type than the schema's, or a wire type that does not exist.
         case wireType
-        /// A group without its end, an end without its group, or groups nested deeper than ``TickReader/groupDepthMax``.
+        /// A group without its end, an end without its group, or groups nested deeper than
+        /// ``TickReader/groupDepthMax``.
         case group
         /// A time, remainder, size or enum outside what the schema allows or ``Tick`` can hold exactly.
         case outOfRange

@@ -1,10 +1,14 @@
 import MarketModel
 
+/// The hot path's codec: feeds fill `Tick`s and encode them here once; log, edge and store pass the bytes on and look
+/// into them with ``TickReader``.
+///
 /// Encodes the ticks of one instrument of one feed as `financial.marketdata.v1.PriceUpdate`.
 ///
 /// Made once per (feed, instrument): names and feed id are byte templates. Encoding allocates nothing and never fails.
 public struct TickEncoder: Sendable {
-    /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16 bytes.
+    /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16
+    /// bytes.
     private let templates: [UInt8]
     private let namesCount: Int
     private let feedStart: Int
@@ -45,7 +49,8 @@ public struct TickEncoder: Sendable {
         [UInt8](repeating: 0, count: max(count + 15 & ~15, 16) - count)
     }
 
-    /// Writes `tick` to the start of `buffer`, which holds at least ``lengthMax`` bytes, and returns its length in bytes.
+    /// Writes `tick` to the start of `buffer`, which holds at least ``lengthMax`` bytes, and returns its length in
+    /// bytes.
     ///
     /// Fields stand in the order of their numbers. Bytes of `buffer` past the length are left undefined.
     public func encode(_ tick: Tick, into buffer: UnsafeMutableRawBufferPointer) -> Int {
@@ -66,20 +71,17 @@ public struct TickEncoder: Sendable {
     @inline(__always)
     private func values(_ tick: Tick, feed: UnsafeRawPointer, _ out: inout Output) -> Remainders {
         var rest = Remainders()
-        out.prices(tick.bid, tick.ask, &rest)
-        if let last = tick.last {
-            let parts = PriceMicros.split(last)
-            out.varint(5, UInt64(bitPattern: parts.micros))
-            rest.last = UInt32(bitPattern: parts.remainder)
-        }
+        if let bid = tick.bid { rest.bid = out.price(3, bid) }
+        if let ask = tick.ask { rest.ask = out.price(4, ask) }
+        if let last = tick.last { rest.last = out.price(5, last) }
         if let size = tick.lastSize {
             let parts = VolumeUnits.split(size)
-            out.varint(6, UInt64(bitPattern: parts.units))
+            out.varint(6, UInt64(bitPattern: parts.units), likely: (1, 2))
             rest.volume = UInt32(bitPattern: parts.remainder)
         }
         let times = WireTimes(
             event: tick.eventTimeNs ?? tick.receivedTimeNs, received: tick.receivedTimeNs, publish: tick.publishTimeNs)
-        if times.isOneSecond {
+        if times.isUsual {
             if tick.eventTimeNs != nil { times.event(&out) }
             times.received(&out)
         } else {
@@ -87,15 +89,12 @@ public struct TickEncoder: Sendable {
             out.timestamp(8, tick.receivedTimeNs)
         }
         out.template(feed, count: feedCount)
-        if tick.sequence != 0, tick.epoch != 0, tick.sequence | tick.epoch < 1 << 49 {
-            out.varints(10, tick.sequence, 11, tick.epoch)
-        } else {
-            out.nonZero(10, tick.sequence)
-            out.nonZero(11, tick.epoch)
-        }
+        out.nonZero(10, tick.sequence, likely: (3, 4))
+        out.nonZero(11, tick.epoch, likely: (6, 1))
         out.nonZeroEnum(12, tick.kind.rawValue)
-        out.sizes(tick.bidSize, tick.askSize, &rest)
-        if times.isOneSecond { times.publish(&out) } else { out.timestamp(15, tick.publishTimeNs) }
+        if let size = tick.bidSize { rest.bidSize = out.size(13, size) }
+        if let size = tick.askSize { rest.askSize = out.size(14, size) }
+        if times.isUsual { times.publish(&out) } else { out.timestamp(15, tick.publishTimeNs) }
         return rest
     }
 
@@ -137,50 +136,29 @@ private struct Remainders {
 }
 
 extension Output {
-    /// Fields 3 and 4, from prices at 1e-9.
+    /// Field 3, 4 or 5, from a price at 1e-9; returns the remainder.
     @inline(__always)
-    fileprivate mutating func prices(_ bid: Int64?, _ ask: Int64?, _ rest: inout Remainders) {
-        // Below 2^58, and so not below zero: micros have up to seven groups.
-        if let bid, let ask, UInt64(bitPattern: bid | ask) < 1 << 58 {
-            let bidMicros = UInt64(bitPattern: bid) / 1000
-            let askMicros = UInt64(bitPattern: ask) / 1000
-            varints(3, bidMicros, 4, askMicros)
-            rest.bid = UInt32(truncatingIfNeeded: UInt64(bitPattern: bid) &- bidMicros &* 1000)
-            rest.ask = UInt32(truncatingIfNeeded: UInt64(bitPattern: ask) &- askMicros &* 1000)
-            return
+    fileprivate mutating func price(_ field: UInt64, _ mantissa: Int64) -> UInt32 {
+        if mantissa < 0 {
+            let parts = PriceMicros.split(mantissa)
+            varint(field, UInt64(bitPattern: parts.micros), likely: (4, 5))
+            return UInt32(bitPattern: parts.remainder)
         }
-        if let bid {
-            let parts = PriceMicros.split(bid)
-            varint(3, UInt64(bitPattern: parts.micros))
-            rest.bid = UInt32(bitPattern: parts.remainder)
-        }
-        if let ask {
-            let parts = PriceMicros.split(ask)
-            varint(4, UInt64(bitPattern: parts.micros))
-            rest.ask = UInt32(bitPattern: parts.remainder)
-        }
+        let (micros, remainder) = UInt64(bitPattern: mantissa).quotientAndRemainder(dividingBy: 1000)
+        varint(field, micros, likely: (4, 5))
+        return UInt32(truncatingIfNeeded: remainder)
     }
 
-    /// Fields 13 and 14, from sizes at 1e-8.
+    /// Field 13 or 14, from a size at 1e-8; returns the remainder.
     @inline(__always)
-    fileprivate mutating func sizes(_ bid: Int64?, _ ask: Int64?, _ rest: inout Remainders) {
-        if let bid, let ask, UInt64(bitPattern: bid | ask) < 1 << 55 {
-            let bidMicros = UInt64(bitPattern: bid) / 100
-            let askMicros = UInt64(bitPattern: ask) / 100
-            varints(13, bidMicros, 14, askMicros)
-            rest.bidSize = UInt32(truncatingIfNeeded: UInt64(bitPattern: bid) &- bidMicros &* 100) &* 10
-            rest.askSize = UInt32(truncatingIfNeeded: UInt64(bitPattern: ask) &- askMicros &* 100) &* 10
-            return
+    fileprivate mutating func size(_ field: UInt64, _ mantissa: Int64) -> UInt32 {
+        if mantissa < 0 {
+            let parts = QuantityMicros.split(mantissa)
+            varint(field, UInt64(bitPattern: parts.micros), likely: (5, 4))
+            return UInt32(bitPattern: parts.remainder)
         }
-        if let bid {
-            let parts = QuantityMicros.split(bid)
-            varint(13, UInt64(bitPattern: parts.micros))
-            rest.bidSize = UInt32(bitPattern: parts.remainder)
-        }
-        if let ask {
-            let parts = QuantityMicros.split(ask)
-            varint(14, UInt64(bitPattern: parts.micros))
-            rest.askSize = UInt32(bitPattern: parts.remainder)
-        }
+        let (micros, remainder) = UInt64(bitPattern: mantissa).quotientAndRemainder(dividingBy: 100)
+        varint(field, micros, likely: (5, 4))
+        return UInt32(truncatingIfNeeded: remainder) &* 10
     }
 }

@@ -4,7 +4,7 @@ import MarketModel
 
 extension TickReader {
     @inlinable
-    func has(_ field: UInt32) -> Bool { present & (1 << field) != 0 }
+    func has(_ field: UInt32) -> Bool { present & (1 &<< field) != 0 }
 
     @inlinable
     func bytes(_ range: ByteRange) -> UnsafeRawBufferPointer {
@@ -132,8 +132,8 @@ extension TickReader {
         return value
     }
 
-    /// Throws when a value is outside what the schema allows or a ``Tick`` can hold exactly: remainders, times, sizes below
-    /// zero, enum numbers, a tick without receive or publish time.
+    /// Throws when a value is outside what the schema allows or a ``Tick`` can hold exactly: remainders, times, sizes
+    /// below zero, enum numbers, a tick without receive or publish time.
     public func check() throws(TickCodecError) {
         func refuse(_ problem: TickCodecError.Problem, _ field: Int) -> TickCodecError {
             TickCodecError(problem, field: field, offset: -1)

@@ -5,10 +5,12 @@ import MarketModel
 /// One pass finds all fields; the values are put together when asked for. The bytes are borrowed: a reader, and what it
 /// returns as bytes, is valid while they live and do not change. Not Sendable.
 ///
-/// Fields may stand in any order, unknown ones are skipped, the last of a repeated scalar counts and timestamps merge, as
-/// the protobuf specification says. A value that a ``Tick`` cannot hold reads as absent (or 0): ``check()`` finds it.
+/// Fields may stand in any order, unknown ones are skipped, the last of a repeated scalar counts and timestamps
+/// merge, as the protobuf specification says. A value that a ``Tick`` cannot hold reads as absent (or 0): ``check()``
+/// finds it.
 public struct TickReader {
-    /// The longest message read, in bytes: 1 GiB, so that places fit 32 bits. The rooms that take bytes in bound them far below.
+    /// The longest message read, in bytes: 1 GiB, so that places fit 32 bits. The rooms that take bytes in bound them
+    /// far below.
     public static let lengthMax = 1 << 30
     /// The deepest nesting of groups among unknown fields.
     public static let groupDepthMax = 64
@@ -52,10 +54,17 @@ public struct TickReader {
     public internal(set) var eventTimeSourceNumber: Int32 = 0
 
     /// Finds the fields of `bytes`; throws ``TickCodecError`` with the place where they are not a `PriceUpdate`.
+    @inlinable @inline(__always)
     public init(_ bytes: UnsafeRawBufferPointer) throws(TickCodecError) {
         // An empty message is a valid one; its pointer is never read.
         base = bytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1)!
         count = bytes.count
+        try scan()
+    }
+
+    /// In place: a throwing initializer that is not inlined would build the value twice.
+    @usableFromInline @inline(never)
+    mutating func scan() throws(TickCodecError) {
         guard count <= Self.lengthMax else { throw TickCodecError(.outOfRange, field: 0, offset: 0) }
         let place = count < 8 ? 0 : readOrdered()
         if place != count { try readAny(from: place) }
@@ -66,7 +75,7 @@ public struct TickReader {
     struct ByteRange {
         @usableFromInline var offset: UInt32 = 0
         @usableFromInline var count: UInt32 = 0
-        init() {}
+        @inlinable @inline(__always) init() {}
         init(_ offset: Int, _ count: Int) {
             self.offset = UInt32(truncatingIfNeeded: offset)
             self.count = UInt32(truncatingIfNeeded: count)
@@ -77,6 +86,6 @@ public struct TickReader {
     struct TimeFields {
         @usableFromInline var seconds: Int64 = 0
         @usableFromInline var nanos: Int32 = 0
-        init() {}
+        @inlinable @inline(__always) init() {}
     }
 }
