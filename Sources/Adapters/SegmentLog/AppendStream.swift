@@ -42,7 +42,11 @@ final class AppendStream: @unchecked Sendable {
     var isSyncing = false
     var isClosing = false
     var listeners: [(id: ListenerID, visibility: Visibility, notify: @Sendable () -> Void)] = []
+    /// Files of which nothing can be read.
+    var lostFiles: [String] = []
     var holds: [Hold] = []
+    /// Backups in progress, which keep every file.
+    var pinCount = 0
     var holderLosses: [HolderLoss] = []
 
     struct GroupKey: Hashable {
@@ -89,7 +93,7 @@ final class AppendStream: @unchecked Sendable {
         if let failure = health.failure { throw AppendStream.stopped(failure) }
         if isClosing { throw LogError(.closed, "the log is closed") }
         let imageBytes = blocks.reduce(0) { $0 + $1.image.count }
-        try makeRoom(UInt64(imageBytes + 4096))
+        try makeRoom(UInt64(imageBytes + AppendHeader.length(blocks: blocks.count, groups: consumed)))
         let segment = segments[segments.count - 1]
         let nowNs = max(time.wallNs(), lastTimeNs)
         let number = writtenNumber + 1

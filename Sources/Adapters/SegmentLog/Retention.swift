@@ -55,7 +55,7 @@ extension AppendStream {
             try loadIndex(oldest)
         }
         return state.locked {
-            guard segments.count > 1 else { return nil }
+            guard segments.count > 1, pinCount == 0 else { return nil }
             let oldest = segments[0]
             let next = segments[1]
             let isExpired = isExpired(oldest, endTimeNs: next.startTimeNs, nowNs)

@@ -86,6 +86,11 @@ struct AppendHeader: Equatable {
         return total
     }
 
+    static func length(blocks: Int, groups: [GroupOffset]) -> Int {
+        let names = groups.reduce(0) { $0 + 14 + $1.group.utf8.count }
+        return (fixedLength + blocks * blockLength + names + 7) & ~7
+    }
+
     /// The header's length if these 12 bytes can begin one, else nil.
     static func length(_ bytes: UnsafeRawBufferPointer) -> Int? {
         guard bytes.count >= 12,
