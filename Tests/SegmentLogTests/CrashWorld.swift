@@ -5,11 +5,12 @@ import Simulation
 /// A log on a simulated disk, and beside it what must be true of it: every append in order, how many were acknowledged as
 /// durable, and how many any reader may have seen.
 final class CrashWorld {
-    struct Record: Hashable {
+    struct Record: Hashable, CustomStringConvertible {
         var symbol: String
         var feed: String
         var epoch: UInt64
         var sequence: UInt64
+        var description: String { feed + "|" + symbol + "|" + String(epoch) + "|" + String(sequence) }
     }
 
     struct Appended {

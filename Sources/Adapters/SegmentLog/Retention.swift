@@ -7,6 +7,12 @@ public struct HolderLoss: Sendable, Hashable {
     public let reader: String
     public let place: TopicPartition
     public let offsets: Range<UInt64>
+
+    public init(reader: String, place: TopicPartition, offsets: Range<UInt64>) {
+        self.reader = reader
+        self.place = place
+        self.offsets = offsets
+    }
 }
 
 extension SegmentLog {
