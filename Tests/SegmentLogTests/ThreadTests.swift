@@ -95,6 +95,15 @@ struct ThreadTests {
         #expect(error?.code == .closed)
     }
 
+    @Test func `A log let go without a close ends its threads, and the next start goes on`() throws {
+        let directory = TemporaryDirectory()
+        for number in 0..<5 as Range<UInt64> {
+            let log = try openLog(directory.path)
+            #expect(log.isContinuous && log.endOffset(ticks0, .durable) == number)
+            try log.append([makeBlock(ticks0, from: number, count: 1)], consumed: [])
+        }
+    }
+
     @Test func `A second process on the directory is refused by name, and may have it after a close`() throws {
         let directory = TemporaryDirectory()
         let disk = try FileDisk(directory: directory.path)

@@ -114,8 +114,11 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         commitNumber.store(commit, ordering: .relaxed)
         if isReadOnly { return }
         enforceRetention()
-        if configuration.work == .threads { workers = try LogWorkers(self) }
+        if configuration.work == .threads { workers = try LogWorkers(ticks: ticks, orders: orders) }
     }
+
+    /// A log let go without ``close()`` stops as if its process had been killed.
+    deinit { workers?.stop() }
 
     /// The generation is on disk before a torn tail goes, so that a stop between the two loses no word of the cut.
     private static func settle(_ findings: [(AppendStream, StreamFinding)], _ metadata: Metadata, _ disk: any Disk)
