@@ -64,6 +64,7 @@ struct RetentionTests {
         #expect(log.lastPlace(.ticksRaw, feed: "sim", exchange: "X", symbol: "AAPL")?.offset == 239)
         try log.close()
         let again = try open(disk, time)
+        try again.pump()
         #expect(again.startOffset(ticks0) == log.startOffset(ticks0))
         #expect(again.endOffset(ticks0, .durable) == 240)
         #expect(again.lastPlace(.ticksRaw, feed: "sim", exchange: "X", symbol: "AAPL")?.sequence == 239)

@@ -221,7 +221,7 @@ extension AppendStream {
             for change in chain.changes {
                 lastPlaces.update(
                     change.entry, offset: change.offset, epoch: change.epoch, sequence: change.sequence,
-                    appendNumber: header.number)
+                    appendNumber: header.number, generation: header.generation)
             }
             tip.add(block, to: partitions.findOrMake(entry.place))
         }
@@ -254,8 +254,12 @@ private struct SegmentScan {
         let file = try segment.file(on: stream.disk)
         let size = try file.size()
         var scanner = AppendScanner(file, end: size, readLength: 4 << 20)
+        var toldAt: UInt64 = 0
         while true {
-            progress(position)
+            if position - toldAt >= 4 << 20 {
+                progress(position)
+                toldAt = position
+            }
             let step = try scanner.step(at: position, withBlocks: true)
             if case .end = step { break }
             if case .append(let header) = step, header.number == stream.writtenNumber + 1 {

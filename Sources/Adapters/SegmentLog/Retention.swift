@@ -65,8 +65,9 @@ extension AppendStream {
             let oldest = segments[0]
             let next = segments[1]
             let isExpired = isExpired(oldest, endTimeNs: next.startTimeNs, nowNs)
-            let isHeld = holds.contains {
-                $0.offset < next.start(of: $0.place) && $0.offset >= oldest.start(of: $0.place)
+            let isHeld = holds.contains { hold in
+                let end = next.start(of: hold.place)
+                return hold.offset < end && oldest.start(of: hold.place) < end
             }
             guard isOverShare || (isExpired && !isHeld) else { return nil }
             noteLosses(before: next)

@@ -88,8 +88,9 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         // A clean stop that the files do not match is none.
         let wasAsLeft = isClean && !findings.contains { $0.1.wasScanned }
         let wasCut = findings.contains { $0.1.cut != nil || $0.1.lostAtTail }
-        isContinuous = wasAsLeft || (isSameBoot && !wasCut && (!isClean || found == nil))
-        if !isContinuous, !isReadOnly {
+        let isIntact = wasAsLeft || (isSameBoot && !wasCut && (!isClean || found == nil))
+        isContinuous = isIntact && SegmentLog.isSettled(ticks, metadata.generation)
+        if !isIntact, !isReadOnly {
             metadata.generation += 1
             var ends: [TopicPartition: UInt64] = [:]
             for (stream, _) in findings {
@@ -112,13 +113,20 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         if !isReadOnly { try SegmentLog.settle(findings, metadata, disk) }
         let commit = [ticks, orders].flatMap { $0.groups.values }.map(\.commitNumber).max() ?? 0
         commitNumber.store(commit, ordering: .relaxed)
+        // Retention waits for the first interval: readers that hold records have to say so first.
         if isReadOnly { return }
-        enforceRetention()
         if configuration.work == .threads { workers = try LogWorkers(ticks: ticks, orders: orders) }
     }
 
     /// A log let go without ``close()`` stops as if its process had been killed.
     deinit { workers?.stop() }
+
+    /// Whether all instruments published in this generation: one that did not may have lost records before it.
+    private static func isSettled(_ ticks: AppendStream, _ generation: UInt32) -> Bool {
+        if generation == 1 { return true }
+        let places = ticks.lastPlaces.entries
+        return !places.isEmpty && places.allSatisfy { $0.generation == generation }
+    }
 
     /// The generation is on disk before a torn tail goes, so that a stop between the two loses no word of the cut.
     private static func settle(_ findings: [(AppendStream, StreamFinding)], _ metadata: Metadata, _ disk: any Disk)
