@@ -53,7 +53,8 @@ extension AppendStream {
             let name = Segment.name(durability, ordinal)
             let file = try disk.open(name, create: false)
             let size = try file.size()
-            if let header = try readHead(file, name) {
+            let isLast = number == ordinals.count - 1
+            if let header = try readHead(file, name), try !isLast || isBegun(file, header, size) {
                 guard header.logID == logID, header.stream == durability, header.ordinal == ordinal else {
                     throw LogError(.damaged, "\(name) belongs to another log; move it away, or restore from a backup")
                 }
@@ -62,7 +63,7 @@ extension AppendStream {
             }
             var scanner = AppendScanner(file, end: size)
             let first = try scanner.next(after: 0, numberMin: 0)
-            if first == nil, number == ordinals.count - 1 {
+            if first == nil, isLast {
                 finding.unfinished.append(name)
             } else if let first {
                 segments.append(try standIn(for: ordinal, first, size: size, file: file))
@@ -70,6 +71,15 @@ extension AppendStream {
                 lostFiles.append("\(name) byte 0: nothing in the file can be read")
             }
         }
+    }
+
+    /// False for a file whose head was stored and the checkpoint behind it was not: no append followed it.
+    private func isBegun(_ file: any DiskFile, _ header: SegmentHeader, _ size: UInt64) throws -> Bool {
+        if size > UInt64(header.headerLength) { return true }
+        var scanner = AppendScanner(file, end: size)
+        let bytes = try scanner.bytes(at: 0, count: header.headerLength)
+        guard bytes.count == header.headerLength else { return false }
+        return (try? SegmentHeader.checkpoint(bytes, headLength: header.headLength)) != nil
     }
 
     /// The head of a segment file, nil when there is none that can be trusted.
