@@ -30,7 +30,9 @@ struct BlockTests {
     @Test func `A damaged image is refused at every byte and length, and never traps`() throws {
         let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
         let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "f"))
-        for i in 0..<5 { [UInt8(1), 2, 3].withUnsafeBytes { builder.append(key: key, epoch: 1, sequence: UInt64(i), payload: $0) } }
+        for i in 0..<5 {
+            [UInt8(1), 2, 3].withUnsafeBytes { builder.append(key: key, epoch: 1, sequence: UInt64(i), payload: $0) }
+        }
         let block = builder.build()
         block.stamp(firstOffset: 0, appendTimeNs: 1) { _ in Block.noOffset }
         func copy(_ count: Int) -> UnsafeMutableRawBufferPointer {
@@ -55,6 +57,63 @@ struct BlockTests {
                     }
                 }
             }
+        }
+    }
+}
+
+struct BlockChecksumTests {
+    /// Bit by bit, as RFC 3720 defines it.
+    private static func crc32c(_ bytes: some Sequence<UInt8>) -> UInt32 {
+        var crc: UInt32 = 0xffff_ffff
+        for byte in bytes {
+            crc ^= UInt32(byte)
+            for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0x82f6_3b78 : crc >> 1 }
+        }
+        return ~crc
+    }
+
+    @Test func `A block's checksum is CRC-32C at every size`() {
+        // RFC 3720, B.4: 32 bytes of zero, of 0xff, and counting up.
+        #expect(BlockChecksumTests.crc32c([UInt8](repeating: 0, count: 32)) == 0x8a91_36aa)
+        #expect(BlockChecksumTests.crc32c([UInt8](repeating: 0xff, count: 32)) == 0x62a8_ab43)
+        #expect(BlockChecksumTests.crc32c((0..<32).map { UInt8($0) }) == 0x46dd_794e)
+        let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+        let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "f"))
+        // Around the lengths at which the fast kernel changes its stride.
+        let sizes = Array(0..<64) + [500, 760, 768, 776, 1000, 1536, 4000, 12_200, 12_288, 12_400, 24_576, 60_001]
+        for size in sizes {
+            let payload = (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+            payload.withUnsafeBytes { builder.append(key: key, epoch: 1, sequence: 1, payload: $0) }
+            let block = builder.build()
+            block.stamp(firstOffset: UInt64(size), appendTimeNs: 7) { _ in Block.noOffset }
+            let stored = block.image.loadUnaligned(fromByteOffset: Block.Field.crc, as: UInt32.self)
+            #expect(UInt32(littleEndian: stored) == BlockChecksumTests.crc32c(block.image[Block.Field.imageLength...]))
+        }
+    }
+
+    @Test func `Names, epochs and far sequences each come back from their track`() {
+        let builder = BlockBuilder(TopicPartition(.booksDeltas, 9))
+        let names = [("", "order-1", ""), ("XNAS", "A", "feed-with-a-long-name"), ("X", "ÄÖ", "f"), ("XNAS", "A", "g")]
+        let keys = names.map { builder.register(BlockBuilder.Key(exchange: $0.0, symbol: $0.1, feed: $0.2)) }
+        var expected: [(Int, UInt64, UInt64)] = []
+        for round in 0..<4 as Range<UInt64> {
+            for (number, key) in keys.enumerated() {
+                let sequence = round * 70_000 + UInt64(number)
+                builder.append(
+                    key: key, epoch: round / 2, sequence: sequence,
+                    payload: UnsafeRawBufferPointer(start: nil, count: 0))
+                expected.append((number, round / 2, sequence))
+            }
+        }
+        let block = builder.build()
+        for (index, (number, epoch, sequence)) in expected.enumerated() {
+            let track = block.track(of: index)
+            #expect(block.exchange(track: track) == names[number].0 && block.symbol(track: track) == names[number].1)
+            #expect(block.feed(track: track) == names[number].2)
+            #expect(block.epoch(track: track) == epoch && block.sequence(of: index) == sequence)
+            #expect(
+                block.keyHash(track: track)
+                    == RecordKey.hash(exchange: names[number].0.utf8, symbol: names[number].1.utf8))
         }
     }
 }

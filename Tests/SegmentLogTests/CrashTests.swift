@@ -24,12 +24,13 @@ struct CrashTests {
             }
             // The start itself may lose power, again and again.
             while world.random.once(in: 3) {
-                world.disk.crash(.powerLoss, atOperation: Int.random(in: 1...8, using: &world.random))
+                let kind: SimulatedDisk.Crash = world.random.once(in: 3) ? .kill : .powerLoss
+                world.disk.crash(kind, atOperation: Int.random(in: 1...8, using: &world.random))
                 let started = try? SegmentLog(disk: world.disk, time: world.time, configuration: world.configuration())
-                if !world.disk.isDown { world.disk.crashNow(.powerLoss) }
+                if !world.disk.isDown { world.disk.crashNow(kind) }
                 _ = started
                 world.disk.restart()
-                crash = .powerLoss
+                crash = crash == .powerLoss ? .powerLoss : kind
             }
             world.log = nil
             try world.start(after: crash)

@@ -5,11 +5,12 @@ import Simulation
 /// A log on a simulated disk, and beside it what must be true of it: every append in order, how many were acknowledged as
 /// durable, and how many any reader may have seen.
 final class CrashWorld {
-    struct Record: Hashable {
+    struct Record: Hashable, CustomStringConvertible {
         var symbol: String
         var feed: String
         var epoch: UInt64
         var sequence: UInt64
+        var description: String { feed + "|" + symbol + "|" + String(epoch) + "|" + String(sequence) }
     }
 
     struct Appended {
@@ -39,6 +40,8 @@ final class CrashWorld {
     var sequences: [String: UInt64] = [:]
     var commitCount = 0
     var generation: UInt32 = 1
+    /// The highest sequence that a reader may have seen, by instrument and epoch.
+    var seen: [String: UInt64] = [:]
     var crashCount = 0
     var lossCount = 0
 
@@ -104,6 +107,12 @@ final class CrashWorld {
             try log.append(blocks, consumed: appended.groups)
             streams[durability]!.writtenCount = count + 1
             if durability == .orders { streams[durability]!.durableCount = count + 1 }
+            for (place, records) in appended.records {
+                for record in records {
+                    let name = "\(place)|\(record.feed)|\(record.symbol)|\(record.epoch)"
+                    seen[name] = max(seen[name] ?? 0, record.sequence)
+                }
+            }
         } catch {
             // Undecided: the next start says whether it is there.
         }
@@ -234,7 +243,7 @@ final class CrashWorld {
         }
         try checkGroups(log)
         try checkIdentity(log, lostVisible: lostVisible, crash: crash)
-        resumeSequences(continuing: log.isContinuous)
+        try resumeSequences(log)
         if lostVisible { lossCount += 1 }
     }
 
@@ -313,14 +322,16 @@ final class CrashWorld {
     }
 
     private func checkIdentity(_ log: SegmentLog, lostVisible: Bool, crash: SimulatedDisk.Crash?) throws {
-        if crash == nil { try require(log.isContinuous, "a clean stop is not continuous") }
+        if crash == nil { try require(log.identity.generation == generation, "a clean stop is a new generation") }
         if lostVisible { try require(!log.isContinuous, "continuous, though records that readers saw are gone") }
         guard !log.isContinuous else {
             try require(log.identity.generation == generation, "a new generation without a reason")
             return
         }
-        // A start that itself lost power may have begun one too.
-        try require(log.identity.generation > generation, "no new generation")
+        // A start that itself crashed may have begun one too.
+        try require(log.identity.generation >= generation, "the generation went back")
+        if lostVisible { try require(log.identity.generation > generation, "no new generation") }
+        if log.identity.generation == generation { return }
         generation = log.identity.generation
         guard let cut = log.identity.cuts.last, cut.generation == generation else {
             throw Violation(description: "the generation has no cut")
@@ -331,21 +342,29 @@ final class CrashWorld {
     }
 
     /// As feeds do: go on with the last sequence, or begin a new epoch that was never used.
-    private func resumeSequences(continuing: Bool) {
+    private func resumeSequences(_ log: SegmentLog) throws {
         for durability in DurabilityClass.allCases {
             for place in CrashWorld.places[durability]! {
+                let records = expected(durability, place, streams[durability]!.appends.count)
                 for symbol in ["A", "B", "C"] {
                     for feed in ["f", "g"] {
                         let name = "\(place)|\(feed)|\(symbol)"
-                        let records = expected(durability, place, streams[durability]!.appends.count)
-                        let last = records.last { $0.symbol == symbol && $0.feed == feed }
-                        if continuing {
-                            epochs[name] = last?.epoch ?? epochs[name] ?? 1
-                            sequences[name] = last?.sequence ?? 0
-                        } else {
+                        let last = log.lastPlace(place.topic, feed: feed, exchange: "X", symbol: symbol)
+                        guard let record = records.last(where: { $0.symbol == symbol && $0.feed == feed }),
+                            let last, last.place == place, last.generation == log.identity.generation
+                        else {
+                            try require(
+                                durability == .orders || !log.isContinuous || last?.place != place,
+                                "continuous, but not for \(name)")
                             epochs[name, default: 1] += 1
                             sequences[name] = 0
+                            continue
                         }
+                        let highest = seen["\(name)|\(record.epoch)"] ?? 0
+                        try require(
+                            highest <= record.sequence, "\(name) goes on at \(record.sequence), \(highest) was seen")
+                        epochs[name] = record.epoch
+                        sequences[name] = record.sequence
                     }
                 }
             }

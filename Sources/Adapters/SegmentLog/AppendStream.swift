@@ -28,9 +28,12 @@ final class AppendStream: @unchecked Sendable {
     // Guarded by `writing`.
     private var headerWriter = ByteWriter()
     private var chain = WriterChain()
+    /// The segment being written; `segments` belongs to `state`, since retention takes from its front.
+    private var active: Segment?
 
     let state = Monitor()
-    // Guarded by `state`; `segments`, `lastPlaces` and the numbers are changed only with `writing` held too.
+    // Guarded by `state`; partitions, last places and numbers are changed only with `writing` held too, so that the
+    // appending thread reads them without.
     var segments: [Segment] = []
     var partitions = PartitionTable()
     var tip: Tip
@@ -42,7 +45,11 @@ final class AppendStream: @unchecked Sendable {
     var isSyncing = false
     var isClosing = false
     var listeners: [(id: ListenerID, visibility: Visibility, notify: @Sendable () -> Void)] = []
+    /// Files of which nothing can be read.
+    var lostFiles: [String] = []
     var holds: [Hold] = []
+    /// Backups in progress, which keep every file.
+    var pinCount = 0
     var holderLosses: [HolderLoss] = []
 
     struct GroupKey: Hashable {
@@ -89,8 +96,7 @@ final class AppendStream: @unchecked Sendable {
         if let failure = health.failure { throw AppendStream.stopped(failure) }
         if isClosing { throw LogError(.closed, "the log is closed") }
         let imageBytes = blocks.reduce(0) { $0 + $1.image.count }
-        try makeRoom(UInt64(imageBytes + 4096))
-        let segment = segments[segments.count - 1]
+        let segment = try room(UInt64(imageBytes + AppendHeader.length(blocks: blocks.count, groups: consumed)))
         let nowNs = max(time.wallNs(), lastTimeNs)
         let number = writtenNumber + 1
         let firstOffsets = stamp(blocks, nowNs)
@@ -168,7 +174,7 @@ final class AppendStream: @unchecked Sendable {
         for change in chain.changes {
             lastPlaces.update(
                 change.entry, offset: change.offset, epoch: change.epoch, sequence: change.sequence,
-                appendNumber: number)
+                appendNumber: number, generation: generation)
         }
         for group in consumed {
             groups[GroupKey(group: group.group, place: group.place)] = (group.offset, commitNumber)
@@ -239,17 +245,22 @@ final class AppendStream: @unchecked Sendable {
 
     // MARK: Segments
 
-    /// With `writing`: begins the next segment when the append would not fit the current one.
-    private func makeRoom(_ length: UInt64) throws(LogError) {
-        if let last = segments.last {
-            if last.length == last.headerLength || last.length + length <= configuration.segmentBytes { return }
+    /// With `writing`: the segment to append to, a new one when the append would not fit the current one.
+    private func room(_ length: UInt64) throws(LogError) -> Segment {
+        if active == nil { active = state.locked { segments.last } }
+        if let active {
+            if active.length == active.headerLength || active.length + length <= configuration.segmentBytes {
+                return active
+            }
             try sync()
         }
-        try beginSegment()
+        let next = try beginSegment()
+        active = next
+        return next
     }
 
     /// With `writing`: everything before is synced, so a start need only look at this segment for a torn tail.
-    func beginSegment() throws(LogError) {
+    private func beginSegment() throws(LogError) -> Segment {
         let (header, checkpoint) = state.locked { (nextHeader(), self.checkpoint()) }
         let bytes = header.encode(checkpoint: checkpoint)
         let name = Segment.name(durability, header.ordinal)
@@ -269,6 +280,7 @@ final class AppendStream: @unchecked Sendable {
             let segment = Segment(placed, length: UInt64(bytes.count), file: file)
             segment.index = SegmentIndex()
             state.locked { segments.append(segment) }
+            return segment
         } catch {
             let failure = LogError.from(error)
             if error.kind != .full { health.fail(failure) }

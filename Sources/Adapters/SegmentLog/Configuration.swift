@@ -29,7 +29,7 @@ extension SegmentLog {
         /// Ticks are on disk this long after they were written, nanoseconds, as far as the disk keeps up.
         public var syncIntervalNs: Int64 = 5_000_000
         /// A file is closed and the next one begun when an append would make it longer than this, bytes.
-        public var segmentBytes: UInt64 = 128 << 20
+        public var segmentBytes: UInt64 = 64 << 20
         /// Newest blocks kept in memory, bytes for each of the two streams.
         public var tipBytes = 64 << 20
         /// Older blocks kept in memory after they were read and verified, bytes.

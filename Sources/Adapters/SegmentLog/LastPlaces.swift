@@ -58,11 +58,14 @@ final class LastPlaceTable {
         return entries.count - 1
     }
 
-    func update(_ number: Int, offset: UInt64, epoch: UInt64, sequence: UInt64, appendNumber: UInt64) {
+    func update(
+        _ number: Int, offset: UInt64, epoch: UInt64, sequence: UInt64, appendNumber: UInt64, generation: UInt32
+    ) {
         entries[number].offset = offset
         entries[number].epoch = epoch
         entries[number].sequence = sequence
         entries[number].appendNumber = appendNumber
+        entries[number].generation = generation
     }
 
     /// The newest over all partitions; a topic may once have had another number of them.
@@ -103,14 +106,15 @@ extension Checkpoint.LastPlaceEntry {
         self.init(
             place: block.topicPartition, exchange: Array(block.exchangeBytes(track: track)),
             symbol: Array(block.symbolBytes(track: track)), feed: Array(block.feedBytes(track: track)),
-            offset: Block.noOffset, epoch: 0, sequence: 0, appendNumber: 0)
+            offset: Block.noOffset, epoch: 0, sequence: 0, appendNumber: 0,
+            generation: 0)
     }
 
     var lastPlace: LastPlace {
         LastPlace(
             feed: String(decoding: feed, as: UTF8.self), exchange: String(decoding: exchange, as: UTF8.self),
             symbol: String(decoding: symbol, as: UTF8.self), place: place, offset: offset, epoch: epoch,
-            sequence: sequence)
+            sequence: sequence, generation: generation)
     }
 }
 

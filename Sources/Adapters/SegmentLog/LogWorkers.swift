@@ -3,18 +3,25 @@ import TimeSource
 
 /// The log's threads: one syncs ticks, one looks at retention, some read for `load`.
 final class LogWorkers: @unchecked Sendable {
-    private unowned let log: SegmentLog
+    // Not the log itself: one that is let go without a close must find its threads ended.
+    private let ticks: AppendStream
+    private let orders: AppendStream
+    private let configuration: SegmentLog.Configuration
+    private let time: any TimeSource
     private let monitor = Monitor()
     // Guarded by `monitor`.
     private var reads: [@Sendable () -> Void] = []
     private var isStopping = false
     private var threads: [WorkerThread] = []
 
-    init(_ log: SegmentLog) throws(LogError) {
-        self.log = log
+    init(ticks: AppendStream, orders: AppendStream) throws(LogError) {
+        self.ticks = ticks
+        self.orders = orders
+        configuration = ticks.configuration
+        time = ticks.time
         try start("log-sync") { $0.syncTicks() }
         try start("log-retention") { $0.keepRetention() }
-        for number in 0..<max(log.configuration.readerThreads, 1) {
+        for number in 0..<max(configuration.readerThreads, 1) {
             try start("log-read-\(number)") { $0.serveReads() }
         }
     }
@@ -34,7 +41,10 @@ final class LogWorkers: @unchecked Sendable {
             monitor.wake(.written)
             monitor.wake(.durable)
         }
-        log.ticks.wakeAll()
+        for stream in [ticks, orders] {
+            stream.state.locked { stream.isClosing = true }
+            stream.wakeAll()
+        }
         for thread in threads { thread.join() }
         threads = []
     }
@@ -42,7 +52,7 @@ final class LogWorkers: @unchecked Sendable {
     /// Queues a read; the error when there are too many.
     func submit(_ read: @escaping @Sendable () -> Void) -> LogError? {
         monitor.locked {
-            guard reads.count < log.configuration.queuedReadsMax, !isStopping else {
+            guard reads.count < configuration.queuedReadsMax, !isStopping else {
                 return isStopping
                     ? LogError(.closed, "the log is closed")
                     : LogError(.io, "\(reads.count) reads are waiting already; try again later", retryable: true)
@@ -70,18 +80,18 @@ final class LogWorkers: @unchecked Sendable {
     private func keepRetention() {
         while true {
             let stopping = monitor.locked {
-                if !isStopping { _ = monitor.wait(.durable, ns: log.configuration.retentionIntervalNs) }
+                if !isStopping { _ = monitor.wait(.durable, ns: configuration.retentionIntervalNs) }
                 return isStopping
             }
             if stopping { return }
-            log.enforceRetention()
+            for stream in [ticks, orders] { stream.enforceRetention() }
         }
     }
 
     /// The time that a sync takes is taken off the wait before it, so that a tick is on disk within the interval.
     private func syncTicks() {
-        let stream = log.ticks
-        let intervalNs = log.configuration.syncIntervalNs
+        let stream = ticks
+        let intervalNs = configuration.syncIntervalNs
         var syncNs: Int64 = 0
         while true {
             let stopping = stream.state.locked {
@@ -91,11 +101,11 @@ final class LogWorkers: @unchecked Sendable {
                 return stream.isClosing || stream.health.failure != nil
             }
             if stopping { return }
-            log.time.sleep(ns: max(intervalNs - syncNs, intervalNs / 4))
-            let startNs = log.time.monotonicNs()
+            time.sleep(ns: max(intervalNs - syncNs, intervalNs / 4))
+            let startNs = time.monotonicNs()
             // A failure is kept in `health`, where every append meets it.
             try? stream.sync()
-            syncNs += (log.time.monotonicNs() - startNs - syncNs) / 4
+            syncNs += (time.monotonicNs() - startNs - syncNs) / 4
         }
     }
 }

@@ -212,7 +212,8 @@ extension AppendStream {
         return image
     }
 
-    private func note(_ segment: Segment, _ what: String) -> String {
+    @discardableResult
+    func note(_ segment: Segment, _ what: String) -> String {
         let reason = "\(segment.name) \(what)"
         state.locked {
             if segment.damaged.count < 1000, !segment.damaged.contains(reason) { segment.damaged.append(reason) }

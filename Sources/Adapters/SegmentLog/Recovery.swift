@@ -53,7 +53,8 @@ extension AppendStream {
             let name = Segment.name(durability, ordinal)
             let file = try disk.open(name, create: false)
             let size = try file.size()
-            if let header = try readHead(file, name) {
+            let isLast = number == ordinals.count - 1
+            if let header = try readHead(file, name), try !isLast || isBegun(file, header, size) {
                 guard header.logID == logID, header.stream == durability, header.ordinal == ordinal else {
                     throw LogError(.damaged, "\(name) belongs to another log; move it away, or restore from a backup")
                 }
@@ -62,16 +63,23 @@ extension AppendStream {
             }
             var scanner = AppendScanner(file, end: size)
             let first = try scanner.next(after: 0, numberMin: 0)
-            if first == nil, number == ordinals.count - 1 {
+            if first == nil, isLast {
                 finding.unfinished.append(name)
-            } else if let first, let before = segments.last {
-                // Its header is damaged, its appends are not: the segment before tells where it starts.
-                segments.append(try standIn(for: ordinal, first, before, size: size, file: file))
-            } else if first != nil {
-                throw LogError(
-                    .damaged, "\(name): the header of the oldest file is damaged; restore the log from a backup")
+            } else if let first {
+                segments.append(try standIn(for: ordinal, first, size: size, file: file))
+            } else {
+                lostFiles.append("\(name) byte 0: nothing in the file can be read")
             }
         }
+    }
+
+    /// False for a file whose head was stored and the checkpoint behind it was not: no append followed it.
+    private func isBegun(_ file: any DiskFile, _ header: SegmentHeader, _ size: UInt64) throws -> Bool {
+        if size > UInt64(header.headerLength) { return true }
+        var scanner = AppendScanner(file, end: size)
+        let bytes = try scanner.bytes(at: 0, count: header.headerLength)
+        guard bytes.count == header.headerLength else { return false }
+        return (try? SegmentHeader.checkpoint(bytes, headLength: header.headLength)) != nil
     }
 
     /// The head of a segment file, nil when there is none that can be trusted.
@@ -92,17 +100,26 @@ extension AppendStream {
         }
     }
 
+    /// A segment whose header is damaged and whose appends are not: where it starts the segment before it tells, or, where it
+    /// is the oldest, its own first records.
     private func standIn(
-        for ordinal: UInt64, _ first: (position: UInt64, header: AppendHeader), _ before: Segment, size: UInt64,
-        file: any DiskFile
+        for ordinal: UInt64, _ first: (position: UInt64, header: AppendHeader), size: UInt64, file: any DiskFile
     ) throws -> Segment {
-        try loadIndex(before)
-        var starts = before.starts
-        for place in before.index?.places ?? [] { starts[place.place] = place.endOffset }
+        var starts: [TopicPartition: UInt64] = [:]
+        var startTimeNs = first.header.appendTimeNs
+        if let before = segments.last {
+            try loadIndex(before)
+            starts = before.starts
+            for place in before.index?.places ?? [] { starts[place.place] = place.endOffset }
+            startTimeNs = max(before.startTimeNs, before.index?.lastTimeNs ?? 0)
+        } else {
+            let index = try Segment.buildIndex(file, from: first.position, end: size)
+            for place in index.places { starts[place.place] = place.points[0].offset }
+        }
         let header = SegmentHeader(
             headLength: 0, headerLength: Int(first.position), generation: first.header.generation, logID: logID,
             ordinal: ordinal, firstAppendNumber: first.header.number,
-            startTimeNs: max(before.startTimeNs, before.index?.lastTimeNs ?? 0), commitNumber: 0, stream: durability,
+            startTimeNs: startTimeNs, commitNumber: 0, stream: durability,
             starts: starts.map { SegmentHeader.PlaceOffset(place: $0.key, offset: $0.value) })
         let segment = Segment(header, length: size, file: file)
         segment.hasCheckpoint = false
@@ -163,7 +180,6 @@ extension AppendStream {
         }
         for partition in partitions.all { partition.durableEnd = partition.writtenEnd }
         durableNumber = writtenNumber
-        clampGroups()
     }
 
     /// Takes the state recorded at a segment's start; false when it cannot be read.
@@ -215,18 +231,15 @@ extension AppendStream {
             for change in chain.changes {
                 lastPlaces.update(
                     change.entry, offset: change.offset, epoch: change.epoch, sequence: change.sequence,
-                    appendNumber: header.number)
+                    appendNumber: header.number, generation: header.generation)
             }
             tip.add(block, to: partitions.findOrMake(entry.place))
         }
     }
 
-    /// A group never stands past what exists of its own stream.
-    func clampGroups() {
-        for (key, value) in groups where key.place.topic.durability == durability {
-            let end = partitions.find(key.place)?.writtenEnd ?? 0
-            if value.offset > end { groups[key] = (end, value.commitNumber) }
-        }
+    /// A group never stands past what exists, whatever damage took.
+    func clampGroups(end: (TopicPartition) -> UInt64) {
+        for (key, value) in groups { groups[key] = (min(value.offset, end(key.place)), value.commitNumber) }
     }
 }
 
@@ -251,8 +264,12 @@ private struct SegmentScan {
         let file = try segment.file(on: stream.disk)
         let size = try file.size()
         var scanner = AppendScanner(file, end: size, readLength: 4 << 20)
+        var toldAt: UInt64 = 0
         while true {
-            progress(position)
+            if position - toldAt >= 4 << 20 {
+                progress(position)
+                toldAt = position
+            }
             let step = try scanner.step(at: position, withBlocks: true)
             if case .end = step { break }
             if case .append(let header) = step, header.number == stream.writtenNumber + 1 {

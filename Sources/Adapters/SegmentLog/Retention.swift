@@ -7,6 +7,12 @@ public struct HolderLoss: Sendable, Hashable {
     public let reader: String
     public let place: TopicPartition
     public let offsets: Range<UInt64>
+
+    public init(reader: String, place: TopicPartition, offsets: Range<UInt64>) {
+        self.reader = reader
+        self.place = place
+        self.offsets = offsets
+    }
 }
 
 extension SegmentLog {
@@ -55,12 +61,13 @@ extension AppendStream {
             try loadIndex(oldest)
         }
         return state.locked {
-            guard segments.count > 1 else { return nil }
+            guard segments.count > 1, pinCount == 0 else { return nil }
             let oldest = segments[0]
             let next = segments[1]
             let isExpired = isExpired(oldest, endTimeNs: next.startTimeNs, nowNs)
-            let isHeld = holds.contains {
-                $0.offset < next.start(of: $0.place) && $0.offset >= oldest.start(of: $0.place)
+            let isHeld = holds.contains { hold in
+                let end = next.start(of: hold.place)
+                return hold.offset < end && oldest.start(of: hold.place) < end
             }
             guard isOverShare || (isExpired && !isHeld) else { return nil }
             noteLosses(before: next)

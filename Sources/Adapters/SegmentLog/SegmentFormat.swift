@@ -86,6 +86,11 @@ struct AppendHeader: Equatable {
         return total
     }
 
+    static func length(blocks: Int, groups: [GroupOffset]) -> Int {
+        let names = groups.reduce(0) { $0 + 14 + $1.group.utf8.count }
+        return (fixedLength + blocks * blockLength + names + 7) & ~7
+    }
+
     /// The header's length if these 12 bytes can begin one, else nil.
     static func length(_ bytes: UnsafeRawBufferPointer) -> Int? {
         guard bytes.count >= 12,
@@ -186,6 +191,7 @@ struct Checkpoint: Equatable {
         var epoch: UInt64
         var sequence: UInt64
         var appendNumber: UInt64
+        var generation: UInt32
     }
 
     struct GroupEntry: Equatable {
@@ -204,6 +210,7 @@ struct Checkpoint: Equatable {
             writer.put(entry.epoch)
             writer.put(entry.sequence)
             writer.put(entry.appendNumber)
+            writer.put(entry.generation)
             writer.put(entry.exchange)
             writer.put(entry.symbol)
             writer.put(entry.feed)
@@ -218,11 +225,12 @@ struct Checkpoint: Equatable {
     init() {}
 
     init(_ reader: inout ByteReader) throws(FormatError) {
-        for _ in 0..<(try reader.count(of: 42)) {
+        for _ in 0..<(try reader.count(of: 46)) {
             lastPlaces.append(
                 LastPlaceEntry(
                     place: try reader.place(), exchange: [], symbol: [], feed: [], offset: try reader.get(),
-                    epoch: try reader.get(), sequence: try reader.get(), appendNumber: try reader.get()))
+                    epoch: try reader.get(), sequence: try reader.get(), appendNumber: try reader.get(),
+                    generation: try reader.get()))
             let last = lastPlaces.count - 1
             lastPlaces[last].exchange = try reader.name()
             lastPlaces[last].symbol = try reader.name()

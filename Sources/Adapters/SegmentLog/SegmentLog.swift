@@ -21,7 +21,8 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
     let ticks: AppendStream
     let orders: AppendStream
     let cache: BlockCache
-    private var metadata: Metadata
+    let isReadOnly: Bool
+    private(set) var metadata: Metadata
     private let commitNumber = Atomic<UInt64>(0)
     private let listenerNumber = Atomic<UInt64>(0)
     private let closed = Mutex(false)
@@ -32,17 +33,40 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
     /// A torn tail is cut; what else was found is in ``identity``, ``isContinuous`` and ``damage``. `onProgress` gets bytes
     /// scanned and to scan, at most every 4 MiB, so a caller that has waited for a second can say so. Throws `.damaged`,
     /// `.unknownFormat`, `.readOnly`, `.diskFull`, `.io`.
-    public init(
+    public convenience init(
         disk: any Disk, time: any TimeSource, configuration: Configuration = Configuration(),
         onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
     ) throws(LogError) {
+        try self.init(disk, time, configuration, isReadOnly: false, onProgress)
+    }
+
+    /// Opens a log to look at it, also while a process has it open: nothing is changed on disk, appends are refused, and what
+    /// that process appends later is not seen. A torn tail is left out. *Blocking.* Throws as ``init(disk:time:configuration:onProgress:)``,
+    /// and `.damaged` where there is no log.
+    public convenience init(
+        reading disk: any Disk, time: any TimeSource, configuration: Configuration = Configuration(),
+        onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
+    ) throws(LogError) {
+        var configuration = configuration
+        configuration.work = .manual
+        try self.init(disk, time, configuration, isReadOnly: true, onProgress)
+    }
+
+    private init(
+        _ disk: any Disk, _ time: any TimeSource, _ configuration: Configuration, isReadOnly: Bool,
+        _ onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void
+    ) throws(LogError) {
         self.disk = disk
+        self.isReadOnly = isReadOnly
         self.time = time
         self.configuration = configuration
         cache = BlockCache(byteCountMax: configuration.cacheBytes)
         let bootID = disk.bootID() ?? ""
         let found = try Metadata.read(disk)
         if found == nil { try SegmentLog.requireNoSegments(disk) }
+        if found == nil, isReadOnly {
+            throw LogError(.damaged, "there is no log here (\(Metadata.fileName) is missing)")
+        }
         var metadata = found ?? Metadata(id: SegmentLog.newID(bootID, time), generation: 1, bootID: bootID)
         let isClean = metadata.isClean || found == nil
         let isSameBoot = !bootID.isEmpty && metadata.bootID == bootID
@@ -64,8 +88,9 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         // A clean stop that the files do not match is none.
         let wasAsLeft = isClean && !findings.contains { $0.1.wasScanned }
         let wasCut = findings.contains { $0.1.cut != nil || $0.1.lostAtTail }
-        isContinuous = wasAsLeft || (isSameBoot && !wasCut && (!isClean || found == nil))
-        if !isContinuous {
+        let isIntact = wasAsLeft || (isSameBoot && !wasCut && (!isClean || found == nil))
+        isContinuous = isIntact && SegmentLog.isSettled(ticks, metadata.generation)
+        if !isIntact, !isReadOnly {
             metadata.generation += 1
             var ends: [TopicPartition: UInt64] = [:]
             for (stream, _) in findings {
@@ -80,11 +105,27 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         self.metadata = metadata
         ticks.generation = metadata.generation
         orders.generation = metadata.generation
-        try SegmentLog.settle(findings, metadata, disk)
+        for stream in made {
+            stream.clampGroups { place in
+                made.lazy.compactMap { $0.partitions.find(place)?.writtenEnd }.first ?? 0
+            }
+        }
+        if !isReadOnly { try SegmentLog.settle(findings, metadata, disk) }
         let commit = [ticks, orders].flatMap { $0.groups.values }.map(\.commitNumber).max() ?? 0
         commitNumber.store(commit, ordering: .relaxed)
-        enforceRetention()
-        if configuration.work == .threads { workers = try LogWorkers(self) }
+        // Retention waits for the first interval: readers that hold records have to say so first.
+        if isReadOnly { return }
+        if configuration.work == .threads { workers = try LogWorkers(ticks: ticks, orders: orders) }
+    }
+
+    /// A log let go without ``close()`` stops as if its process had been killed.
+    deinit { workers?.stop() }
+
+    /// Whether all instruments published in this generation: one that did not may have lost records before it.
+    private static func isSettled(_ ticks: AppendStream, _ generation: UInt32) -> Bool {
+        if generation == 1 { return true }
+        let places = ticks.lastPlaces.entries
+        return !places.isEmpty && places.allSatisfy { $0.generation == generation }
     }
 
     /// The generation is on disk before a torn tail goes, so that a stop between the two loses no word of the cut.
@@ -135,10 +176,18 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
 
     public var failure: LogError? { health.failure }
 
+    /// Damage met so far, by the start and by readers: file, byte and reason. ``describeSegments(verifying:onProgress:)`` looks for all.
+    public var damage: [String] {
+        [ticks, orders].flatMap { stream in
+            stream.state.locked { stream.lostFiles + stream.segments.flatMap(\.damaged) }
+        }
+    }
+
     public func partitionCount(_ topic: Topic) -> Int { configuration.partitionCount(topic) }
 
     @discardableResult
     public func append(_ blocks: [Block], consumed: [GroupOffset]) throws(LogError) -> AppendReceipt {
+        if isReadOnly { throw LogError(.readOnly, "the log was opened for reading only") }
         let durability = blocks.first?.topicPartition.topic.durability ?? .orders
         var imageBytes = 0
         for block in blocks {
@@ -304,7 +353,7 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
             defer { closed = true }
             return closed
         }
-        if wasClosed { return }
+        if wasClosed || isReadOnly { return }
         for stream in [ticks, orders] {
             stream.writing.locked { stream.state.locked { stream.isClosing = true } }
             stream.wakeAll()

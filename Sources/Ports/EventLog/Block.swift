@@ -184,9 +184,12 @@ public final class Block: @unchecked Sendable {
     private func names(_ track: Int, _ which: Int) -> UnsafeRawBufferPointer {
         let base = trackBase(track)
         var start = Int(load(base + 32) as UInt32)
-        let lengths = (0..<3).map { Int(load(base + 36 + 2 * $0) as UInt16) }
-        for i in 0..<which { start += lengths[i] }
-        return UnsafeRawBufferPointer(rebasing: image[start..<(start + lengths[which])])
+        var position = base + 36
+        for _ in 0..<which {
+            start += Int(load(position) as UInt16)
+            position += 2
+        }
+        return UnsafeRawBufferPointer(rebasing: image[start..<(start + Int(load(position) as UInt16))])
     }
 }
 

@@ -5,8 +5,9 @@
 public protocol EventLog: AnyObject, Sendable {
     /// Which log this is and what earlier starts had to cut.
     var identity: LogIdentity { get }
-    /// Whether a feed may go on with its epochs: the last stop was clean, or the machine has not booted since. When
-    /// false, records that readers saw may be gone, and every live feed begins a new epoch.
+    /// Whether feeds may go on with their epochs: the last stop was clean, or the machine has not booted since, and every
+    /// instrument has published since the last start of which that was not true. When false, records that readers saw
+    /// may be gone, and a live feed begins a new epoch, unless it asks ``LastPlace/generation`` by instrument.
     var isContinuous: Bool { get }
     /// The failure after which the log refuses appends; nil while it is healthy.
     var failure: LogError? { get }
@@ -134,10 +135,13 @@ public struct LastPlace: Hashable, Sendable {
     public let offset: UInt64
     public let epoch: UInt64
     public let sequence: UInt64
+    /// The log's generation when it was appended. A feed goes on with the epoch only if it is still ``LogIdentity/generation``:
+    /// otherwise later records of the instrument may have been seen and lost, however many starts ago.
+    public let generation: UInt32
 
     public init(
         feed: String, exchange: String, symbol: String, place: TopicPartition, offset: UInt64, epoch: UInt64,
-        sequence: UInt64
+        sequence: UInt64, generation: UInt32 = 1
     ) {
         self.feed = feed
         self.exchange = exchange
@@ -146,6 +150,7 @@ public struct LastPlace: Hashable, Sendable {
         self.offset = offset
         self.epoch = epoch
         self.sequence = sequence
+        self.generation = generation
     }
 }
 

@@ -1,0 +1,158 @@
+import Disk
+import EventLog
+import FileDisk
+import Foundation
+import SegmentLog
+import Simulation
+import Synchronization
+import Testing
+
+struct ThreadTests {
+    @Test func `Appenders and readers at once: every record once, in order, and orders durable when acknowledged`()
+        throws
+    {
+        let directory = TemporaryDirectory()
+        let log = try openLog(directory.path) {
+            $0.segmentBytes = 256 << 10
+            $0.tipBytes = 16 << 10
+            $0.partitionCountDefault = 4
+        }
+        let notified = Atomic<Int>(0)
+        let id = log.addListener(.ticks, .durable) { notified.add(1, ordering: .relaxed) }
+        let problems = Mutex<[String]>([])
+        @Sendable func attempt(_ body: () throws -> Void) {
+            do { try body() } catch { problems.withLock { $0.append("\(error)") } }
+        }
+        let appends = 300
+        DispatchQueue.concurrentPerform(iterations: 8) { worker in
+            let place = TopicPartition(worker < 4 ? .ticksRaw : .ordersCommands, UInt16(worker % 4))
+            let isReader = worker % 2 == 1
+            let read = TopicPartition(place.topic, place.partition & ~1)
+            attempt {
+                if !isReader {
+                    for number in 0..<appends {
+                        let from = UInt64(number * 7)
+                        let receipt = try log.append(
+                            [makeBlock(place, from: from, count: 7, padding: 50)], consumed: [])
+                        if receipt.firstOffsets != [from] { throw Unexpected(what: "\(receipt)") }
+                        if place.topic == .ordersCommands, log.endOffset(place, .durable) < from + 7 {
+                            throw Unexpected(what: "acknowledged before it is durable")
+                        }
+                    }
+                    return
+                }
+                var offset: UInt64 = 0
+                while offset < UInt64(appends * 7) {
+                    if offset % 3 == 0 {  // Some through the reader threads.
+                        let done = DispatchSemaphore(value: 0)
+                        let loaded = Mutex<Result<ReadResult, LogError>?>(nil)
+                        log.load(read, at: offset, .durable) { result in
+                            loaded.withLock { $0 = result }
+                            done.signal()
+                        }
+                        done.wait()
+                        if case .success(.onDisk)? = loaded.withLock({ $0 }) {
+                            throw Unexpected(what: "onDisk from load")
+                        }
+                    }
+                    switch try log.readBlocking(read, at: offset, .durable) {
+                    case .block(let block, let index):
+                        for record in index..<block.recordCount {
+                            let text = String(decoding: block.payload(record).prefix { $0 != 0x2e }, as: UTF8.self)
+                            if text != "AAPL:\(offset)" { throw Unexpected(what: "\(text) at \(offset)") }
+                            offset += 1
+                        }
+                    case .atEnd:
+                        if !log.wait(read, at: offset, .durable, timeoutNs: 20_000_000_000) {
+                            throw Unexpected(what: "nothing came at \(offset)")
+                        }
+                    default: throw Unexpected(what: "neither block nor end")
+                    }
+                }
+            }
+        }
+        #expect(problems.withLock { $0 } == [])
+        #expect(notified.load(ordering: .relaxed) > 0)
+        log.removeListener(id)
+        try log.close()
+        let again = try openLog(directory.path) { $0.partitionCountDefault = 4 }
+        #expect(again.isContinuous && again.damage.isEmpty)
+        #expect(try readAll(again, TopicPartition(.ticksRaw, 2)).count == appends * 7)
+        try again.close()
+    }
+
+    @Test func `Ticks are on disk within the interval without anyone asking`() throws {
+        let directory = TemporaryDirectory()
+        let log = try openLog(directory.path)
+        try log.append([makeBlock(ticks0, from: 0, count: 1)], consumed: [])
+        #expect(log.endOffset(ticks0, .written) == 1)
+        #expect(log.wait(ticks0, at: 0, .durable, timeoutNs: 10_000_000_000))
+        try log.close()
+        #expect(!log.wait(ticks0, at: 1, .durable, timeoutNs: 10_000_000_000))
+        let error = #expect(throws: LogError.self) {
+            try log.append([makeBlock(ticks0, from: 1, count: 1)], consumed: [])
+        }
+        #expect(error?.code == .closed)
+    }
+
+    @Test func `A log let go without a close ends its threads, and the next start goes on`() throws {
+        let directory = TemporaryDirectory()
+        for number in 0..<5 as Range<UInt64> {
+            let log = try openLog(directory.path)
+            #expect(log.isContinuous && log.endOffset(ticks0, .durable) == number)
+            try log.append([makeBlock(ticks0, from: number, count: 1)], consumed: [])
+        }
+    }
+
+    @Test func `A second process on the directory is refused by name, and may have it after a close`() throws {
+        let directory = TemporaryDirectory()
+        let disk = try FileDisk(directory: directory.path)
+        let error = #expect(throws: DiskError.self) { try FileDisk(directory: directory.path) }
+        #expect(error?.kind == .locked && error?.description.contains(directory.path) == true)
+        disk.close()
+        _ = try FileDisk(directory: directory.path)
+    }
+
+    @Test func `A directory that cannot be written to is refused by name`() throws {
+        let error = #expect(throws: DiskError.self) { try FileDisk(directory: "/sys/kernel/tapedeck") }
+        #expect(error?.kind == .readOnly && error?.path.contains("/sys/kernel") == true, "\(String(describing: error))")
+        let directory = TemporaryDirectory()
+        let reading = try FileDisk(directory: directory.path, access: .readOnly)
+        let refused = #expect(throws: DiskError.self) { try reading.open("x", create: true) }
+        #expect(refused?.kind == .readOnly)
+        #expect(throws: LogError.self) { try SegmentLog(disk: reading, time: RealTime()) }
+    }
+
+    @Test func `Paths do not leave the directory`() throws {
+        let directory = TemporaryDirectory()
+        let disk = try FileDisk(directory: directory.path)
+        for path in ["../x", "/etc/passwd", "a/../../x", "", ".", "a//b"] {
+            #expect(throws: DiskError.self) { try disk.open(path, create: true) }
+        }
+        _ = try disk.open("a/b/c", create: true)
+        #expect(try disk.list("a/b") == ["c"] && disk.list("absent") == [])
+        #expect(try disk.space().totalBytes > 0 && disk.bootID() != nil)
+    }
+
+    @Test func `Calls that ask for what cannot be are refused`() throws {
+        let directory = TemporaryDirectory()
+        let log = try openLog(directory.path) { $0.appendBytesMax = 1000 }
+        func code(_ body: () throws -> Void) -> LogError.Code? {
+            do { try body() } catch { return (error as? LogError)?.code }
+            return nil
+        }
+        #expect(
+            code { try log.append([makeBlock(TopicPartition(.ticksRaw, 1), from: 0, count: 1)], consumed: []) }
+                == .invalid)
+        #expect(
+            code {
+                try log.append(
+                    [makeBlock(ticks0, from: 0, count: 1), makeBlock(orders0, from: 0, count: 1)], consumed: [])
+            } == .invalid)
+        #expect(code { try log.append([makeBlock(ticks0, from: 0, count: 500)], consumed: []) } == .tooLarge)
+        #expect(code { try log.commit([GroupOffset(group: "", place: ticks0, offset: 0)]) } == .invalid)
+        #expect(try log.append([], consumed: []).firstOffsets == [])
+        #expect(log.failure == nil && log.endOffset(ticks0, .written) == 0)
+        try log.close()
+    }
+}
