@@ -53,7 +53,7 @@ let package = Package(
                 "FeedService", "WriterService", "EdgeService", "Observability", "Admin", "Repair", "Bench", "Drills",
                 "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk", "TimeSource",
                 "SimulatedVenue", "EventLoop", "HTTP2", "GRPC", "Protobuf", "MarketProto", "TickCodec", "VenueFormats",
-                "MarketModel", "CYAML",
+                "MarketModel", "CYAML", "CLinux",
             ],
             path: "Sources/App/tapedeck", swiftSettings: swiftSettings, linkerSettings: [link("yaml", archive: "libyaml.a")]),
         // Services
@@ -72,7 +72,7 @@ let package = Package(
             ]),
         // Operations
         room("Observability", in: "Operations", ["MarketModel"]),
-        room("Admin", in: "Operations", ["EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+        room("Admin", in: "Operations", ["TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
         room("Repair", in: "Operations", ["EventLog", "TickStore", "TickCodec", "MarketModel"]),
         room(
             "Bench", in: "Operations",

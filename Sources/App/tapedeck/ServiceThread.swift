@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Synchronization
 
@@ -52,7 +53,7 @@ final class ServiceThread: Sendable {
 
     private static let main: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { argument in
         let body = Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue()
-        pthread_setname_np(pthread_self(), String(body.name.prefix(15)))
+        clinux_name_thread(String(body.name.prefix(15)))
         try? body.run()
         return nil
     }

@@ -1,1 +1,62 @@
-print("tapedeck")
+import Glibc
+import Observability
+
+// What is on the command line, carried out. Errors say what to do next; the exit code is in `--help`.
+
+/// One invocation, from words to exit code.
+enum Program {
+    static let version = "0.1.0"
+
+    static func run(_ arguments: [String]) async -> ExitCode {
+        signal(SIGPIPE, SIG_IGN)
+        let invocation: Invocation
+        do {
+            invocation = try Invocation.parse(arguments: arguments, environment: ConfigurationEnvironment.read())
+        } catch {
+            Diagnostics.standardError("tapedeck: \(error.description)\n")
+            return .usage
+        }
+        for warning in invocation.warnings { Diagnostics.standardError("tapedeck: \(warning)\n") }
+        do {
+            return try await carryOut(invocation)
+        } catch {
+            Diagnostics.standardError("tapedeck \(invocation.command.rawValue): \(error)\n")
+            return .failure
+        }
+    }
+
+    private static func carryOut(_ invocation: Invocation) async throws -> ExitCode {
+        let options = invocation.options
+        let operands = invocation.operands
+        switch invocation.command {
+        case .help:
+            let topic = operands.first.flatMap(Command.init(rawValue:))
+            print(topic.map(Help.text) ?? Help.overview, terminator: "")
+            return .success
+        case .version:
+            print(options.bool(.json) ? "{\"version\":\"\(version)\"}" : "tapedeck \(version)")
+            return .success
+        case .quote: return try await AskCommands(options).quote(operands[0])
+        case .watch: return try AskCommands(options).watch(operands)
+        case .bench: return try ProofCommands(options).bench(operands.first)
+        case .drill: return try ProofCommands(options).drill(operands.first)
+        default: break
+        }
+        let time = SystemTime()
+        let diagnostics = Diagnostics(
+            level: Diagnostics.Level(name: options.string(.logLevel)) ?? .info,
+            format: options.string(.logFormat) == "json" ? .json : .text, wallNs: { time.wallNs() })
+        switch invocation.command {
+        case .up: return try UpCommand(options, diagnostics).run()
+        case .replay: return try UpCommand(options, diagnostics).replay(operands)
+        case .verify: return try DataCommands(options, diagnostics).verify(operands)
+        case .inspect: return try DataCommands(options, diagnostics).inspect()
+        case .dump: return try DataCommands(options, diagnostics).dump(operands)
+        case .backup: return try DataCommands(options, diagnostics).backup(operands[0])
+        default: return try DataCommands(options, diagnostics).restore(operands[0])
+        }
+    }
+}
+
+let code = await Program.run(Array(CommandLine.arguments.dropFirst()))
+exit(code.rawValue)

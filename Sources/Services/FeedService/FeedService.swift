@@ -14,11 +14,11 @@ public enum FeedSource: Sendable {
     /// The built-in venue, as feed `sim`.
     case simulated(SimulatedVenue.Configuration)
     /// A recording, as a feed of its own that is named by its content.
-    case recording(path: String, speed: ReplaySpeed)
+    case recording(path: String, speed: PlaySpeed)
 }
 
 /// How fast a recording is played, by its receive times.
-public enum ReplaySpeed: Sendable, Hashable {
+public enum PlaySpeed: Sendable, Hashable {
     case times(Double)
     case maximum
 }
@@ -98,7 +98,7 @@ public final class FeedService: Sendable {
 
     // MARK: Recordings
 
-    private func runRecording(_ path: String, _ speed: ReplaySpeed) throws(FeedError) {
+    private func runRecording(_ path: String, _ speed: PlaySpeed) throws(FeedError) {
         var recording = try Recording(path: path)
         let engine = FeedEngine(feed: recording.feed, numbering: .recording(epoch: recording.epoch), log: log) {
             VenueRules.of($0)
@@ -203,10 +203,10 @@ enum VenueRules {
 
 /// When a recording's lines are due.
 struct Pace {
-    private let speed: ReplaySpeed
+    private let speed: PlaySpeed
     private var start: (recordedNs: Int64, nowNs: Int64)?
 
-    init(_ speed: ReplaySpeed) { self.speed = speed }
+    init(_ speed: PlaySpeed) { self.speed = speed }
 
     /// On the monotonic clock; nil for at once.
     mutating func due(_ recordedNs: Int64, nowNs: Int64) -> Int64? {

@@ -1,0 +1,142 @@
+import EdgeService
+import EventLoop
+import FeedService
+import FileDisk
+import GRPC
+import Glibc
+import Observability
+import RocksStore
+import SegmentLog
+import WriterService
+
+/// What a command could not do. The message says what happened, to which thing, and what to do next.
+struct CommandError: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+/// Where things are in a data directory.
+struct DataDirectory {
+    let path: String
+    var log: String { path + "/log" }
+    var store: String { path + "/store" }
+    var control: String { path + "/control" }
+
+    /// Makes it when absent.
+    func create() throws(CommandError) {
+        var partial = path.hasPrefix("/") ? "" : "."
+        for part in path.split(separator: "/") {
+            partial += "/" + part
+            guard mkdir(partial, 0o755) == 0 || errno == EEXIST else {
+                throw CommandError(
+                    "cannot make the data directory \(partial): \(String(cString: strerror(errno))); choose another with --data")
+            }
+        }
+    }
+
+    /// Refuses a directory that has no log in it.
+    func requireLog() throws(CommandError) {
+        guard access(log, F_OK) == 0 else {
+            throw CommandError("\(path) holds no tape: there is no \(log). Name a data directory with --data")
+        }
+    }
+}
+
+/// Log, store, writer, feeds and edge in one process. Made, run and stopped by the main thread.
+final class EmbeddedPlatform {
+    let directory: DataDirectory
+    let time: SystemTime
+    let diagnostics: Diagnostics
+    let log: SegmentLog
+    let store: RocksStore
+    private let writer: WriterService
+    private var writerThread: ServiceThread?
+    private var feeds: [(service: FeedService, thread: ServiceThread)] = []
+    private(set) var edge: EdgeService?
+
+    /// Opens log and store, and starts the writer.
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
+        self.diagnostics = diagnostics
+        time = SystemTime()
+        directory = DataDirectory(path: options.string(.data))
+        try directory.create()
+        let started = time.monotonicNs()
+        let time = time
+        let disk = try FileDisk(directory: directory.log)
+        var lastReportNs = started
+        log = try SegmentLog(disk: disk, time: time, configuration: EmbeddedPlatform.logConfiguration(options)) {
+            done, total in
+            let nowNs = time.monotonicNs()
+            guard nowNs - lastReportNs > 1_000_000_000 else { return }
+            lastReportNs = nowNs
+            diagnostics.log(.info, "log", "reading the log's end: \(done >> 20) of \(total >> 20) MiB")
+        }
+        store = try RocksStore(directory: directory.store, time: time)
+        writer = WriterService(log: log, store: store, time: time) { diagnostics.log(.warning, "writer", $0) }
+        for damage in log.damage { diagnostics.log(.error, "log", damage) }
+    }
+
+    private static func logConfiguration(_ options: ResolvedOptions) -> SegmentLog.Configuration {
+        var configuration = SegmentLog.Configuration()
+        configuration.syncIntervalNs = Int64(options.int(.tickSyncMs)) * 1_000_000
+        configuration.tipBytes = options.int(.logRingMB) << 20
+        configuration.diskSharePercent = options.int(.retentionDiskPercent)
+        configuration.retentions[.ticksRaw] = SegmentLog.Configuration.Retention(
+            timeNs: Int64(options.int(.retentionDays)) * 86_400_000_000_000)
+        return configuration
+    }
+
+    func startWriter() {
+        writerThread = ServiceThread(name: "writer", ended: { _ in }) { [writer] in try writer.run() }
+    }
+
+    func startFeed(_ source: FeedSource) {
+        let diagnostics = diagnostics
+        let service = FeedService(log: log, time: time, source: source) { diagnostics.log(.warning, "feed", $0) }
+        feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
+    }
+
+    /// Serves on an address; returns it with the port that was taken.
+    func serve(_ address: Address, loops count: Int) throws -> Address {
+        let loops = EventLoopGroup(count: count)
+        let edge = try EdgeService(log: log, store: store, loops: loops)
+        self.edge = edge
+        let bound = try edge.listen(host: address.host, port: Int(address.port))
+        return Address(host: bound.host, port: UInt16(bound.port))
+    }
+
+    var feedCounters: [FeedCounters] { feeds.map(\.service.counters) }
+    var writerCounters: WriterCounters { writer.counters }
+    var feedsAreDone: Bool { feeds.allSatisfy { $0.thread.isDone } }
+
+    /// The first failure that no retry mends.
+    var fatalFailure: String? {
+        if let failure = log.failure { return failure.message }
+        if let failure = writerThread?.failure { return failure }
+        return feeds.lazy.compactMap(\.thread.failure).first
+    }
+
+    /// Stops in the order of the way of a tick: feeds, streams (with everything), writer (with everything), files.
+    func stop(drainSeconds: Int) throws {
+        for feed in feeds { feed.service.stop() }
+        for feed in feeds where !feed.thread.join(milliseconds: 5000) {
+            diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")
+        }
+        edge?.stop(withinMilliseconds: drainSeconds * 1000)
+        if log.failure == nil { try log.sync() }
+        writer.stop()
+        if let writerThread, !writerThread.join(milliseconds: 30_000) {
+            diagnostics.log(.warning, "writer", "the writer did not stop in 30 s; the next start goes on where it was")
+        }
+        try log.close()
+        try store.close()
+    }
+
+    /// Copies log and store as of one moment: the store first, so that the log has everything the store has.
+    func backup(to target: String) throws {
+        let copy = DataDirectory(path: target)
+        try copy.create()
+        try store.checkpoint(to: copy.store)
+        try log.backup(to: try FileDisk(directory: copy.log))
+    }
+}

@@ -1,0 +1,119 @@
+import Bench
+import Drills
+import FileDisk
+import Glibc
+import RocksStore
+import SegmentLog
+
+/// `tapedeck bench` and `tapedeck drill`.
+struct ProofCommands {
+    private let options: ResolvedOptions
+    private let time = SystemTime()
+
+    init(_ options: ResolvedOptions) { self.options = options }
+
+    /// The path of this program.
+    private static var program: String {
+        guard let path = realpath("/proc/self/exe", nil) else { return CommandLine.arguments[0] }
+        defer { free(path) }
+        return String(cString: path)
+    }
+
+    private static func note(_ line: String) { fputs(line + "\n", stderr) }
+
+    // MARK: bench
+
+    func bench(_ name: String?) throws -> ExitCode {
+        let scratch = try ScratchDirectory()
+        defer { scratch.remove() }
+        let benches = benches(scratch)
+        guard let name else {
+            for bench in benches { print("\(bench.name)\n  \(bench.method)") }
+            return .success
+        }
+        let chosen = name == "all" ? benches : benches.filter { $0.name == name }
+        guard !chosen.isEmpty else {
+            throw CommandError("no bench is named \(name); there are \(benches.map(\.name).joined(separator: ", ")) and all")
+        }
+        for bench in chosen {
+            ProofCommands.note("\(bench.name): \(bench.method)")
+            for figure in try bench.run(options.int(.runs), ProofCommands.note) {
+                print(options.bool(.json) ? figure.json : figure.text)
+                fflush(stdout)
+            }
+        }
+        return .success
+    }
+
+    private func benches(_ scratch: ScratchDirectory) -> [Bench] {
+        let time = time
+        return [
+            CodecBench.bench(),
+            LogBench.bench(
+                directory: scratch.path, time: time,
+                openLog: { try SegmentLog(disk: try FileDisk(directory: $0), time: time) },
+                openDisk: { try FileDisk(directory: $0) }, removeDirectory: ScratchDirectory.remove),
+            StoreBench.bench(time: time) {
+                let directory = scratch.path + "/store"
+                ScratchDirectory.remove(directory)
+                let store = try RocksStore(directory: directory, time: time)
+                return StoreBench.Subject(
+                    store: store, settle: { try store.settle() }, remove: { ScratchDirectory.remove(directory) })
+            },
+        ]
+    }
+
+    // MARK: drill
+
+    func drill(_ name: String?) throws -> ExitCode {
+        guard let name else {
+            print("kill\n  kill -9 at random moments under load: nothing that a client saw may be missing, nothing twice")
+            return .success
+        }
+        guard name == "kill" || name == "all" else { throw CommandError("no drill is named \(name); there are kill and all") }
+        let scratch = try ScratchDirectory()
+        let setup = KillDrill.Setup(
+            program: ProofCommands.program, directory: scratch.path, times: options.optionalInt(.rounds) ?? 100,
+            seed: UInt64(options.int(.seed)), rate: 20_000,
+            openLog: { try DataCommands.openLog($0 + "/log", SystemTime()) }, verify: DataCommands.differences)
+        let result = try KillDrill(setup).run(progress: ProofCommands.note)
+        print(
+            "kill: \(result.kills) kills, \(result.seen) ticks seen, lost \(result.lost), duplicated \(result.duplicated), gaps \(result.gaps), differences \(result.differences.count), slowest start \(Figure.digits(result.recoverySeconds)) s"
+        )
+        guard result.passed else {
+            for line in result.differences.prefix(100) { print(line) }
+            print("the data is kept in \(scratch.path)")
+            return .failure
+        }
+        scratch.remove()
+        return .success
+    }
+}
+
+/// A directory of this process's own.
+struct ScratchDirectory {
+    let path: String
+
+    init() throws(CommandError) {
+        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
+        var template = Array((base + "/tapedeck-XXXXXX").utf8CString)
+        guard mkdtemp(&template) != nil else {
+            throw CommandError("cannot make a directory in \(base): \(String(cString: strerror(errno))); set TMPDIR")
+        }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    func remove() { ScratchDirectory.remove(path) }
+
+    /// Removes a directory and everything in it.
+    static func remove(_ path: String) {
+        nftw(path, { path, _, _, _ in Glibc.remove(path!) }, 64, Int32(FTW_DEPTH | FTW_PHYS))
+    }
+}
+
+extension Figure {
+    /// For people.
+    var text: String {
+        "\(bench) \(figure): \(Figure.digits(median)) \(unit) (\(Figure.digits(min))-\(Figure.digits(max)), \(runs) runs, \(of))"
+    }
+}

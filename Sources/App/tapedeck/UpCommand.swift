@@ -1,0 +1,124 @@
+import Drills
+import FeedService
+import Glibc
+import Observability
+import SimulatedVenue
+
+/// `tapedeck up` and `tapedeck replay`.
+struct UpCommand {
+    private let options: ResolvedOptions
+    private let diagnostics: Diagnostics
+
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) {
+        self.options = options
+        self.diagnostics = diagnostics
+    }
+
+    /// Runs until a signal, or a failure that no retry mends.
+    func run() throws -> ExitCode {
+        let signals = Signals()
+        let platform = try EmbeddedPlatform(options, diagnostics)
+        platform.startWriter()
+        let loops = options.int(.loops)
+        let address = try platform.serve(options.address(.listen), loops: loops > 0 ? loops : Processors.count)
+        startFeeds(platform)
+        print(ReadyLine.make(address: address.description))
+        fflush(stdout)
+        diagnostics.log(.info, "up", "serving on \(address), data in \(platform.directory.path); end with Ctrl-C")
+        var failure: String?
+        while failure == nil, signals.wait(milliseconds: 100) == nil {
+            ControlRequests(platform).answer()
+            failure = platform.fatalFailure
+        }
+        diagnostics.log(.info, "up", "stopping: streams end with their tokens, the writer stores what is in the log")
+        try platform.stop(drainSeconds: options.int(.drainSeconds))
+        diagnostics.flush()
+        if let failure { throw CommandError(failure) }
+        return .success
+    }
+
+    private func startFeeds(_ platform: EmbeddedPlatform) {
+        let recordings = options.strings(.replay)
+        guard recordings.isEmpty else {
+            for path in recordings { platform.startFeed(.recording(path: path, speed: speed)) }
+            return
+        }
+        var venue = SimulatedVenue.Configuration()
+        venue.seed = UInt64(options.int(.seed))
+        venue.messagesPerSecond = options.int(.rate)
+        platform.startFeed(.simulated(venue))
+    }
+
+    private var speed: PlaySpeed {
+        switch options.speed(.speed) {
+        case .times(let factor): .times(Double(factor))
+        case .unlimited: .maximum
+        }
+    }
+
+    /// Plays recordings until all of them are stored.
+    func replay(_ files: [String]) throws -> ExitCode {
+        let signals = Signals()
+        let platform = try EmbeddedPlatform(options, diagnostics)
+        platform.startWriter()
+        let startedNs = platform.time.monotonicNs()
+        for path in files { platform.startFeed(.recording(path: path, speed: speed)) }
+        var reportedNs = startedNs
+        while !platform.feedsAreDone, platform.fatalFailure == nil, signals.wait(milliseconds: 20) == nil {
+            if platform.time.monotonicNs() - reportedNs > 1_000_000_000 {
+                reportedNs = platform.time.monotonicNs()
+                progress(platform)
+            }
+        }
+        let failure = platform.fatalFailure
+        try platform.stop(drainSeconds: 0)
+        let feeds = platform.feedCounters
+        let ticks = feeds.reduce(0) { $0 + $1.ticks }
+        let known = feeds.reduce(0) { $0 + $1.ticksKnown }
+        let bad = feeds.reduce(0) { $0 + $1.badLines + $1.badMessages }
+        let violations = feeds.reduce(0) { $0 + $1.violations.values.reduce(0, +) }
+        let rows = platform.writerCounters.rows
+        if options.bool(.json) {
+            print(
+                "{\"ticks\":\(ticks),\"ticks_known\":\(known),\"rows\":\(rows),\"bad\":\(bad),\"violations\":\(violations)}")
+        } else {
+            print(
+                "\(ticks) ticks taken, \(known) known from before, \(rows) rows stored, \(bad) bad lines, \(violations) violations")
+        }
+        diagnostics.flush()
+        if let failure { throw CommandError(failure) }
+        return .success
+    }
+
+    private func progress(_ platform: EmbeddedPlatform) {
+        let ticks = platform.feedCounters.reduce(0) { $0 + $1.ticks + $1.ticksKnown }
+        diagnostics.log(.info, "replay", "\(ticks) ticks so far, \(platform.writerCounters.rows) stored")
+    }
+}
+
+/// Processors of this machine.
+enum Processors {
+    static var count: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+}
+
+/// SIGTERM and SIGINT, taken by the main thread. Made before any other thread, which inherit that they are blocked.
+struct Signals {
+    private let waited: sigset_t
+
+    init() {
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGTERM)
+        sigaddset(&set, SIGINT)
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+        waited = set
+    }
+
+    /// The signal that came; nil after the time.
+    func wait(milliseconds: Int) -> Int32? {
+        var set = waited
+        var timeout = timespec(tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000)
+        let signal = sigtimedwait(&set, nil, &timeout)
+        return signal > 0 ? signal : nil
+    }
+}

@@ -1,0 +1,90 @@
+import Glibc
+import MarketModel
+import MarketProto
+import Protobuf
+import Synchronization
+import TapedeckClient
+import TickCodec
+
+/// Draws what `tapedeck watch` receives: a table refreshed in place on a terminal, else a line per update.
+public final class WatchView: Sendable {
+    private let isTerminal: Bool
+    private let isJSON: Bool
+    private let table = Mutex(WatchTable())
+    private let pending = Mutex("")
+    private let broken = Atomic<Bool>(false)
+
+    public init(isTerminal: Bool, isJSON: Bool) {
+        self.isTerminal = isTerminal
+        self.isJSON = isJSON
+        if isTerminal { write("\u{1b}[?25l\u{1b}[2J") }
+    }
+
+    /// Whoever read the output is gone.
+    public var isBroken: Bool { broken.load(ordering: .relaxed) }
+
+    /// From any thread.
+    public func add(_ batch: PriceBatch) {
+        if isTerminal {
+            let nowNs = WatchView.wallNs()
+            table.withLock { table in batch.forEach { table.add($0, nowNs: nowNs) } }
+        } else {
+            var lines = ""
+            batch.forEach { lines += line($0) }
+            pending.withLock { $0 += lines }
+        }
+    }
+
+    private func line(_ update: UnsafeRawBufferPointer) -> String {
+        if isJSON { return ((try? Proto.PriceUpdate(decoding: update))?.json() ?? "{}") + "\n" }
+        guard let reader = try? TickReader(update) else { return "" }
+        let name = String(decoding: reader.exchange, as: UTF8.self) + " " + String(decoding: reader.symbol, as: UTF8.self)
+        let what = reader.kind == .trade ? "trade" : reader.state == .stale ? "stale" : "quote"
+        return "\(name) \(what) last \(WatchTable.price(reader.last)) bid \(WatchTable.price(reader.bid)) "
+            + "ask \(WatchTable.price(reader.ask)) sequence \(reader.sequence)\n"
+    }
+
+    /// Writes what is new.
+    public func refresh() {
+        guard isTerminal else {
+            return write(
+                pending.withLock { text in
+                    defer { text = "" }
+                    return text
+                })
+        }
+        var size = winsize()
+        _ = ioctl(1, UInt(TIOCGWINSZ), &size)
+        let width = size.ws_col > 0 ? Int(size.ws_col) : 120
+        let height = size.ws_row > 0 ? Int(size.ws_row) : 40
+        let nowNs = WatchView.wallNs()
+        let lines = table.withLock { table in
+            table.refresh(nowNs: nowNs)
+            return table.lines(width: width, height: height)
+        }
+        write("\u{1b}[H" + lines.map { $0 + "\u{1b}[K\r\n" }.joined() + "\u{1b}[J")
+    }
+
+    /// Puts the terminal back.
+    public func finish() {
+        refresh()
+        if isTerminal { write("\u{1b}[?25h\n") }
+    }
+
+    private func write(_ text: String) {
+        guard !text.isEmpty, !isBroken else { return }
+        let bytes = Array(text.utf8)
+        var position = 0
+        while position < bytes.count {
+            let count = bytes.withUnsafeBytes { Glibc.write(1, $0.baseAddress! + position, bytes.count - position) }
+            guard count > 0 else { return broken.store(true, ordering: .relaxed) }
+            position += count
+        }
+    }
+
+    private static func wallNs() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+    }
+}
