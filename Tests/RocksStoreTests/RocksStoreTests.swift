@@ -8,13 +8,14 @@ import TickStore
 import TimeSource
 
 /// A directory that is removed with the value's owner.
-final class TemporaryDirectory {
+final class TemporaryDirectory: Sendable {
     let path: String
     init() {
         path = NSTemporaryDirectory() + "rocks-store-\(UUID().uuidString)"
         try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
+    func remove() { try? FileManager.default.removeItem(atPath: path) }
+    deinit { remove() }
 }
 
 struct RocksStoreTests {

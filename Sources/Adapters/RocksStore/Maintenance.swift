@@ -45,6 +45,14 @@ extension RocksStore {
         }
     }
 
+    /// Merges everything and rewrites the files without what was deleted, as time would. For benches and tools.
+    public func settle() throws(StoreError) {
+        try merge(all: true)
+        try use { () throws(StoreError) in
+            for space in KeySpace.allCases { try database.compact(space) }
+        }
+    }
+
     /// Merges a part of an hour; false when nothing is left of it that is due.
     private func mergeOnce(_ id: HourID, all: Bool) throws(StoreError) -> Bool {
         try use { () throws(StoreError) in
