@@ -147,7 +147,7 @@ let package = Package(
         tests("FeedServiceTests", ["FeedService", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
         tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),
-        tests("RocksStoreTests", ["RocksStore", "Bench", "Simulation", "DayFigures", "TickStore", "TimeSource", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
+        tests("RocksStoreTests", ["RocksStore", "Repair", "SegmentLog", "FileDisk", "CZstd", "Bench", "Simulation", "DayFigures", "TickStore", "TimeSource", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
         tests("WriterServiceTests", ["WriterService", "SegmentLog", "RocksStore", "Repair", "FileDisk", "Simulation", "EventLog", "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport"]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),

@@ -18,7 +18,18 @@ final class Applier {
         var instrument: UInt32 = 0
         var feed: UInt16 = 0
         var epoch: UInt64 = 0
+        var baseSequence: UInt64 = 0
         var isResolved = false
+    }
+
+    /// A row of the instrument at hand.
+    private struct Item {
+        let key: RowKey
+        let filingTimeNs: Int64
+        let frame: UnsafeRawPointer
+        let frameLength: Int
+        let row: Int32
+        let slot: Int32
     }
 
     private struct Group {
@@ -34,11 +45,12 @@ final class Applier {
     private let batch: WriteBatch
     private let builder = RowBlockBuilder()
     private var slots: [TrackSlot] = []
-    private var slotBase: [Int] = []
+    private var views: [BlockView] = []
     private var nextRow: [Int32] = []
     private var groups: [Group] = []
     private var groupOfInstrument: [Int32] = []
-    private var order: [(key: RowKey, row: Int32)] = []
+    private var items: [Item] = []
+    private let value = Scratch()
     /// When the newest row of each hour was appended, rounded up, as the database has it.
     private var ages: [HourID: Int64] = [:]
     private(set) var freshBlocks: [FreshBlock] = []
@@ -106,15 +118,17 @@ final class Applier {
         guard let feed = catalog.feed(source.feedBytes(track: track)) else {
             throw StoreError(.io, "\(database.directory): more than \(Catalog.feedsMax) feeds; use a store of its own")
         }
-        return TrackSlot(instrument: instrument, feed: feed, epoch: source.epoch(track: track), isResolved: true)
+        return TrackSlot(
+            instrument: instrument, feed: feed, epoch: source.epoch(track: track),
+            baseSequence: source.baseSequence(track: track), isResolved: true)
     }
 
     /// Links the rows of each instrument, in the order given.
     private func group(_ rows: TickRows, from: UInt64) throws(StoreError) {
-        slotBase.removeAll(keepingCapacity: true)
+        views.removeAll(keepingCapacity: true)
         var slotCount = 0
         for block in rows.blocks {
-            slotBase.append(slotCount)
+            views.append(BlockView(block, slotBase: slotCount))
             slotCount += block.trackCount
         }
         slots.removeAll(keepingCapacity: true)
@@ -123,11 +137,12 @@ final class Applier {
         nextRow.append(contentsOf: repeatElement(-1, count: rows.rows.count))
         for index in rows.rows.indices {
             let row = rows.rows[index]
-            let block = rows.blocks[Int(row.block)]
-            guard block.firstOffset &+ UInt64(row.record) >= from else { continue }
-            let track = block.track(of: Int(row.record))
-            let slot = slotBase[Int(row.block)] &+ track
-            if !slots[slot].isResolved { slots[slot] = try resolve(rows, block: Int(row.block), track: track) }
+            let view = views[Int(row.block)]
+            guard view.firstOffset &+ UInt64(row.record) >= from else { continue }
+            let slot = view.entry(row.record).slot
+            if !slots[slot].isResolved {
+                slots[slot] = try resolve(rows, block: Int(row.block), track: slot - view.slotBase)
+            }
             let instrument = Int(slots[slot].instrument)
             while groupOfInstrument.count <= instrument { groupOfInstrument.append(-1) }
             let group = Int(groupOfInstrument[instrument])
@@ -141,66 +156,147 @@ final class Applier {
         }
     }
 
-    @inline(__always)
-    private func slot(_ row: TickRows.Row, _ block: Block) -> Int {
-        slotBase[Int(row.block)] &+ block.track(of: Int(row.record))
-    }
-
-    @inline(__always)
-    private func key(_ row: TickRows.Row, _ block: Block) -> RowKey {
-        let slot = slots[slot(row, block)]
-        return RowKey(
-            filingTimeNs: row.filingTimeNs, epoch: slot.epoch, sequence: block.sequence(of: Int(row.record)),
-            feed: slot.feed)
-    }
-
     /// Puts the fresh blocks of one instrument, and its record.
     private func encode(
         _ group: Int, _ rows: TickRows, _ origin: BlockKey.Origin, _ place: TopicPartition,
         _ newAges: inout [(HourID, Int64)]
     ) {
         let instrument = groups[group].instrument
-        var record = catalog.entries[Int(instrument)].record
-        order.removeAll(keepingCapacity: true)
-        var isSorted = true
-        var newest: Int32 = -1
-        var index = groups[group].first
-        while index >= 0 {
-            let row = rows.rows[Int(index)]
-            let block = rows.blocks[Int(row.block)]
-            let key = key(row, block)
-            if let last = order.last, !(last.key < key) { isSorted = false }
-            order.append((key, index))
-            if record == nil { record = InstrumentRecord(primaryFeed: UInt16(truncatingIfNeeded: key.low), place: place) }
-            if record!.primaryFeed == UInt16(truncatingIfNeeded: key.low) {
-                let trade = row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) }
-                if record!.figures.apply(
-                    filingTimeNs: row.filingTimeNs, epoch: key.epoch, sequence: key.sequence, trade: trade,
-                    calendar: calendar)
-                {
-                    newest = index
-                }
-            }
-            index = nextRow[Int(index)]
+        var items = self.items
+        self.items = []
+        items.removeAll(keepingCapacity: true)
+        let isSorted = collect(groups[group].first, rows, &items)
+        var record =
+            catalog.entries[Int(instrument)].record
+            ?? InstrumentRecord(primaryFeed: slots[Int(items[0].slot)].feed, place: place)
+        let newest = count(items, rows, &record)
+        if let newest {
+            record.update = Array(
+                UnsafeRawBufferPointer(start: newest.frame, count: newest.frameLength)[Block.framePrefixLength...])
+            record.place = place
         }
+        let isPlain = isSorted && isOneRun(items)
         // Equal keys keep the order they came in: the first stays.
-        if !isSorted { order.sort { $0.key < $1.key || ($0.key == $1.key && $0.row < $1.row) } }
-        putBlocks(instrument, rows, origin, &newAges)
-        if newest >= 0 {
-            let row = rows.rows[Int(newest)]
-            record!.update = Array(rows.blocks[Int(row.block)].payload(Int(row.record)))
-            record!.place = place
+        if !isSorted { items.sort { $0.key < $1.key || ($0.key == $1.key && $0.row < $1.row) } }
+        if isPlain {
+            putRun(instrument, items, rows, origin, &newAges)
+        } else {
+            putBlocks(instrument, items, rows, origin, &newAges)
         }
+        batch.put(.meta, MetaKey.state(instrument), record.bytes)
         groups[group].record = record
-        batch.put(.meta, MetaKey.state(instrument), record!.bytes)
+        self.items = items
     }
 
+    /// Gathers an instrument's rows; true when their keys ascend.
+    private func collect(_ first: Int32, _ rows: TickRows, _ items: inout [Item]) -> Bool {
+        var isSorted = true
+        var index = first
+        while index >= 0 {
+            let row = rows.rows[Int(index)]
+            let view = views[Int(row.block)]
+            let entry = view.entry(row.record)
+            let slot = slots[entry.slot]
+            let key = RowKey(
+                filingTimeNs: row.filingTimeNs, epoch: slot.epoch, sequence: slot.baseSequence &+ entry.delta,
+                feed: slot.feed)
+            if let last = items.last, !(last.key < key) { isSorted = false }
+            items.append(
+                Item(
+                    key: key, filingTimeNs: row.filingTimeNs, frame: view.records + entry.start,
+                    frameLength: entry.end - entry.start, row: index, slot: Int32(entry.slot)))
+            index = nextRow[Int(index)]
+        }
+        return isSorted
+    }
+
+    /// Brings the day up to date, in the order in which the rows came; returns the newest tick of the primary feed.
+    private func count(_ items: [Item], _ rows: TickRows, _ record: inout InstrumentRecord) -> Item? {
+        var figures = record.figures
+        var newest: Int?
+        for index in items.indices where slots[Int(items[index].slot)].feed == record.primaryFeed {
+            let row = rows.rows[Int(items[index].row)]
+            let isNew = figures.apply(
+                filingTimeNs: row.filingTimeNs, epoch: items[index].key.epoch, sequence: items[index].key.sequence,
+                trade: row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) }, calendar: calendar)
+            if isNew { newest = index }
+        }
+        record.figures = figures
+        return newest.map { items[$0] }
+    }
+
+    /// Whether sorted rows are of one feed, epoch and hour, and fit one block: nearly always.
+    private func isOneRun(_ items: [Item]) -> Bool {
+        let first = items[0]
+        guard items.count <= RowBlock.rowsMax,
+            Hour.of(first.filingTimeNs) == Hour.of(items[items.count - 1].filingTimeNs)
+        else { return false }
+        let feed = slots[Int(first.slot)].feed
+        var length = 0
+        var least = first.key.sequence
+        var greatest = least
+        for item in items {
+            guard item.key.epoch == first.key.epoch, slots[Int(item.slot)].feed == feed else { return false }
+            least = min(least, item.key.sequence)
+            greatest = max(greatest, item.key.sequence)
+            length &+= item.frameLength
+        }
+        return greatest &- least <= UInt64(UInt32.max) && length <= RowBlock.framesLengthMax
+    }
+
+    /// Puts one block straight from the log's bytes.
+    private func putRun(
+        _ instrument: UInt32, _ items: [Item], _ rows: TickRows, _ origin: BlockKey.Origin,
+        _ newAges: inout [(HourID, Int64)]
+    ) {
+        let hour = Hour.of(items[0].filingTimeNs)
+        let slot = slots[Int(items[0].slot)]
+        var framesLength = 0
+        var baseSequence = UInt64.max
+        for item in items {
+            framesLength &+= item.frameLength
+            baseSequence = min(baseSequence, item.key.sequence)
+        }
+        let keysStart = RowBlock.headerLength + RowBlock.trackLength
+        let bodyLength = items.count * RowBlock.keyLength + framesLength
+        let out = UnsafeMutableRawBufferPointer(rebasing: value.reserve(keysStart + bodyLength)[..<(keysStart + bodyLength)])
+        let base = out.baseAddress!
+        var key = base + keysStart
+        var frame = key + items.count * RowBlock.keyLength
+        for item in items {
+            RowBlock.storeLE(RowBlock.packKey(offset: Hour.offset(item.filingTimeNs, in: hour), track: 0), key, 0)
+            RowBlock.storeLE(UInt32(truncatingIfNeeded: item.key.sequence &- baseSequence), key, 8)
+            key += RowBlock.keyLength
+            frame.copyMemory(from: item.frame, byteCount: item.frameLength)
+            frame += item.frameLength
+        }
+        RowBlock.writeTrack(
+            RowBlock.Track(feed: slot.feed, epoch: slot.epoch, baseSequence: baseSequence), base, 0)
+        let appendTimeNs = appendTimeNs(items, rows)
+        let last = items[items.count - 1]
+        RowBlock.writeHeader(
+            out, codec: .plain, trackCount: 1, rowCount: items.count, framesLength: framesLength, bodyLength: bodyLength,
+            first: items[0].key.place, last: last.key.place, appendTimeNs: appendTimeNs)
+        let id = HourID(instrument: instrument, hour: hour)
+        freshBlocks.append(FreshBlock(id: id, rows: items.count, newestNs: last.filingTimeNs))
+        noteAge(id, appendTimeNs, &newAges)
+        let blockKey = BlockKey(instrument: instrument, hour: hour, first: items[0].key.place, origin: origin)
+        blockKey.bytes.withUnsafeBytes { batch.put(.fresh, $0, UnsafeRawBufferPointer(out)) }
+    }
+
+    private func appendTimeNs(_ items: [Item], _ rows: TickRows) -> Int64 {
+        var newest = Int64.min
+        for item in items { newest = max(newest, views[Int(rows.rows[Int(item.row)].block)].appendTimeNs) }
+        return newest
+    }
+
+    /// Puts blocks of sorted rows of any feeds, epochs and hours, with repeats.
     private func putBlocks(
-        _ instrument: UInt32, _ rows: TickRows, _ origin: BlockKey.Origin, _ newAges: inout [(HourID, Int64)]
+        _ instrument: UInt32, _ items: [Item], _ rows: TickRows, _ origin: BlockKey.Origin,
+        _ newAges: inout [(HourID, Int64)]
     ) {
         var origin = origin
-        var hour: Int32 = 0
-        var hourEnd = Int64.min
+        var hour = Hour.of(items[0].filingTimeNs)
         var newestNs = Int64.min
         func finish() {
             guard !builder.isEmpty else { return }
@@ -212,24 +308,19 @@ final class Applier {
             key.bytes.withUnsafeBytes { batch.put(.fresh, $0, value) }
             origin.part &+= 1
         }
-        var isFirst = true
-        for (key, index) in order {
-            let row = rows.rows[Int(index)]
-            let block = rows.blocks[Int(row.block)]
-            let range = block.frameRange(Int(row.record))
-            let frame = UnsafeRawBufferPointer(rebasing: block.records[range])
-            if isFirst || row.filingTimeNs > hourEnd || !builder.hasRoom(frame.count) {
+        builder.begin(hour: hour)
+        for item in items {
+            let itemHour = Hour.of(item.filingTimeNs)
+            if itemHour != hour || !builder.hasRoom(item.frameLength) {
                 finish()
-                isFirst = false
-                hour = Hour.of(row.filingTimeNs)
-                let (end, overflow) = Int64(hour).multipliedReportingOverflow(by: Hour.lengthNs)
-                hourEnd = overflow ? Int64.min : end.addingReportingOverflow(Hour.lengthNs - 1).0
-                if hourEnd < row.filingTimeNs { hourEnd = row.filingTimeNs }
+                hour = itemHour
                 builder.begin(hour: hour)
             }
-            builder.note(appendTimeNs: block.appendTimeNs)
-            newestNs = row.filingTimeNs
-            _ = builder.append(key, filingTimeNs: row.filingTimeNs, frame: frame)
+            builder.note(appendTimeNs: views[Int(rows.rows[Int(item.row)].block)].appendTimeNs)
+            newestNs = item.filingTimeNs
+            _ = builder.append(
+                item.key, filingTimeNs: item.filingTimeNs,
+                frame: UnsafeRawBufferPointer(start: item.frame, count: item.frameLength))
         }
         finish()
         builder.begin(hour: 0)

@@ -142,7 +142,7 @@ final class HourMerge {
     private func finish(_ id: HourID) {
         guard !builder.isEmpty else { return }
         let key = BlockKey(instrument: id.instrument, hour: id.hour, first: builder.first, origin: nil)
-        outputs.append((key.bytes, Array(builder.build(.zstd, level: limits.compressionLevel))))
+        outputs.append((key.bytes, Array(builder.build(.planes, level: limits.compressionLevel))))
         builder.begin(hour: id.hour)
     }
 }

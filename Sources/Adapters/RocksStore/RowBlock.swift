@@ -5,7 +5,7 @@ import TickStore
 ///
 ///     header  64 bytes  see `Field`
 ///     tracks  24 bytes  each: feed number (2), padding (6), epoch (8), base sequence (8)
-///     body              for `.plain`: keys, then frames; otherwise those, packed by the codec
+///     body              for `.plain`: keys, then frames; otherwise those, packed (see ``PlaneCodec``)
 ///
 /// A key is 12 bytes: nanoseconds within the hour (42 bits) with the track above them (16 bits from bit 48), and the
 /// sequence less the track's base (4). Frames are gRPC frames as in the log.
@@ -31,7 +31,7 @@ enum RowBlock {
     enum Codec: UInt8 {
         case plain = 0
         case zstd = 1
-        case columns = 2
+        case planes = 2
     }
 
     static let version: UInt8 = 1

@@ -7,6 +7,7 @@ final class RowBlockBuilder {
     private let value = Scratch()
     private let body = Scratch()
     private let compressor = ZSTD_createCCtx()
+    private let planes = PlaneCodec()
     private var tracks: [RowBlock.Track] = []
     private var track = 0
     private var hour: Int32 = 0
@@ -94,7 +95,17 @@ final class RowBlockBuilder {
             base.copyMemory(from: keys.bytes.baseAddress!, byteCount: keysLength)
             (base + keysLength).copyMemory(from: frames.bytes.baseAddress!, byteCount: framesLength)
             return finish(.plain, bodyPosition, plainLength)
-        case .zstd, .columns:
+        case .planes:
+            let allKeys = UnsafeRawBufferPointer(rebasing: keys.bytes[..<keysLength])
+            let allFrames = UnsafeRawBufferPointer(rebasing: frames.bytes[..<framesLength])
+            let areDerived = PlaneCodec.areKeysDerived(allKeys, allFrames, rowCount, tracks, hour)
+            guard
+                let length = planes.pack(
+                    keys: allKeys, frames: allFrames, rowCount: rowCount, areDerived: areDerived, level: level,
+                    into: value, at: bodyPosition)
+            else { return build(.zstd, level: level) }
+            return finish(.planes, bodyPosition, length)
+        case .zstd:
             let plain = body.reserve(plainLength)
             plain.baseAddress!.copyMemory(from: keys.bytes.baseAddress!, byteCount: keysLength)
             (plain.baseAddress! + keysLength).copyMemory(from: frames.bytes.baseAddress!, byteCount: framesLength)

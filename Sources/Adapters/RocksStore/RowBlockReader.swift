@@ -1,4 +1,5 @@
 import CZstd
+import TickCodec
 import TickStore
 
 /// One row of an opened block.
@@ -22,6 +23,8 @@ final class RowBlockReader {
     private(set) var header: RowBlock.Header!
     private(set) var rows: [Row] = []
     private var hasRows = false
+    private var hasDerivedKeys = false
+    private let planes = PlaneCodec()
 
     deinit { ZSTD_freeDCtx(decompressor) }
 
@@ -34,6 +37,7 @@ final class RowBlockReader {
         rowCount = header.rowCount
         framesLength = header.framesLength
         hasRows = false
+        hasDerivedKeys = false
         tracks.removeAll(keepingCapacity: true)
         for index in 0..<header.trackCount { tracks.append(RowBlock.readTrack(value, index)) }
         keysLength = rowCount * RowBlock.keyLength
@@ -47,8 +51,11 @@ final class RowBlockReader {
         case .zstd:
             let count = ZSTD_decompressDCtx(decompressor, out.baseAddress, length, packed.baseAddress, packed.count)
             guard count == length else { throw .body }
-        case .columns:
-            throw .body
+        case .planes:
+            let keys = UnsafeMutableRawBufferPointer(rebasing: out[..<keysLength])
+            let frames = UnsafeMutableRawBufferPointer(rebasing: out[keysLength..<length])
+            guard let areDerived = planes.unpack(packed, keys: keys, frames: frames, rowCount: rowCount) else { throw .body }
+            hasDerivedKeys = areDerived
         }
         try checkFrames()
     }
@@ -81,23 +88,41 @@ final class RowBlockReader {
         let frames = frames
         var start = 0
         for index in 0..<rowCount {
-            let packed: UInt64 = RowBlock.loadLE(keys, index * RowBlock.keyLength)
-            let delta: UInt32 = RowBlock.loadLE(keys, index * RowBlock.keyLength + 8)
-            let track = Int(packed >> 48)
-            guard track < tracks.count else { throw .keys }
-            let filingTimeNs = Hour.time(hour, packed & 0xffff_ffff_ffff)
-            guard Hour.of(filingTimeNs) == hour else { throw .keys }
             let length = Int(UInt32(bigEndian: frames.loadUnaligned(fromByteOffset: start + 1, as: UInt32.self)))
             let end = start + RowBlock.framePrefixLength + length
-            let key = RowKey(
-                filingTimeNs: filingTimeNs, epoch: tracks[track].epoch,
-                sequence: tracks[track].baseSequence &+ UInt64(delta), feed: tracks[track].feed)
-            if let last = rows.last, key < last.key { throw .keys }
-            rows.append(Row(key: key, filingTimeNs: filingTimeNs, start: Int32(start), end: Int32(end)))
+            let row =
+                hasDerivedKeys
+                ? derivedRow(UnsafeRawBufferPointer(rebasing: frames[(start + RowBlock.framePrefixLength)..<end]))
+                : storedRow(keys, index)
+            guard var row, Hour.of(row.filingTimeNs) == hour else { throw .keys }
+            row.start = Int32(start)
+            row.end = Int32(end)
+            if let last = rows.last, row.key < last.key { throw .keys }
+            rows.append(row)
             start = end
         }
         guard rows[0].key.place == header.first, rows[rowCount - 1].key.place == header.last else { throw .keys }
         hasRows = true
+    }
+
+    private func storedRow(_ keys: UnsafeRawBufferPointer, _ index: Int) -> Row? {
+        let packed: UInt64 = RowBlock.loadLE(keys, index * RowBlock.keyLength)
+        let delta: UInt32 = RowBlock.loadLE(keys, index * RowBlock.keyLength + 8)
+        let track = Int(packed >> 48)
+        guard track < tracks.count else { return nil }
+        let filingTimeNs = Hour.time(hour, packed & 0xffff_ffff_ffff)
+        let key = RowKey(
+            filingTimeNs: filingTimeNs, epoch: tracks[track].epoch,
+            sequence: tracks[track].baseSequence &+ UInt64(delta), feed: tracks[track].feed)
+        return Row(key: key, filingTimeNs: filingTimeNs, start: 0, end: 0)
+    }
+
+    private func derivedRow(_ payload: UnsafeRawBufferPointer) -> Row? {
+        guard let reader = try? TickReader(payload) else { return nil }
+        let filingTimeNs = reader.filingTimeNs
+        let key = RowKey(
+            filingTimeNs: filingTimeNs, epoch: tracks[0].epoch, sequence: reader.sequence, feed: tracks[0].feed)
+        return Row(key: key, filingTimeNs: filingTimeNs, start: 0, end: 0)
     }
 }
 
