@@ -152,7 +152,7 @@ final class PlaneCodec {
 
     // MARK: Unpacking
 
-    /// Unpacks into keys and frames of exactly these lengths; any bytes may be given. Returns whether keys are derived (and
+    /// Unpacks into keys and valid frames of exactly these lengths; any bytes may be given. Returns whether keys are derived (and
     /// `keys` untouched), or nil where the bytes are damaged.
     func unpack(
         _ packed: UnsafeRawBufferPointer, keys: UnsafeMutableRawBufferPointer, frames: UnsafeMutableRawBufferPointer,
@@ -230,9 +230,17 @@ final class PlaneCodec {
                 shape.varying.append(Int32(position))
             }
             at += bitmapLength
+            guard isFrame(bytes, shape) else { return false }
             shapes.append(shape)
         }
         return rowsLeft == 0 && bytesLeft == 0
+    }
+
+    /// Whether every row of a shape begins with the prefix of a frame of its length: then no row need be looked at for it.
+    private func isFrame(_ bytes: UnsafeRawBufferPointer, _ shape: Shape) -> Bool {
+        let length = UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: shape.template + 1, as: UInt32.self))
+        return bytes[shape.template] == 0 && Int(length) == shape.length - RowBlock.framePrefixLength
+            && (shape.varying.first ?? .max) >= RowBlock.framePrefixLength
     }
 
     /// Finds where each row begins.

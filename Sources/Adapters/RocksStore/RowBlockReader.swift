@@ -48,16 +48,17 @@ final class RowBlockReader {
         case .plain:
             guard packed.count == length else { throw .body }
             out.copyMemory(from: packed)
+            try checkFrames()
         case .zstd:
             let count = ZSTD_decompressDCtx(decompressor, out.baseAddress, length, packed.baseAddress, packed.count)
             guard count == length else { throw .body }
+            try checkFrames()
         case .planes:
             let keys = UnsafeMutableRawBufferPointer(rebasing: out[..<keysLength])
             let frames = UnsafeMutableRawBufferPointer(rebasing: out[keysLength..<length])
             guard let areDerived = planes.unpack(packed, keys: keys, frames: frames, rowCount: rowCount) else { throw .body }
             hasDerivedKeys = areDerived
         }
-        try checkFrames()
     }
 
     /// The unpacked frames, valid until the next ``open(_:hour:)``.
