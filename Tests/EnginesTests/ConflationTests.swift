@@ -19,7 +19,8 @@ struct ConflationTests {
         var slots = ConflationSlots<Int>()
         let trade = ConflationTrade(price: 10, size: 3)
         for sequence in 1...4 as ClosedRange<UInt64> {
-            slots.add(instrument: 0, place: Int(sequence), epoch: 1, sequence: sequence, trade: sequence == 2 ? trade : nil)
+            slots.add(
+                instrument: 0, place: Int(sequence), epoch: 1, sequence: sequence, trade: sequence == 2 ? trade : nil)
         }
         let isAgain = slots.add(instrument: 0, place: 9, epoch: 1, sequence: 4, trade: nil)
         #expect(!isAgain)
@@ -53,14 +54,18 @@ struct ConflationTests {
                     sequence += random.below(5)
                 }
                 next[instrument] = (epoch, sequence + 1)
-                let trade = random.below(2) == 0 ? ConflationTrade(price: Int64(random.below(100)), size: Int64(random.below(9))) : nil
-                let update = Update(place: place, instrument: instrument, epoch: epoch, sequence: sequence, trade: trade)
+                let trade =
+                    random.below(2) == 0
+                    ? ConflationTrade(price: Int64(random.below(100)), size: Int64(random.below(9))) : nil
+                let update = Update(
+                    place: place, instrument: instrument, epoch: epoch, sequence: sequence, trade: trade)
                 place += 1
                 let isAdded = slots.add(
                     instrument: instrument, place: update.place, epoch: epoch, sequence: sequence, trade: trade)
                 #expect(isAdded)
                 let known = groups.lastIndex { $0.updates[0].instrument == instrument }
-                if let known, let last = groups[known].updates.last, last.epoch == epoch, last.sequence + 1 == sequence {
+                if let known, let last = groups[known].updates.last, last.epoch == epoch, last.sequence + 1 == sequence
+                {
                     groups[known].updates.append(update)
                 } else if let known {
                     // The pending group goes ahead of everything joined; the new one takes its turn.
@@ -99,7 +104,8 @@ struct ConflationTests {
     @Test func `A volume past the range of Int64 stays at its end`() {
         var slots = ConflationSlots<Int>()
         for sequence in 1...3 as ClosedRange<UInt64> {
-            slots.add(instrument: 0, place: 0, epoch: 1, sequence: sequence, trade: ConflationTrade(price: 1, size: .max))
+            slots.add(
+                instrument: 0, place: 0, epoch: 1, sequence: sequence, trade: ConflationTrade(price: 1, size: .max))
         }
         let item = slots.popFirst()
         #expect(item?.replaced?.tradeVolume == .max)

@@ -25,7 +25,8 @@ struct DayFiguresTests {
         figures.day = accepted.map { calendar.day(of: $0.time) }.max()!
         func mark(_ tick: Tick) -> DayFigures.Mark {
             DayFigures.Mark(
-                place: .init(filingTimeNs: tick.time, epoch: tick.epoch, sequence: tick.sequence), price: tick.trade!.price)
+                place: .init(filingTimeNs: tick.time, epoch: tick.epoch, sequence: tick.sequence),
+                price: tick.trade!.price)
         }
         let trades = accepted.filter { $0.trade != nil }.sorted { mark($0).place < mark($1).place }
         let today = trades.filter { calendar.day(of: $0.time) == figures.day }
@@ -67,10 +68,12 @@ struct DayFiguresTests {
         }
         var figures = DayFigures()
         for (index, tick) in ticks.enumerated() {
-            let expectedRepeat = figures.newest.map { DayFigures.Identity(epoch: tick.epoch, sequence: tick.sequence) <= $0 } ?? false
+            let expectedRepeat =
+                figures.newest.map { DayFigures.Identity(epoch: tick.epoch, sequence: tick.sequence) <= $0 } ?? false
             let before = figures
             let isNew = figures.apply(
-                filingTimeNs: tick.time, epoch: tick.epoch, sequence: tick.sequence, trade: tick.trade, calendar: calendar)
+                filingTimeNs: tick.time, epoch: tick.epoch, sequence: tick.sequence, trade: tick.trade,
+                calendar: calendar)
             #expect(isNew == !expectedRepeat)
             if !isNew { #expect(figures == before) }
             if index % 37 == 0 { #expect(figures == Self.obvious(Array(ticks[...index]), calendar), "seed \(seed)") }
@@ -87,7 +90,10 @@ struct DayFiguresTests {
     }
 
     @Test func `The ends of time and size do not trap`() {
-        for calendar in [SessionCalendar.utc, SessionCalendar(dayStartNs: 3_600_000_000_000), SessionCalendar(dayStartNs: -3_600_000_000_000)] {
+        for calendar in [
+            SessionCalendar.utc, SessionCalendar(dayStartNs: 3_600_000_000_000),
+            SessionCalendar(dayStartNs: -3_600_000_000_000),
+        ] {
             var figures = DayFigures()
             for (index, time) in [Int64.min, -1, 0, 1, Int64.max].enumerated() {
                 for trade in [DayTrade(price: .min, size: .max), DayTrade(price: .max, size: .max)] {

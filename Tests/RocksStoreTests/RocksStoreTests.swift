@@ -2,8 +2,8 @@ import EventLog
 import Foundation
 import MarketModel
 import RocksStore
-import Testing
 import TestSupport
+import Testing
 import TickStore
 import TimeSource
 

@@ -1,8 +1,8 @@
 import Bench
 import Foundation
 import RocksStore
-import Testing
 import TestSupport
+import Testing
 import TimeSource
 
 /// The machine's clocks.

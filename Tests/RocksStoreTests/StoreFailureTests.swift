@@ -2,12 +2,13 @@ import CZstd
 import EventLog
 import Foundation
 import MarketModel
-@testable import RocksStore
 import Simulation
-import Testing
 import TestSupport
+import Testing
 import TickCodec
 import TickStore
+
+@testable import RocksStore
 
 struct StoreFailureTests {
     private func fill(_ store: RocksStore, from: Int, count: Int) throws {
@@ -142,7 +143,9 @@ struct StoreFailureTests {
         let directory = TemporaryDirectory()
         let store = try RocksStore(directory: directory.path, time: StoppedTime(), limits: StorePropertyTests.limits())
         var model = StoreModel()
-        let times: [Int64] = [.min, .min + 1, -3_600_000_000_001, -1, 0, 1, 3_599_999_999_999, 3_600_000_000_000, .max - 1]
+        let times: [Int64] = [
+            .min, .min + 1, -3_600_000_000_001, -1, 0, 1, 3_599_999_999_999, 3_600_000_000_000, .max - 1,
+        ]
         var ticks: [TestTick] = []
         for time in times {
             for sequence in [0, 1, (1 << 40) - 1, 1 << 40, UInt64.max] as [UInt64] {
@@ -155,7 +158,8 @@ struct StoreFailureTests {
             }
         }
         model.apply(ticks)
-        _ = try store.apply(StoreTestData.rows(ticks, firstOffset: 0), through: UInt64(ticks.count), of: StoreTestData.place)
+        _ = try store.apply(
+            StoreTestData.rows(ticks, firstOffset: 0), through: UInt64(ticks.count), of: StoreTestData.place)
         #expect(try StoreTestData.scan(store, 0) == model.scan(0, .min, .max))
         try store.merge(all: true)
         #expect(try StoreTestData.scan(store, 0) == model.scan(0, .min, .max))
@@ -226,7 +230,8 @@ struct StoreFailureTests {
         var next = 0
         while durable == 0 || store.counters.merges == 0, started.duration(to: .now) < .seconds(20) {
             durable = try store.apply(
-                StoreTestData.rows(Self.ticks(next..<(next + 50)), firstOffset: UInt64(next)), through: UInt64(next + 50),
+                StoreTestData.rows(Self.ticks(next..<(next + 50)), firstOffset: UInt64(next)),
+                through: UInt64(next + 50),
                 of: StoreTestData.place)
             next += 50
         }
@@ -301,7 +306,8 @@ struct StoreFailureTests {
             keys.withUnsafeBytes { keys in
                 frames.withUnsafeBytes {
                     packer.pack(
-                        keys: keys, frames: $0, rowCount: header.rowCount, areDerived: false, level: 1, into: out, at: 0)
+                        keys: keys, frames: $0, rowCount: header.rowCount, areDerived: false, level: 1, into: out, at: 0
+                    )
                 }
             })
         let plain = PlaneCodec.plain(of: Array(out.bytes[..<length]))
@@ -311,7 +317,8 @@ struct StoreFailureTests {
         for _ in 0..<rounds {
             var bytes = plain
             for _ in 0...(random.next() % 3) {
-                bytes[Int(random.next() % UInt64(random.next() % 2 == 0 ? 64 : bytes.count))] = UInt8(truncatingIfNeeded: random.next())
+                bytes[Int(random.next() % UInt64(random.next() % 2 == 0 ? 64 : bytes.count))] = UInt8(
+                    truncatingIfNeeded: random.next())
             }
             let packed = PlaneCodec.packed(bytes)
             let result = packed.withUnsafeBytes { packed in

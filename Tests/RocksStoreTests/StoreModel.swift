@@ -61,7 +61,8 @@ enum StoreTestData {
     }
 
     /// Blocks of at most `blockRows` ticks each, stamped from `firstOffset`, and their rows.
-    static func rows(_ ticks: [TestTick], firstOffset: UInt64, blockRows: Int = 64, appendTimeNs: Int64 = 0) -> TickRows {
+    static func rows(_ ticks: [TestTick], firstOffset: UInt64, blockRows: Int = 64, appendTimeNs: Int64 = 0) -> TickRows
+    {
         var result = TickRows()
         let builder = BlockBuilder(place)
         var keys: [String: Int] = [:]
@@ -107,7 +108,9 @@ enum StoreTestData {
         return result
     }
 
-    static func scan(_ store: any TickStore, _ instrument: Int, _ from: Int64 = .min, _ to: Int64 = .max) throws -> [[UInt8]] {
+    static func scan(_ store: any TickStore, _ instrument: Int, _ from: Int64 = .min, _ to: Int64 = .max) throws
+        -> [[UInt8]]
+    {
         var result: [[UInt8]] = []
         try store.scan(Self.instrument(instrument), from: from, to: to) { batch in
             let payloads = payloads(batch.frames)
@@ -165,7 +168,7 @@ struct TickGenerator {
         let instrument = below(instruments)
         let feed = ["sim", "sim", "sim", "direct", "other"][below(5)]
         let name = "\(instrument)/\(feed)"
-        if below(80) == 0 { 
+        if below(80) == 0 {
             epochs[name, default: 1] += UInt64(below(2) == 0 ? 1 : 64)
             sequences[name] = below(2) == 0 ? 0 : UInt64(below(5))
         }

@@ -4,8 +4,8 @@ import Foundation
 import MarketModel
 import RocksStore
 import Simulation
-import Testing
 import TestSupport
+import Testing
 import TickStore
 
 struct StorePropertyTests {
@@ -64,7 +64,8 @@ struct StorePropertyTests {
         #expect(try store.instruments() == simulated.instruments(), "\(comment)")
         for instrument in 0..<generator.instruments {
             #expect(
-                try store.latest(StoreTestData.instrument(instrument)) == simulated.latest(StoreTestData.instrument(instrument)),
+                try store.latest(StoreTestData.instrument(instrument))
+                    == simulated.latest(StoreTestData.instrument(instrument)),
                 "\(comment)")
             let all = model.scan(instrument, .min, .max)
             #expect(try StoreTestData.scan(store, instrument) == all, "\(comment)")
@@ -74,7 +75,8 @@ struct StorePropertyTests {
                 let a = times[generator.below(times.count)] + Int64(generator.below(3)) - 1
                 let b = times[generator.below(times.count)] + Int64(generator.below(150)) - 1
                 #expect(
-                    try StoreTestData.scan(store, instrument, min(a, b), max(a, b)) == model.scan(instrument, min(a, b), max(a, b)),
+                    try StoreTestData.scan(store, instrument, min(a, b), max(a, b))
+                        == model.scan(instrument, min(a, b), max(a, b)),
                     "\(comment)")
             }
         }

@@ -26,14 +26,17 @@ struct VerifierTests {
             log = try SegmentLog(disk: SimulatedDisk(seed: 1), time: VirtualTime(), configuration: configuration)
         }
 
-        mutating func append(_ symbol: String, feed: String = "sim", epoch: UInt64 = 1, _ sequences: [UInt64], hourStep: Bool = false) throws {
+        mutating func append(
+            _ symbol: String, feed: String = "sim", epoch: UInt64 = 1, _ sequences: [UInt64], hourStep: Bool = false
+        ) throws {
             let encoder = TickEncoder(exchange: "X", symbol: symbol, feed: feed)
             let name = symbol + "/" + feed
             let key = keys[name] ?? builder.register(BlockBuilder.Key(exchange: "X", symbol: symbol, feed: feed))
             keys[name] = key
             for sequence in sequences {
                 let time = VerifierTests.startNs + Int64(sequence) * (hourStep ? 600_000_000_000 : 1_000_000)
-                var tick = Tick(kind: .trade, receivedTimeNs: time, publishTimeNs: time, epoch: epoch, sequence: sequence)
+                var tick = Tick(
+                    kind: .trade, receivedTimeNs: time, publishTimeNs: time, epoch: epoch, sequence: sequence)
                 tick.last = Int64(sequence) * 1_000_000_000
                 builder.append(key: key, epoch: epoch, sequence: sequence, lengthMax: encoder.lengthMax) {
                     encoder.encode(tick, into: $0)
@@ -55,11 +58,15 @@ struct VerifierTests {
             var offset = try store.nextOffset(VerifierTests.place) ?? 0
             let end = min(last, log.endOffset(VerifierTests.place, .durable))
             while offset < end {
-                guard case .block(let block, let index) = try log.readBlocking(VerifierTests.place, at: offset, .durable) else { break }
+                guard
+                    case .block(let block, let index) = try log.readBlocking(VerifierTests.place, at: offset, .durable)
+                else { break }
                 var rows = TickRows(blocks: [block])
                 let next = min(end, block.endOffset)
                 for record in index..<block.recordCount where block.firstOffset + UInt64(record) < next {
-                    guard let reader = try? TickReader(block.payload(record)), change(block.firstOffset + UInt64(record)) else { continue }
+                    guard let reader = try? TickReader(block.payload(record)),
+                        change(block.firstOffset + UInt64(record))
+                    else { continue }
                     rows.rows.append(
                         TickRows.Row(
                             block: 0, record: Int32(record), filingTimeNs: reader.filingTimeNs, tradePrice: reader.last,
@@ -128,7 +135,9 @@ struct VerifierTests {
         let encoder = TickEncoder(exchange: "X", symbol: "A", feed: "sim")
         let time = Self.startNs + 11_000_000
         let tick = Tick(kind: .quote, receivedTimeNs: time, publishTimeNs: time, epoch: 1, sequence: 11)
-        builder.append(key: key, epoch: 1, sequence: 11, lengthMax: encoder.lengthMax) { encoder.encode(tick, into: $0) }
+        builder.append(key: key, epoch: 1, sequence: 11, lengthMax: encoder.lengthMax) {
+            encoder.encode(tick, into: $0)
+        }
         try world.log.append([builder.build()], consumed: [])
         try world.log.sync()
         line = try #require(try world.verify().lines.first)
@@ -145,7 +154,9 @@ struct VerifierTests {
         let result = try world.verify()
         let line = try #require(result.lines.first)
         #expect(result.isClean)
-        #expect(line.logTicks == 22 && line.logRepeats == 20 && line.corrupt == 1 && line.pending == 2 && line.matching == 20)
+        #expect(
+            line.logTicks == 22 && line.logRepeats == 20 && line.corrupt == 1 && line.pending == 2
+                && line.matching == 20)
     }
 
     @Test func `Epochs that the published key cannot tell apart are counted`() throws {

@@ -187,7 +187,9 @@ public final class SimulatedStore: TickStore, Sendable {
             let record = Int(row.record)
             guard block.firstOffset + UInt64(record) >= from else { continue }
             let track = block.track(of: record)
-            guard let instrument = try? Instrument(exchange: block.exchange(track: track), symbol: block.symbol(track: track))
+            guard
+                let instrument = try? Instrument(
+                    exchange: block.exchange(track: track), symbol: block.symbol(track: track))
             else { continue }
             let feed = block.feed(track: track)
             if !contents.feeds.contains(feed) { contents.feeds.append(feed) }

@@ -148,7 +148,8 @@ final class Applier {
             let group = Int(groupOfInstrument[instrument])
             if group < 0 {
                 groupOfInstrument[instrument] = Int32(groups.count)
-                groups.append(Group(instrument: UInt32(instrument), first: Int32(index), last: Int32(index), record: nil))
+                groups.append(
+                    Group(instrument: UInt32(instrument), first: Int32(index), last: Int32(index), record: nil))
             } else {
                 nextRow[Int(groups[group].last)] = Int32(index)
                 groups[group].last = Int32(index)
@@ -259,7 +260,8 @@ final class Applier {
         }
         let keysStart = RowBlock.headerLength + RowBlock.trackLength
         let bodyLength = items.count * RowBlock.keyLength + framesLength
-        let out = UnsafeMutableRawBufferPointer(rebasing: value.reserve(keysStart + bodyLength)[..<(keysStart + bodyLength)])
+        let out = UnsafeMutableRawBufferPointer(
+            rebasing: value.reserve(keysStart + bodyLength)[..<(keysStart + bodyLength)])
         let base = out.baseAddress!
         var key = base + keysStart
         var frame = key + items.count * RowBlock.keyLength
@@ -275,7 +277,8 @@ final class Applier {
         let appendTimeNs = appendTimeNs(items, rows)
         let last = items[items.count - 1]
         RowBlock.writeHeader(
-            out, codec: .plain, trackCount: 1, rowCount: items.count, framesLength: framesLength, bodyLength: bodyLength,
+            out, codec: .plain, trackCount: 1, rowCount: items.count, framesLength: framesLength,
+            bodyLength: bodyLength,
             first: items[0].key.place, last: last.key.place, appendTimeNs: appendTimeNs)
         let id = HourID(instrument: instrument, hour: hour)
         freshBlocks.append(FreshBlock(id: id, rows: items.count, newestNs: last.filingTimeNs))

@@ -77,10 +77,13 @@ final class HourMerge {
         let iterator = database.iterator(.fresh, snapshot)
         iterator.seek(BlockKey.start(id.instrument, id.hour))
         var extent: Extent?
-        while try iterator.isValid(), let key = BlockKey(iterator.key), key.instrument == id.instrument, key.hour == id.hour {
+        while try iterator.isValid(), let key = BlockKey(iterator.key), key.instrument == id.instrument,
+            key.hour == id.hour
+        {
             guard let header = RowBlock.Header(iterator.value) else {
                 throw StoreFailure.damaged(
-                    database.directory, "the rows of instrument \(id.instrument), hour \(id.hour) have a damaged header")
+                    database.directory, "the rows of instrument \(id.instrument), hour \(id.hour) have a damaged header"
+                )
             }
             var next = extent ?? Extent(first: key.first, last: header.last)
             next.last = max(next.last, header.last)

@@ -107,7 +107,9 @@ extension RocksStore {
                     for (id, count) in found where shared.fresh[id].map({ $0.blocks < count.blocks }) ?? true {
                         shared.fresh[id] = count
                     }
-                    for (instrument, ns) in newest { shared.newestNs[instrument] = max(shared.newestNs[instrument] ?? .min, ns) }
+                    for (instrument, ns) in newest {
+                        shared.newestNs[instrument] = max(shared.newestNs[instrument] ?? .min, ns)
+                    }
                     shared.hasFoundFresh = true
                 }
             }
@@ -149,7 +151,8 @@ extension RocksStore {
                     let freed = [KeySpace.fresh, .hours].reduce(0 as UInt64) {
                         $0
                             + database.bytes(
-                                $1, from: BlockKey.start(id.instrument, id.hour), to: BlockKey.end(id.instrument, id.hour))
+                                $1, from: BlockKey.start(id.instrument, id.hour),
+                                to: BlockKey.end(id.instrument, id.hour))
                     }
                     try drop(id)
                     bytes -= min(bytes, freed)

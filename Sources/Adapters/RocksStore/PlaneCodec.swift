@@ -112,7 +112,8 @@ final class PlaneCodec {
             for position in shape.varying {
                 let place = at + Int(position) / 8
                 base.storeBytes(
-                    of: base.load(fromByteOffset: place, as: UInt8.self) | 1 << UInt8(position & 7), toByteOffset: place,
+                    of: base.load(fromByteOffset: place, as: UInt8.self) | 1 << UInt8(position & 7),
+                    toByteOffset: place,
                     as: UInt8.self)
             }
             at += bitmapLength

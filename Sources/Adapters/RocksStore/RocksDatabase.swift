@@ -51,7 +51,8 @@ final class RocksDatabase: @unchecked Sendable {
         writeOptions = rocksdb_writeoptions_create()
     }
 
-    private static func options(for space: KeySpace, _ limits: RocksStoreLimits, cache: OpaquePointer) -> OpaquePointer {
+    private static func options(for space: KeySpace, _ limits: RocksStoreLimits, cache: OpaquePointer) -> OpaquePointer
+    {
         let options = rocksdb_options_create()!
         rocksdb_options_set_create_if_missing(options, 1)
         rocksdb_options_set_create_missing_column_families(options, 1)
@@ -120,7 +121,8 @@ final class RocksDatabase: @unchecked Sendable {
         var length = 0
         let value = key.withUnsafeBytes { bytes in
             rocksdb_get_cf(
-                database, readOptions, families[space.rawValue], bytes.bindMemory(to: CChar.self).baseAddress, key.count,
+                database, readOptions, families[space.rawValue], bytes.bindMemory(to: CChar.self).baseAddress,
+                key.count,
                 &length, &error)
         }
         try check(&error)

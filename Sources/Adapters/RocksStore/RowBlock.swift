@@ -62,7 +62,8 @@ enum RowBlock {
 
         /// nil where the bytes are no block; any may be given.
         init?(_ bytes: UnsafeRawBufferPointer) {
-            guard bytes.count >= headerLength, bytes[Field.version] == version, let codec = Codec(rawValue: bytes[Field.codec])
+            guard bytes.count >= headerLength, bytes[Field.version] == version,
+                let codec = Codec(rawValue: bytes[Field.codec])
             else { return nil }
             self.codec = codec
             trackCount = Int(loadLE(bytes, Field.trackCount) as UInt16)
@@ -126,7 +127,8 @@ enum RowBlock {
     static func readTrack(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Track {
         let position = headerLength + index * trackLength
         return Track(
-            feed: loadLE(bytes, position), epoch: loadLE(bytes, position + 8), baseSequence: loadLE(bytes, position + 16))
+            feed: loadLE(bytes, position), epoch: loadLE(bytes, position + 8),
+            baseSequence: loadLE(bytes, position + 16))
     }
 
     @inline(__always)

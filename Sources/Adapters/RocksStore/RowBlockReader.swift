@@ -56,7 +56,9 @@ final class RowBlockReader {
         case .planes:
             let keys = UnsafeMutableRawBufferPointer(rebasing: out[..<keysLength])
             let frames = UnsafeMutableRawBufferPointer(rebasing: out[keysLength..<length])
-            guard let areDerived = planes.unpack(packed, keys: keys, frames: frames, rowCount: rowCount) else { throw .body }
+            guard let areDerived = planes.unpack(packed, keys: keys, frames: frames, rowCount: rowCount) else {
+                throw .body
+            }
             hasDerivedKeys = areDerived
         }
     }

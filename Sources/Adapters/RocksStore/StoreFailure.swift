@@ -24,7 +24,8 @@ enum StoreFailure {
         }
         if lower.contains("corruption") || lower.contains("checksum") {
             return StoreError(
-                .damaged, "\(directory): \(message); restore the backup, or move the store away and refill it from the log")
+                .damaged,
+                "\(directory): \(message); restore the backup, or move the store away and refill it from the log")
         }
         return StoreError(.io, "\(directory): \(message)")
     }

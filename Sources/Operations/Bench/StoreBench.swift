@@ -128,7 +128,8 @@ public enum StoreBench {
                 let number = Int(random.below(UInt64(size.instruments)))
                 sequences[number] += 1
                 bids[number] = max(1_000_000_000, bids[number] + (Int64(random.below(5)) - 2) * 10_000_000)
-                let receivedNs = startNs + Int64(index) * (3_599_000_000_000 / Int64(size.ticks)) + Int64(random.below(1000))
+                let receivedNs =
+                    startNs + Int64(index) * (3_599_000_000_000 / Int64(size.ticks)) + Int64(random.below(1000))
                 let tick = Self.tick(bids[number], receivedNs, sequences[number], index, &random)
                 let encoder = encoders[number]
                 builder.append(
@@ -142,7 +143,9 @@ public enum StoreBench {
                 next += 1
                 if builder.recordCount == size.batchTicks || index + 1 == size.ticks {
                     let block = builder.build()
-                    block.stamp(firstOffset: next - UInt64(block.recordCount), appendTimeNs: appendTimeNs) { _ in Block.noOffset }
+                    block.stamp(firstOffset: next - UInt64(block.recordCount), appendTimeNs: appendTimeNs) { _ in
+                        Block.noOffset
+                    }
                     rows.blocks = [block]
                     batches.append((rows, next))
                     rows = TickRows()

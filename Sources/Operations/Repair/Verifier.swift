@@ -256,7 +256,8 @@ public struct Verifier {
         }
         if let unreadable {
             throw StoreError(
-                .damaged, "a row of \(instrument) is no tick (\(unreadable)); restore the backup, or refill from the log")
+                .damaged,
+                "a row of \(instrument) is no tick (\(unreadable)); restore the backup, or refill from the log")
         }
         return rows
     }
