@@ -4,10 +4,11 @@ import MarketModel
 import Synchronization
 import TickStore
 
-/// A ``TickStore`` in memory for the seeded world: what was not synced is lost by seed at a power cut, the latest applies first.
+/// A ``TickStore`` in memory for the seeded world: what was not synced is lost by seed at a power cut, the latest
+/// applies first.
 ///
-/// Obvious rather than fast: rows are a sorted array per instrument. The same object goes on after ``powerLoss(seed:)``, as if
-/// it had been opened again.
+/// Obvious rather than fast: rows are a sorted array per instrument. The same object goes on after
+/// ``powerLoss(seed:)``, as if it had been opened again.
 public final class SimulatedStore: TickStore, Sendable {
     private struct Order: Hashable, Comparable {
         let time: Int64
@@ -65,7 +66,8 @@ public final class SimulatedStore: TickStore, Sendable {
         state = Mutex(State(syncEvery: syncEvery))
     }
 
-    /// Drops a suffix of the unsynced applies, chosen by the seed, and forgets failures, as a start after a power cut does.
+    /// Drops a suffix of the unsynced applies, chosen by the seed, and forgets failures, as a start after a power cut
+    /// does.
     public func powerLoss(seed: UInt64) {
         state.withLock { state in
             var z = seed &+ 0x9e37_79b9_7f4a_7c15

@@ -5,7 +5,8 @@ import TickStore
 
 /// Turns rows into one write batch: a fresh block per instrument and hour, last ticks, day figures and the offset.
 ///
-/// Owned by whoever holds the store's apply lock. Arrays are kept from batch to batch, so that a row costs no allocation.
+/// Owned by whoever holds the store's apply lock. Arrays are kept from batch to batch, so that a row costs no
+/// allocation.
 final class Applier {
     /// An instrument and hour that got a fresh block.
     struct FreshBlock {

@@ -21,8 +21,8 @@ struct BlockView {
         self.slotBase = slotBase
     }
 
-    /// The record's slot, its sequence less the track's base, and where its frame lies. Blocks are checked when they are made;
-    /// the record is an index that the caller gave.
+    /// The record's slot, its sequence less the track's base, and where its frame lies. Blocks are checked when they
+    /// are made; the record is an index that the caller gave.
     @inline(__always)
     func entry(_ record: Int32) -> (slot: Int, delta: UInt64, start: Int, end: Int) {
         let index = Int(record)

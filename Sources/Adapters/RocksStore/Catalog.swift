@@ -2,7 +2,8 @@ import EventLog
 import MarketModel
 import TickStore
 
-/// Instruments and feeds by number, as the meta key space holds them, with what an apply has changed and not yet written.
+/// Instruments and feeds by number, as the meta key space holds them, with what an apply has changed and not yet
+/// written.
 ///
 /// Owned by whoever applies.
 struct Catalog {

@@ -97,7 +97,8 @@ final class HourMerge {
         return extent
     }
 
-    /// Where merging begins: at the block before the fresh rows when that one is not full, so that open hours end in few blocks.
+    /// Where merging begins: at the block before the fresh rows when that one is not full, so that open hours end in
+    /// few blocks.
     private func start(_ id: HourID, _ snapshot: Snapshot, before first: RowPlace) throws(StoreError) -> RowPlace {
         let iterator = database.iterator(.hours, snapshot)
         iterator.seekBack(BlockKey(instrument: id.instrument, hour: id.hour, first: first, origin: nil).bytes)

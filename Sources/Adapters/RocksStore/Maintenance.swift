@@ -103,7 +103,8 @@ extension RocksStore {
                         newest[key.instrument] ?? .min, header.last.time.multipliedReportingOverflow(by: 100).0)
                 }
                 shared.withLock { shared in
-                    // What was applied meanwhile may be counted twice: a merge that finds less than was counted sets it right.
+                    // What was applied meanwhile may be counted twice: a merge that finds less than was counted sets it
+                    // right.
                     for (id, count) in found where shared.fresh[id].map({ $0.blocks < count.blocks }) ?? true {
                         shared.fresh[id] = count
                     }

@@ -1,8 +1,8 @@
 import CZstd
 import TickCodec
 
-/// Packs the body of a merged block: frames of one length differ in few bytes, so each such shape is a template and, for
-/// every position that varies, a plane of bytes (each less the one before), and the planes go through zstd.
+/// Packs the body of a merged block: frames of one length differ in few bytes, so each such shape is a template and,
+/// for every position that varies, a plane of bytes (each less the one before), and the planes go through zstd.
 ///
 ///     plain length (4), then by zstd:
 ///       flags (1): bit 0 keys are derived; shape count (1)
@@ -11,8 +11,8 @@ import TickCodec
 ///       12 planes of key bytes, where keys are not derived
 ///       per shape: its planes, one byte per row of the shape
 ///
-/// Keys are derived when every row's filing time, epoch and sequence can be read from its own bytes, as those of one feed
-/// and epoch can: checked when packing, so that unpacking gives the same.
+/// Keys are derived when every row's filing time, epoch and sequence can be read from its own bytes, as those of one
+/// feed and epoch can: checked when packing, so that unpacking gives the same.
 final class PlaneCodec {
     static let shapesMax = 64
     /// Rows of blocks too small for planes to pay.
@@ -153,8 +153,8 @@ final class PlaneCodec {
 
     // MARK: Unpacking
 
-    /// Unpacks into keys and valid frames of exactly these lengths; any bytes may be given. Returns whether keys are derived (and
-    /// `keys` untouched), or nil where the bytes are damaged.
+    /// Unpacks into keys and valid frames of exactly these lengths; any bytes may be given. Returns whether keys are
+    /// derived (and `keys` untouched), or nil where the bytes are damaged.
     func unpack(
         _ packed: UnsafeRawBufferPointer, keys: UnsafeMutableRawBufferPointer, frames: UnsafeMutableRawBufferPointer,
         rowCount: Int
@@ -237,7 +237,8 @@ final class PlaneCodec {
         return rowsLeft == 0 && bytesLeft == 0
     }
 
-    /// Whether every row of a shape begins with the prefix of a frame of its length: then no row need be looked at for it.
+    /// Whether every row of a shape begins with the prefix of a frame of its length: then no row need be looked at for
+    /// it.
     private func isFrame(_ bytes: UnsafeRawBufferPointer, _ shape: Shape) -> Bool {
         let length = UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: shape.template + 1, as: UInt32.self))
         return bytes[shape.template] == 0 && Int(length) == shape.length - RowBlock.framePrefixLength

@@ -1,6 +1,6 @@
-// The embedded tick store, on RocksDB: rows in small blocks as the writer applies them, merged into full compressed blocks;
-// last ticks, day figures and the offset they go through in the same atomic batch. WriterService feeds it, EdgeService and
-// Repair ask it.
+// The embedded tick store, on RocksDB: rows in small blocks as the writer applies them, merged into full compressed
+// blocks; last ticks, day figures and the offset they go through in the same atomic batch. WriterService feeds it,
+// EdgeService and Repair ask it.
 
 import DayFigures
 import EventLog
@@ -11,8 +11,8 @@ import TimeSource
 
 /// A ``TickStore`` in one directory, opened by one process at a time.
 ///
-/// `apply` returns when the operating system has the write (the end of the process loses nothing); a thread of the store makes
-/// it durable at least every second, and what `apply` returns says how far that is.
+/// `apply` returns when the operating system has the write (the end of the process loses nothing); a thread of the
+/// store makes it durable at least every second, and what `apply` returns says how far that is.
 public final class RocksStore: TickStore, @unchecked Sendable {
     /// Version of everything below the directory.
     static let formatVersion: UInt32 = 1
@@ -63,7 +63,8 @@ public final class RocksStore: TickStore, @unchecked Sendable {
 
     /// Opens the store in a directory, made when absent (its parent exists).
     ///
-    /// Throws `.locked` when another process has it, `.readOnly`, `.unknownFormat` for a newer version's, `.damaged`, `.io`.
+    /// Throws `.locked` when another process has it, `.readOnly`, `.unknownFormat` for a newer version's, `.damaged`,
+    /// `.io`.
     public init(
         directory: String, time: any TimeSource, calendar: SessionCalendar = .utc,
         limits: RocksStoreLimits = RocksStoreLimits()

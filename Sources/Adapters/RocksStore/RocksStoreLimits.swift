@@ -18,11 +18,13 @@ public struct RocksStoreLimits: Sendable, Hashable {
     public var mergedBytes = 256 << 10
     /// Level of zstd for merged blocks.
     public var compressionLevel: Int32 = 3
-    /// Rows are dropped, an hour of an instrument at a time, this long after the newest of them was appended to the log; nil keeps them.
+    /// Rows are dropped, an hour of an instrument at a time, this long after the newest of them was appended to the
+    /// log; nil keeps them.
     public var retentionNs: Int64? = 90 * 86_400_000_000_000
     /// Bytes on disk above which the hours that were appended longest ago are dropped; nil for no bound.
     public var diskBytesMax: UInt64?
-    /// Whether threads of the store sync and merge; without, only ``RocksStore/sync(_:)`` and ``RocksStore/merge(all:)`` do.
+    /// Whether threads of the store sync and merge; without, only ``RocksStore/sync(_:)`` and
+    /// ``RocksStore/merge(all:)`` do.
     public var hasBackgroundWork = true
 
     public init() {}

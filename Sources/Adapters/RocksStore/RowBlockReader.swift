@@ -11,7 +11,8 @@ struct Row {
     var end: Int32
 }
 
-/// One block, unpacked: its frames, and its rows' keys once they are asked for. Used by one thread, reused block after block.
+/// One block, unpacked: its frames, and its rows' keys once they are asked for. Used by one thread, reused block after
+/// block.
 final class RowBlockReader {
     private let body = Scratch()
     private let decompressor = ZSTD_createDCtx()

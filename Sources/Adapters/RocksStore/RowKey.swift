@@ -1,7 +1,8 @@
-/// Where a row stands among its instrument's: filing time in units of 100 ns, then identity, as in the published timeuuid.
+/// Where a row stands among its instrument's: filing time in units of 100 ns, then identity, as in the published
+/// timeuuid.
 ///
-/// Rows with equal `time` and `low` but another epoch or sequence are different ticks that the published key cannot tell
-/// apart; here both stay, next to each other.
+/// Rows with equal `time` and `low` but another epoch or sequence are different ticks that the published key cannot
+/// tell apart; here both stay, next to each other.
 struct RowKey: Comparable {
     /// Filing time in units of 100 ns since 1970.
     let time: Int64
@@ -66,7 +67,8 @@ enum Hour {
         return Int32(truncatingIfNeeded: remainder < 0 ? quotient - 1 : quotient)
     }
 
-    /// Nanoseconds from the hour's start, 0..<3.6e12. The first hour of all begins before the range of Int64: wrapping is right.
+    /// Nanoseconds from the hour's start, 0..<3.6e12. The first hour of all begins before the range of Int64: wrapping
+    /// is right.
     @inline(__always)
     static func offset(_ filingTimeNs: Int64, in hour: Int32) -> UInt64 {
         UInt64(bitPattern: filingTimeNs &- Int64(hour) &* lengthNs)
@@ -81,8 +83,8 @@ enum Hour {
 /// Keys of blocks: hour, instrument, place of the first row, then what makes fresh blocks distinct; big endian, so that
 /// RocksDB's byte order is row order.
 ///
-/// The hour comes first because rows come, and go, by the hour: files of different hours do not overlap, so compactions move
-/// them as they are, and retention drops them whole.
+/// The hour comes first because rows come, and go, by the hour: files of different hours do not overlap, so compactions
+/// move them as they are, and retention drops them whole.
 struct BlockKey: Hashable {
     var instrument: UInt32
     var hour: Int32

@@ -2,7 +2,8 @@ import TickStore
 
 /// Walks blocks of one instrument from both key spaces and gives their rows once, in order.
 ///
-/// Blocks overlap where ticks came late or twice. A block that overlaps nothing is handed on whole, without a look at its rows.
+/// Blocks overlap where ticks came late or twice. A block that overlaps nothing is handed on whole, without a look at
+/// its rows.
 final class RowMerge {
     /// Rows of one block that come next. `rows` is empty for a whole block whose rows nobody has read yet.
     struct Run {
@@ -115,7 +116,8 @@ final class RowMerge {
         return least
     }
 
-    /// One past the last row of a cursor that comes before every other open block and before the next one; at least one row.
+    /// One past the last row of a cursor that comes before every other open block and before the next one; at least one
+    /// row.
     private func runEnd(_ least: Int, before next: RowPlace?) -> Int {
         var bound: RowKey?
         for index in cursors.indices where index != least {

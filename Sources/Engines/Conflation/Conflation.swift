@@ -1,5 +1,5 @@
-// What a slow subscriber is given instead of every update: per instrument the latest, with an exact account of what it stands
-// for. EdgeService feeds one set of slots per subscriber; what it pops goes out with a conflated range.
+// What a slow subscriber is given instead of every update: per instrument the latest, with an exact account of what it
+// stands for. EdgeService feeds one set of slots per subscriber; what it pops goes out with a conflated range.
 
 import MarketModel
 
@@ -16,11 +16,13 @@ public struct ConflationTrade: Sendable, Hashable {
     }
 }
 
-/// Pending updates of one subscriber, at most one per instrument and epoch, in the order in which they first became pending.
+/// Pending updates of one subscriber, at most one per instrument and epoch, in the order in which they first became
+/// pending.
 ///
 /// Every update added comes out exactly once: by itself, or within the range of the one that replaced it. A range is an
-/// unbroken run of sequences of one epoch, and the update that carries it is the next of them. An update that cannot be joined
-/// (a new epoch, a hole in the sequence) leaves the pending one as an item of its own, which comes out before it.
+/// unbroken run of sequences of one epoch, and the update that carries it is the next of them. An update that cannot be
+/// joined (a new epoch, a hole in the sequence) leaves the pending one as an item of its own, which comes out before
+/// it.
 ///
 /// An update costs O(1), and no allocation once the arrays have grown. `Place` is whatever the caller needs to find the
 /// update's bytes. A value used by one thread.
@@ -75,7 +77,8 @@ public struct ConflationSlots<Place> {
     /// Items that would be popped now.
     @inlinable public var count: Int { pendingCount + displaced.count - displacedStart }
     @inlinable public var isEmpty: Bool { count == 0 }
-    /// Of ``count``, those that could not be joined: what a caller bounds, for nothing else grows past one per instrument.
+    /// Of ``count``, those that could not be joined: what a caller bounds, for nothing else grows past one per
+    /// instrument.
     @inlinable public var displacedCount: Int { displaced.count - displacedStart }
 
     /// Adds an update. `instrument` is a dense index from 0; `trade` is the trade the update reports, if any.

@@ -1,5 +1,5 @@
-// Figures of an instrument's trading day, made from the ticks of its primary feed. The stores feed it as they apply rows and
-// keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
+// Figures of an instrument's trading day, made from the ticks of its primary feed. The stores feed it as they apply
+// rows and keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
 
 /// Which day a filing time belongs to: days of 24 hours from a fixed time of day in UTC.
 public struct SessionCalendar: Sendable, Hashable {
@@ -39,11 +39,13 @@ public struct DayTrade: Sendable, Hashable {
     }
 }
 
-/// The figures of one instrument's day, and what is needed to go on from them. A value of fixed size without references.
+/// The figures of one instrument's day, and what is needed to go on from them. A value of fixed size without
+/// references.
 ///
-/// They depend on which ticks came, not on how they were cut into batches. The day is that of the newest filing time seen;
-/// open and last are the first and last trade by (filing time, epoch, sequence); the previous close is the last trade of the
-/// latest earlier day that had one. A trade of an earlier day that comes late still counts for the previous close.
+/// They depend on which ticks came, not on how they were cut into batches. The day is that of the newest filing time
+/// seen; open and last are the first and last trade by (filing time, epoch, sequence); the previous close is the last
+/// trade of the latest earlier day that had one. A trade of an earlier day that comes late still counts for the
+/// previous close.
 public struct DayFigures: Sendable, Hashable {
     /// A place among a day's trades.
     public struct Place: Sendable, Hashable, Comparable {

@@ -34,12 +34,13 @@ public enum StoreBench {
     }
 
     public static let method = """
-        Ticks of 50 instruments with random-walk prices, venue times in milliseconds and receive and publish times in \
-        nanoseconds (about 100 bytes each) are encoded beforehand into blocks of the log. write: one thread applies batches of \
-        4,096 ticks, closed loop, to a new store; counted are all ticks, to the end of a final sync. last_quote: the mean of \
-        a million look-ups over all instruments in turn, values copied out. scan: after the hour was merged, each instrument's \
-        hour from start to end, frames touched once per batch; rows over elapsed time. disk_bytes: bytes of the store's files after the \
-        hour was merged, over rows. Nothing else runs; the store's own threads do.
+        Ticks of 50 instruments with random-walk prices, venue times in milliseconds and receive and publish \
+        times in nanoseconds (about 100 bytes each) are encoded beforehand into blocks of the log. write: one \
+        thread applies batches of 4,096 ticks, closed loop, to a new store; counted are all ticks, to the end of \
+        a final sync. last_quote: the mean of a million look-ups over all instruments in turn, values copied out. \
+        scan: after the hour was merged, each instrument's hour from start to end, frames touched once per batch; \
+        rows over elapsed time. disk_bytes: bytes of the store's files after the hour was merged, over rows. \
+        Nothing else runs; the store's own threads do.
         """
 
     /// `make` opens a new, empty store; it is called once per run.

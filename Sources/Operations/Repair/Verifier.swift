@@ -34,8 +34,9 @@ public struct Verifier {
     private var result = VerifyResult()
     private var lines: [Instrument: VerifyLine] = [:]
 
-    /// `ticksAtOnceMax` bounds memory: about 100 bytes are held per tick; more are compared in slices of filing time, each a
-    /// pass over the log. `progress` is told the offsets read so far and the offsets there are, of all passes of a partition.
+    /// `ticksAtOnceMax` bounds memory: about 100 bytes are held per tick; more are compared in slices of filing time,
+    /// each a pass over the log. `progress` is told the offsets read so far and the offsets there are, of all passes of
+    /// a partition.
     public static func compare(
         log: any EventLog, store: any TickStore, range: Range = Range(), ticksAtOnceMax: Int = 4_000_000,
         progress: (_ place: TopicPartition, _ done: UInt64, _ total: UInt64) -> Void = { _, _, _ in }

@@ -7,7 +7,8 @@ public struct VerifyResult: Sendable, Hashable {
     /// Blocks of the log that could not be read, with their places and reasons; what they held is not compared.
     public var damage: [String] = []
 
-    /// Nothing is missing, extra, different or damaged. Repeats, corrupt records, pending and expired ones are no differences.
+    /// Nothing is missing, extra, different or damaged. Repeats, corrupt records, pending and expired ones are no
+    /// differences.
     public var isClean: Bool { damage.isEmpty && lines.allSatisfy { $0.isClean } }
 }
 
@@ -28,8 +29,8 @@ public struct VerifyLine: Sendable, Hashable {
     public var different = 0
     /// Records that claim the identity of an earlier one with other bytes; the first stays in the store.
     public var conflicting = 0
-    /// Rows that share 100 ns, 6 bits of epoch, sequence and feed with a row of another epoch: kept apart here, but not by
-    /// the published key.
+    /// Rows that share 100 ns, 6 bits of epoch, sequence and feed with a row of another epoch: kept apart here, but not
+    /// by the published key.
     public var keyCollisions = 0
     /// Rows from before the oldest record that the log still has.
     public var expired = 0
