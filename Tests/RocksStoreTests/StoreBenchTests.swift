@@ -1,16 +1,10 @@
 import Bench
 import Foundation
 import RocksStore
+import Simulation
 import TestSupport
 import Testing
 import TimeSource
-
-/// The machine's clocks.
-final class MachineTime: TimeSource {
-    func wallNs() -> Int64 { Int64(Date().timeIntervalSince1970 * 1e9) }
-    func monotonicNs() -> Int64 { Int64(DispatchTime.now().uptimeNanoseconds) }
-    func sleep(ns: Int64) { Thread.sleep(forTimeInterval: Double(ns) / 1e9) }
-}
 
 struct StoreBenchTests {
     @Test func `The bench gives its four figures`() throws {
@@ -20,9 +14,9 @@ struct StoreBenchTests {
             size.ticks = 20_000
             size.lookups = 1000
         }
-        let bench = StoreBench.bench(time: MachineTime(), size: size) {
+        let bench = StoreBench.bench(time: RealTime(), size: size) {
             let directory = TemporaryDirectory()
-            let store = try RocksStore(directory: directory.path, time: MachineTime())
+            let store = try RocksStore(directory: directory.path, time: RealTime())
             return StoreBench.Subject(store: store, settle: { try store.settle() }, remove: { directory.remove() })
         }
         let figures = try bench.run(isLong ? 3 : 1) { if isLong { print($0) } }

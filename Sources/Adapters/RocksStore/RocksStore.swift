@@ -257,7 +257,7 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         if wasClosed { return }
         for thread in threads.withLock({ $0 }) { thread.stop() }
         applyLock.withLock { _ in }
-        while shared.withLock({ $0.users > 0 }) { yieldThread() }
+        while shared.withLock({ $0.users > 0 }) { time.sleep(ns: 1_000_000) }
         defer { database.close() }
         try database.syncLog()
     }

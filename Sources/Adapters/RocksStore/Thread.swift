@@ -64,6 +64,3 @@ final class BackgroundThread: @unchecked Sendable {
         close(pipe.write)
     }
 }
-
-/// Lets another thread run for a moment.
-func yieldThread() { _ = usleep(1000) }

@@ -95,6 +95,7 @@ public struct DayFigures: Sendable, Hashable {
     public var previous: Mark?
     public var previousDay: Int32 = 0
 
+    /// What orders the ticks of one feed: a higher epoch is newer, then a higher sequence.
     public struct Identity: Sendable, Hashable, Comparable {
         public var epoch: UInt64
         public var sequence: UInt64

@@ -62,6 +62,7 @@ public struct VerifyDigest: Sendable, Hashable {
 
 /// One tick on which log and store differ.
 public struct VerifyDifference: Sendable, Hashable {
+    /// Which side lacks it, or that both have it with other bytes.
     public enum Kind: String, Sendable { case missing, extra, different }
 
     public let kind: Kind
