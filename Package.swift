@@ -72,7 +72,7 @@ let package = Package(
             ]),
         // Operations
         room("Observability", in: "Operations", ["MarketModel"]),
-        room("Admin", in: "Operations", ["TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+        room("Admin", in: "Operations", ["GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
         room("Repair", in: "Operations", ["EventLog", "TickStore", "TickCodec", "MarketModel"]),
         room(
             "Bench", in: "Operations",
@@ -81,7 +81,7 @@ let package = Package(
                 "MarketProto", "Protobuf", "MarketModel",
             ],
             linkerSettings: [.linkedLibrary("m")]),
-        room("Drills", in: "Operations", ["TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
+        room("Drills", in: "Operations", ["GRPC", "TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
         // Client
         room(
             "TapedeckClient", in: "Client",

@@ -260,6 +260,8 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         while shared.withLock({ $0.users > 0 }) { time.sleep(ns: 1_000_000) }
         defer { database.close() }
         try database.syncLog()
+        // In files, the next start has no write-ahead log to read.
+        for space in KeySpace.allCases { try database.flush(space) }
     }
 
     /// Runs `body` while the database is sure to be open.

@@ -5,7 +5,7 @@ public struct RocksStoreLimits: Sendable, Hashable {
     public var blockCacheBytes = 64 << 20
     public var openFilesMax = 512
     /// Of write-ahead log that a start may have to read.
-    public var logBytesMax = 256 << 20
+    public var logBytesMax = 64 << 20
     /// Applied rows are durable after at most this.
     public var syncIntervalMs = 1000
     /// An hour is closed, and merged for good, when a tick this much later than its end has come.

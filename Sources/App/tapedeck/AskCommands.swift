@@ -1,7 +1,8 @@
 import Admin
+import GRPC
 import Glibc
 import MarketProto
-import Observability
+import Protobuf
 import TapedeckClient
 
 /// `tapedeck quote` and `tapedeck watch`.

@@ -1,5 +1,5 @@
-import FileDisk
 import Glibc
+import Observability
 
 /// What another `tapedeck` process asks of the one that has a data directory, through files in its folder `control`: only who
 /// may write there may ask.

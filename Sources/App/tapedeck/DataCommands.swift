@@ -101,12 +101,13 @@ struct DataCommands {
 
     /// The store can be opened by one process only; while the platform runs, that is said instead.
     private func inspectStore(_ isJSON: Bool) throws {
-        do {
+        do throws(StoreError) {
             let store = try RocksStore(directory: directory.store, time: time)
             let statistics = try store.statistics()
             print(InspectText.store(statistics, json: isJSON))
             try store.close()
-        } catch let error as StoreError where error.code == .locked {
+        } catch {
+            guard error.code == .locked else { throw error }
             diagnostics.log(.info, "inspect", "the store is in use by a running platform and was left out")
         }
     }
@@ -176,15 +177,8 @@ struct DataCommands {
     }
 
     private static func requireEmpty(_ path: String) throws(CommandError) {
-        guard let directory = opendir(path) else { return }
-        defer { closedir(directory) }
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != ".", name != ".." {
-                throw CommandError("\(path) is not empty (it holds \(name)); nothing was written. Choose another directory")
-            }
+        if let name = FileCopy.names(path)?.first {
+            throw CommandError("\(path) is not empty (it holds \(name)); nothing was written. Choose another directory")
         }
     }
 }

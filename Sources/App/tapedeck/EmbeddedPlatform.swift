@@ -1,4 +1,5 @@
 import EdgeService
+import EventLog
 import EventLoop
 import FeedService
 import FileDisk

@@ -5,18 +5,25 @@ enum FileCopy {
     /// Copies every file of a directory, which has no subdirectories, and syncs the copies.
     static func directory(_ source: String, to target: String) throws(CommandError) {
         guard mkdir(target, 0o755) == 0 || errno == EEXIST else { throw failure("make", target) }
-        guard let directory = opendir(source) else { throw failure("open", source) }
+        guard let names = names(source) else { throw failure("open", source) }
+        for name in names where name != "LOCK" { try file(source + "/" + name, to: target + "/" + name) }
+        let descriptor = open(target, O_RDONLY | O_DIRECTORY)
+        fsync(descriptor)
+        close(descriptor)
+    }
+
+    /// What is in a directory; nil where it cannot be read.
+    static func names(_ path: String) -> [String]? {
+        guard let directory = opendir(path) else { return nil }
         defer { closedir(directory) }
+        var names: [String] = []
         while let entry = readdir(directory) {
             let name = withUnsafePointer(to: &entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            if name == "." || name == ".." || name == "LOCK" { continue }
-            try file(source + "/" + name, to: target + "/" + name)
+            if name != ".", name != ".." { names.append(name) }
         }
-        let descriptor = open(target, O_RDONLY | O_DIRECTORY)
-        fsync(descriptor)
-        close(descriptor)
+        return names
     }
 
     private static func file(_ source: String, to target: String) throws(CommandError) {

@@ -2,6 +2,7 @@ import Bench
 import Drills
 import FileDisk
 import Glibc
+import Observability
 import RocksStore
 import SegmentLog
 
@@ -19,7 +20,7 @@ struct ProofCommands {
         return String(cString: path)
     }
 
-    private static func note(_ line: String) { fputs(line + "\n", stderr) }
+    private static func note(_ line: String) { Diagnostics.standardError(line + "\n") }
 
     // MARK: bench
 
@@ -39,7 +40,7 @@ struct ProofCommands {
             ProofCommands.note("\(bench.name): \(bench.method)")
             for figure in try bench.run(options.int(.runs), ProofCommands.note) {
                 print(options.bool(.json) ? figure.json : figure.text)
-                fflush(stdout)
+                fflush(nil)
             }
         }
         return .success
@@ -107,7 +108,8 @@ struct ScratchDirectory {
 
     /// Removes a directory and everything in it.
     static func remove(_ path: String) {
-        nftw(path, { path, _, _, _ in Glibc.remove(path!) }, 64, Int32(FTW_DEPTH | FTW_PHYS))
+        for name in FileCopy.names(path) ?? [] { remove(path + "/" + name) }
+        Glibc.remove(path)
     }
 }
 

@@ -9,7 +9,8 @@ final class SystemTime: TimeSource {
     func sleep(ns: Int64) {
         guard ns > 0 else { return }
         var left = timespec(tv_sec: Int(ns / 1_000_000_000), tv_nsec: Int(ns % 1_000_000_000))
-        while clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR {}
+        var rest = timespec()
+        while clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &rest) == EINTR { left = rest }
     }
 
     private static func read(_ clock: clockid_t) -> Int64 {

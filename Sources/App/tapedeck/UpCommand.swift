@@ -3,6 +3,7 @@ import FeedService
 import Glibc
 import Observability
 import SimulatedVenue
+import WriterService
 
 /// `tapedeck up` and `tapedeck replay`.
 struct UpCommand {
@@ -23,7 +24,7 @@ struct UpCommand {
         let address = try platform.serve(options.address(.listen), loops: loops > 0 ? loops : Processors.count)
         startFeeds(platform)
         print(ReadyLine.make(address: address.description))
-        fflush(stdout)
+        fflush(nil)
         diagnostics.log(.info, "up", "serving on \(address), data in \(platform.directory.path); end with Ctrl-C")
         var failure: String?
         while failure == nil, signals.wait(milliseconds: 100) == nil {

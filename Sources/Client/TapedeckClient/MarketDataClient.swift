@@ -56,7 +56,7 @@ public final class MarketDataClient: Sendable {
         AsyncThrowingStream { continuation in
             let stream = streamPrices(subscription) { batch in
                 var updates: [Proto.PriceUpdate] = []
-                batch.forEach { bytes in
+                for bytes in batch.updates {
                     if let update = try? Proto.PriceUpdate(decoding: bytes) { updates.append(update) }
                 }
                 continuation.yield(updates)
@@ -105,10 +105,8 @@ public struct PriceBatch {
     /// Whole gRPC frames, back to back.
     public let frames: UnsafeRawBufferPointer
 
-    /// Calls `body` with each encoded `PriceUpdate`.
-    public func forEach(_ body: (UnsafeRawBufferPointer) -> Void) {
-        for message in MessageSequence(frames: frames) { body(message) }
-    }
+    /// Each encoded `PriceUpdate`.
+    public var updates: MessageSequence { MessageSequence(frames: frames) }
 }
 
 /// How a stream of prices ended.

@@ -1,7 +1,7 @@
 // Figures of an instrument's trading day, made from the ticks of its primary feed. The stores feed it as they apply
 // rows and keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
-
 import MarketModel
+
 
 /// Which day a filing time belongs to: days of 24 hours from a fixed time of day in UTC.
 public struct SessionCalendar: Sendable, Hashable {

@@ -1,6 +1,7 @@
 // What `tapedeck watch` shows: the latest of each instrument, its rate, a sparkline and how far behind it is. Fed by a price
 // stream, drawn on a terminal or printed as plain lines.
 
+import GRPC
 import MarketModel
 import TickCodec
 
@@ -28,6 +29,13 @@ public struct WatchTable {
     public private(set) var ticks: UInt64 = 0
 
     public init() {}
+
+    /// Takes whole gRPC frames of encoded `PriceUpdate`s.
+    public mutating func add(frames: [UInt8], nowNs: Int64) {
+        frames.withUnsafeBytes { frames in
+            for update in MessageSequence(frames: frames) { add(update, nowNs: nowNs) }
+        }
+    }
 
     /// Takes one encoded `PriceUpdate`, received at `nowNs` (wall clock). Bytes that are none are ignored.
     public mutating func add(_ update: UnsafeRawBufferPointer, nowNs: Int64) {

@@ -1,3 +1,4 @@
+import GRPC
 import Glibc
 import MarketModel
 import MarketProto
@@ -11,7 +12,7 @@ public final class WatchView: Sendable {
     private let isTerminal: Bool
     private let isJSON: Bool
     private let table = Mutex(WatchTable())
-    private let pending = Mutex("")
+    private let pending = Mutex<[UInt8]>([])
     private let broken = Atomic<Bool>(false)
 
     public init(isTerminal: Bool, isJSON: Bool) {
@@ -25,13 +26,20 @@ public final class WatchView: Sendable {
 
     /// From any thread.
     public func add(_ batch: PriceBatch) {
-        if isTerminal {
-            let nowNs = WatchView.wallNs()
-            table.withLock { table in batch.forEach { table.add($0, nowNs: nowNs) } }
-        } else {
-            var lines = ""
-            batch.forEach { lines += line($0) }
-            pending.withLock { $0 += lines }
+        let frames = Array(batch.frames)
+        pending.withLock { pending in
+            // A terminal that stands still may not grow the memory: the oldest unread updates go.
+            if pending.count > WatchView.pendingBytesMax { pending.removeAll() }
+            pending += frames
+        }
+    }
+
+    private static let pendingBytesMax = 64 << 20
+
+    private func takePending() -> [UInt8] {
+        pending.withLock { pending in
+            defer { pending = [] }
+            return pending
         }
     }
 
@@ -46,12 +54,10 @@ public final class WatchView: Sendable {
 
     /// Writes what is new.
     public func refresh() {
+        let frames = takePending()
         guard isTerminal else {
             return write(
-                pending.withLock { text in
-                    defer { text = "" }
-                    return text
-                })
+                frames.withUnsafeBytes { frames in MessageSequence(frames: frames).reduce("") { $0 + line($1) } })
         }
         var size = winsize()
         _ = ioctl(1, UInt(TIOCGWINSZ), &size)
@@ -59,6 +65,7 @@ public final class WatchView: Sendable {
         let height = size.ws_row > 0 ? Int(size.ws_row) : 40
         let nowNs = WatchView.wallNs()
         let lines = table.withLock { table in
+            table.add(frames: frames, nowNs: nowNs)
             table.refresh(nowNs: nowNs)
             return table.lines(width: width, height: height)
         }

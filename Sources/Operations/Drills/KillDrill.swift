@@ -4,6 +4,7 @@
 
 import EventLog
 import Glibc
+import GRPC
 import MarketProto
 import Synchronization
 import TapedeckClient
@@ -160,8 +161,10 @@ private final class SeenTicks: Sendable {
     private let ticks = Mutex<[TickIdentity: UInt64]>([:])
 
     func add(_ batch: PriceBatch) {
+        // The updates do not leave this call.
+        nonisolated(unsafe) let updates = batch.updates
         ticks.withLock { ticks in
-            batch.forEach { update in
+            for update in updates {
                 if let identity = TickIdentity(update) { ticks[identity] = UInt64(Checksum.crc32c(update)) }
             }
         }
