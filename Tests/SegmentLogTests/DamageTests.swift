@@ -85,6 +85,26 @@ struct DamageTests {
         }
     }
 
+    @Test func `A file cut anywhere in its header is an unfinished one, or told to be lost`() throws {
+        let name = "ticks-000000000001.seg"
+        for isClosed in [false, true] {
+            let whole = SimulatedDisk(seed: 1)
+            try DamageTests.makeLog(whole, appends: 3, close: isClosed)
+            let header = Int(whole.bytes(of: name)[16]) + Int(whole.bytes(of: name)[17]) << 8
+            for length in 0...header {
+                let disk = SimulatedDisk(seed: 1)
+                try DamageTests.makeLog(disk, appends: 3, close: isClosed)
+                disk.corrupt(name) { $0.removeLast($0.count - length) }
+                let log = try DamageTests.open(disk)
+                #expect(log.endOffset(ticks0, .durable) == 0)
+                if isClosed { #expect(!log.isContinuous && log.identity.generation == 2, "\(length)") }
+                try log.append([makeBlock(ticks0, from: 0, count: 5)], consumed: [])
+                try log.close()
+                #expect(try DamageTests.readOver(DamageTests.open(disk), ticks0, symbol: "AAPL") == 0)
+            }
+        }
+    }
+
     @Test func `A damaged byte costs at most its append, is told, and is never read as something else`() throws {
         var reported = 0
         for seed in 1...UInt64(Checkout.isSoak ? 5000 : 150) {

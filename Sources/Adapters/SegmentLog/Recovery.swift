@@ -29,7 +29,14 @@ extension AppendStream {
         do {
             var finding = StreamFinding()
             try findSegments(&finding)
-            guard let last = segments.last else { return finding }
+            guard let last = segments.last else {
+                if let tail {
+                    // A clean stop left files, and they are gone.
+                    lostFiles.append("\(Segment.name(durability, tail.ordinal)) is missing or empty")
+                    finding.wasScanned = true
+                }
+                return finding
+            }
             if let tail, try restore(tail, last) {
                 setStarts()
                 return finding
