@@ -31,7 +31,8 @@ struct DamageTests {
         return try SegmentLog(disk: disk, time: VirtualTime(), configuration: configuration)
     }
 
-    /// Reads a place to its end over damage. Every record there must be what was appended at its offset. Returns how many are lost.
+    /// Reads a place to its end over damage. Every record there must be what was appended at its offset. Returns how
+    /// many are lost.
     static func readOver(_ log: SegmentLog, _ place: TopicPartition, symbol: String) throws -> UInt64 {
         var offset: UInt64 = 0
         var lost: UInt64 = 0

@@ -22,8 +22,8 @@ public struct SegmentDescription: Sendable, Hashable {
 }
 
 extension SegmentLog {
-    /// What the log's files hold, oldest first, ticks before orders. With `verifying` every byte is read and every checksum
-    /// compared, else append headers at most. `onProgress` gets bytes done and to do. *Blocking.*
+    /// What the log's files hold, oldest first, ticks before orders. With `verifying` every byte is read and every
+    /// checksum compared, else append headers at most. `onProgress` gets bytes done and to do. *Blocking.*
     public func describeSegments(
         verifying: Bool = false, onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
     ) throws(LogError) -> [SegmentDescription] {
