@@ -3,6 +3,7 @@ import EventLog
 
 /// One file of the log, for people.
 public struct SegmentDescription: Sendable, Hashable {
+    /// What the file holds of one partition.
     public struct Place: Sendable, Hashable {
         public let place: TopicPartition
         public let offsets: Range<UInt64>

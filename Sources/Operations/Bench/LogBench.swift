@@ -36,14 +36,14 @@ public struct LogBench: Sendable {
         return Bench(
             name: "log",
             method: """
-                append_read: records/s of 100 bytes, 32 instruments, default durability. One thread encodes nothing: it \
-                copies ready payloads into a block builder as a feed does and appends a block when it has 64 KiB; another \
-                reads every record at `durable`. Closed loop, from the first append until the reader has the last \
-                record. Beside it in turn (of "file"): 64 KiB appends to a file through the same disk, synced by a second \
-                thread every 5 ms and at the end, bytes divided by 100.
-                append_sync: `orders` durability, records/s, one record of 100 bytes per append, one appender: written \
-                and synced (fdatasync) before append returns. append_sync_8: the same with 8 appenders, who share syncs. \
-                Beside it (of "file"): one 100-byte append and sync after another.
+                append_read: records/s of 100 bytes, 32 instruments, default durability. One thread encodes nothing: \
+                it copies ready payloads into a block builder as a feed does and appends a block when it has 64 KiB; \
+                another reads every record at `durable`. Closed loop, from the first append until the reader has the \
+                last record. Beside it in turn (of "file"): 64 KiB appends to a file through the same disk, synced by \
+                a second thread every 5 ms and at the end, bytes divided by 100.
+                append_sync: `orders` durability, records/s, one record of 100 bytes per append, one appender: \
+                written and synced (fdatasync) before append returns. append_sync_8: the same with 8 appenders, who \
+                share syncs. Beside it (of "file"): one 100-byte append and sync after another.
                 """
         ) { runs, progress in try bench.run(runs, progress) }
     }
