@@ -93,7 +93,9 @@ struct BlockChecksumTests {
 
     @Test func `Names, epochs and far sequences each come back from their track`() {
         let builder = BlockBuilder(TopicPartition(.booksDeltas, 9))
-        let names = [("", "order-1", ""), ("XNAS", "A", "feed-with-a-long-name"), ("X", "ÄÖ", "f"), ("XNAS", "A", "g")]
+        let names = [
+            ("", "order-1", ""), ("XNAS", "A", "feed-with-a-long-name"), ("X", "ÄÖ", "f"), ("XNAS", "A", "g"),
+        ]
         let keys = names.map { builder.register(BlockBuilder.Key(exchange: $0.0, symbol: $0.1, feed: $0.2)) }
         var expected: [(Int, UInt64, UInt64)] = []
         for round in 0..<4 as Range<UInt64> {

@@ -2,8 +2,8 @@ import EventLog
 import SegmentLog
 import Simulation
 
-/// A log on a simulated disk, and beside it what must be true of it: every append in order, how many were acknowledged as
-/// durable, and how many any reader may have seen.
+/// A log on a simulated disk, and beside it what must be true of it: every append in order, how many were acknowledged
+/// as durable, and how many any reader may have seen.
 final class CrashWorld {
     struct Record: Hashable, CustomStringConvertible {
         var symbol: String
@@ -247,7 +247,8 @@ final class CrashWorld {
         if lostVisible { lossCount += 1 }
     }
 
-    /// How many appends the log has: the prefix whose ends are the log's. There must be one, since an append is whole or absent.
+    /// How many appends the log has: the prefix whose ends are the log's. There must be one, since an append is whole
+    /// or absent.
     private func keptCount(_ log: SegmentLog, _ durability: DurabilityClass) throws -> Int {
         let places = CrashWorld.places[durability]!
         let ends = places.map { Int(log.endOffset($0, .durable)) }

@@ -31,7 +31,8 @@ struct DamageTests {
         return try SegmentLog(disk: disk, time: VirtualTime(), configuration: configuration)
     }
 
-    /// Reads a place to its end over damage. Every record there must be what was appended at its offset. Returns how many are lost.
+    /// Reads a place to its end over damage. Every record there must be what was appended at its offset. Returns how
+    /// many are lost.
     static func readOver(_ log: SegmentLog, _ place: TopicPartition, symbol: String) throws -> UInt64 {
         var offset: UInt64 = 0
         var lost: UInt64 = 0
@@ -82,6 +83,26 @@ struct DamageTests {
             #expect(last?.generation == again.identity.generation)
             #expect(try DamageTests.readOver(again, ticks0, symbol: "AAPL") == 0)
             #expect(again.endOffset(ticks0, .durable) == appends * 5 + 5)
+        }
+    }
+
+    @Test func `A file cut anywhere in its header is an unfinished one, or told to be lost`() throws {
+        let name = "ticks-000000000001.seg"
+        for isClosed in [false, true] {
+            let whole = SimulatedDisk(seed: 1)
+            try DamageTests.makeLog(whole, appends: 3, close: isClosed)
+            let header = Int(whole.bytes(of: name)[16]) + Int(whole.bytes(of: name)[17]) << 8
+            for length in 0...header {
+                let disk = SimulatedDisk(seed: 1)
+                try DamageTests.makeLog(disk, appends: 3, close: isClosed)
+                disk.corrupt(name) { $0.removeLast($0.count - length) }
+                let log = try DamageTests.open(disk)
+                #expect(log.endOffset(ticks0, .durable) == 0)
+                if isClosed { #expect(!log.isContinuous && log.identity.generation == 2, "\(length)") }
+                try log.append([makeBlock(ticks0, from: 0, count: 5)], consumed: [])
+                try log.close()
+                #expect(try DamageTests.readOver(DamageTests.open(disk), ticks0, symbol: "AAPL") == 0)
+            }
         }
     }
 

@@ -29,18 +29,7 @@ struct ThreadTests {
             let isReader = worker % 2 == 1
             let read = TopicPartition(place.topic, place.partition & ~1)
             attempt {
-                if !isReader {
-                    for number in 0..<appends {
-                        let from = UInt64(number * 7)
-                        let receipt = try log.append(
-                            [makeBlock(place, from: from, count: 7, padding: 50)], consumed: [])
-                        if receipt.firstOffsets != [from] { throw Unexpected(what: "\(receipt)") }
-                        if place.topic == .ordersCommands, log.endOffset(place, .durable) < from + 7 {
-                            throw Unexpected(what: "acknowledged before it is durable")
-                        }
-                    }
-                    return
-                }
+                if !isReader { return try ThreadTests.appendAll(log, place, appends) }
                 var offset: UInt64 = 0
                 while offset < UInt64(appends * 7) {
                     if offset % 3 == 0 {  // Some through the reader threads.
@@ -79,6 +68,17 @@ struct ThreadTests {
         #expect(again.isContinuous && again.damage.isEmpty)
         #expect(try readAll(again, TopicPartition(.ticksRaw, 2)).count == appends * 7)
         try again.close()
+    }
+
+    private static func appendAll(_ log: SegmentLog, _ place: TopicPartition, _ appends: Int) throws {
+        for number in 0..<appends {
+            let from = UInt64(number * 7)
+            let receipt = try log.append([makeBlock(place, from: from, count: 7, padding: 50)], consumed: [])
+            if receipt.firstOffsets != [from] { throw Unexpected(what: "\(receipt)") }
+            if place.topic == .ordersCommands, log.endOffset(place, .durable) < from + 7 {
+                throw Unexpected(what: "acknowledged before it is durable")
+            }
+        }
     }
 
     @Test func `Ticks are on disk within the interval without anyone asking`() throws {

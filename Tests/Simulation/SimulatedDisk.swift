@@ -3,10 +3,10 @@ import Synchronization
 
 /// A disk in memory that loses power, and a machine whose processes are killed, by seed.
 ///
-/// What was written is in the page cache until it is synced. A power loss keeps of the unsynced writes what the seed decides:
-/// none, all, some, in any order, torn at sectors or bytes. Creations, removals and renames are kept up to some point of their
-/// order. A failed sync leaves the bytes readable but forgets that they are to be stored, as Linux does. A killed process loses
-/// nothing but the rest of the write it was in.
+/// What was written is in the page cache until it is synced. A power loss keeps of the unsynced writes what the seed
+/// decides: none, all, some, in any order, torn at sectors or bytes. Creations, removals and renames are kept up to
+/// some point of their order. A failed sync leaves the bytes readable but forgets that they are to be stored, as Linux
+/// does. A killed process loses nothing but the rest of the write it was in.
 public final class SimulatedDisk: Disk {
     public enum Crash: Sendable { case powerLoss, kill }
 

@@ -2,8 +2,8 @@ import CLinux
 import Disk
 import Glibc
 
-/// Files of one directory of the machine, for the segment log: real I/O behind the Disk port. The App opens it and hands
-/// it to SegmentLog; tests use it on a temporary directory.
+/// Files of one directory of the machine, for the segment log: real I/O behind the Disk port. The App opens it and
+/// hands it to SegmentLog; tests use it on a temporary directory.
 ///
 /// Paths cannot leave the directory. Safe to use from any thread.
 public final class FileDisk: Disk, @unchecked Sendable {
@@ -258,6 +258,7 @@ final class RealFile: DiskFile, @unchecked Sendable {
         guard result == 0 else { throw FileDisk.failure(-result, "truncate", path) }
     }
 
-    /// The descriptor is closed when the last user lets go, so that a reader on another thread never meets a reused number.
+    /// The descriptor is closed when the last user lets go, so that a reader on another thread never meets a reused
+    /// number.
     func close() {}
 }

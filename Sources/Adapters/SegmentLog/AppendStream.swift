@@ -12,8 +12,8 @@ final class Health: Sendable {
 
 /// The appends of one durability class, one after the other in segment files.
 ///
-/// Two locks. `writing` orders appends and is held over the write; readers never take it. `state` guards what is in memory, is
-/// held for moments and never over I/O. `writing` is taken first.
+/// Two locks. `writing` orders appends and is held over the write; readers never take it. `state` guards what is in
+/// memory, is held for moments and never over I/O. `writing` is taken first.
 final class AppendStream: @unchecked Sendable {
     let durability: DurabilityClass
     let configuration: SegmentLog.Configuration
@@ -186,7 +186,8 @@ final class AppendStream: @unchecked Sendable {
 
     // MARK: Syncing
 
-    /// Returns when every append up to `number` is synced. Callers share syncs: one leads, those that come meanwhile wait.
+    /// Returns when every append up to `number` is synced. Callers share syncs: one leads, those that come meanwhile
+    /// wait.
     func waitDurable(_ number: UInt64) throws(LogError) {
         while true {
             enum Step {

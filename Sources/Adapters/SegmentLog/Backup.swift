@@ -2,9 +2,10 @@ import Disk
 import EventLog
 
 extension SegmentLog {
-    /// Copies everything that is durable now into an empty directory, while the log goes on. The copy opens as a log; its first
-    /// start begins a new generation, since the original goes on from the same offsets. `onProgress` gets bytes copied and to copy.
-    /// *Blocking*; appends wait for one sync. Throws `.io`, `.diskFull`, `.invalid` when the directory holds a log.
+    /// Copies everything that is durable now into an empty directory, while the log goes on. The copy opens as a log;
+    /// its first start begins a new generation, since the original goes on from the same offsets. `onProgress` gets
+    /// bytes copied and to copy. *Blocking*; appends wait for one sync. Throws `.io`, `.diskFull`, `.invalid` when the
+    /// directory holds a log.
     public func backup(
         to target: any Disk, onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
     ) throws(LogError) {

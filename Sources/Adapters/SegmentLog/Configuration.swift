@@ -11,8 +11,8 @@ extension SegmentLog {
             case manual
         }
 
-        /// How long records are kept. What a stream's file holds longest keeps the file; older records of other topics are
-        /// answered with `.expired`, as soon as a whole file of them is too old.
+        /// How long records are kept. What a stream's file holds longest keeps the file; older records of other topics
+        /// are answered with `.expired`, as soon as a whole file of them is too old.
         public struct Retention: Sendable, Hashable {
             /// Since the append, nanoseconds; nil keeps them for ever.
             public var timeNs: Int64?

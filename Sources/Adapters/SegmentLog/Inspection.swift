@@ -3,6 +3,7 @@ import EventLog
 
 /// One file of the log, for people.
 public struct SegmentDescription: Sendable, Hashable {
+    /// What the file holds of one partition.
     public struct Place: Sendable, Hashable {
         public let place: TopicPartition
         public let offsets: Range<UInt64>
@@ -22,8 +23,8 @@ public struct SegmentDescription: Sendable, Hashable {
 }
 
 extension SegmentLog {
-    /// What the log's files hold, oldest first, ticks before orders. With `verifying` every byte is read and every checksum
-    /// compared, else append headers at most. `onProgress` gets bytes done and to do. *Blocking.*
+    /// What the log's files hold, oldest first, ticks before orders. With `verifying` every byte is read and every
+    /// checksum compared, else append headers at most. `onProgress` gets bytes done and to do. *Blocking.*
     public func describeSegments(
         verifying: Bool = false, onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
     ) throws(LogError) -> [SegmentDescription] {

@@ -2,8 +2,8 @@ import EventLog
 
 /// The latest record of each (topic, partition, feed, exchange, symbol) of a stream.
 ///
-/// Readers look under the stream's state lock. The appending thread, the only one that changes it, may look without. It keeps
-/// the chain as of the append it is preparing apart (``WriterChain``), since that append may yet fail.
+/// Readers look under the stream's state lock. The appending thread, the only one that changes it, may look without. It
+/// keeps the chain as of the append it is preparing apart (``WriterChain``), since that append may yet fail.
 final class LastPlaceTable {
     typealias Entry = Checkpoint.LastPlaceEntry
 
@@ -118,7 +118,8 @@ extension Checkpoint.LastPlaceEntry {
     }
 }
 
-/// The appending thread's view: each entry's latest offset including the append in preparation, and what that append changes.
+/// The appending thread's view: each entry's latest offset including the append in preparation, and what that append
+/// changes.
 struct WriterChain {
     struct Change {
         var entry: Int

@@ -161,7 +161,8 @@ extension LogError {
     static func newerFormat(_ file: String, _ version: UInt32) -> LogError {
         LogError(
             .unknownFormat,
-            "\(file) has format \(version), this program knows \(SegmentFormat.version): use the version that wrote it, or newer"
+            "\(file) has format \(version), this program knows \(SegmentFormat.version): use the version that "
+                + "wrote it, or newer"
         )
     }
 }

@@ -175,7 +175,8 @@ extension AppendStream {
         return nil
     }
 
-    /// Blocks of the same partition that lie in the buffer already are verified too: a reader that is behind wants them next.
+    /// Blocks of the same partition that lie in the buffer already are verified too: a reader that is behind wants them
+    /// next.
     private func readAhead(
         _ place: TopicPartition, after position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
     ) throws(BlockError) {

@@ -4,16 +4,16 @@ import TimeSource
 
 /// What opening a stream found, before anything is changed on disk.
 ///
-/// A torn tail is the first append that is not whole and that no later append proves to have been synced: it and what follows
-/// were never acknowledged as durable, and go. A bad append that a later one proves synced is damage: it stays, and readers are
-/// told.
+/// A torn tail is the first append that is not whole and that no later append proves to have been synced: it and what
+/// follows were never acknowledged as durable, and go. A bad append that a later one proves synced is damage: it stays,
+/// and readers are told.
 struct StreamFinding {
     /// What to cut: the last segment ends here.
     var cut: (segment: Segment, length: UInt64, lostBytes: UInt64)?
     /// Segment files without a whole header or any append: a beginning that was never finished.
     var unfinished: [String] = []
-    /// From here on no append proves that it was synced: the bytes are written again before they are called durable, since a
-    /// failed sync may have left them in memory only.
+    /// From here on no append proves that it was synced: the bytes are written again before they are called durable,
+    /// since a failed sync may have left them in memory only.
     var unproven: (segment: Segment, position: UInt64)?
     /// Appends at the tail whose records are lost to damage, so that offsets may be given out again.
     var lostAtTail = false
@@ -23,13 +23,20 @@ struct StreamFinding {
 extension AppendStream {
     typealias Progress = (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void
 
-    /// Finds the stream's files and its state: from a clean stop's tail, or by scanning the last segment. Changes nothing on
-    /// disk. Only called before the log is shared.
+    /// Finds the stream's files and its state: from a clean stop's tail, or by scanning the last segment. Changes
+    /// nothing on disk. Only called before the log is shared.
     func recover(_ tail: Metadata.Tail?, progress: Progress) throws(LogError) -> StreamFinding {
         do {
             var finding = StreamFinding()
             try findSegments(&finding)
-            guard let last = segments.last else { return finding }
+            guard let last = segments.last else {
+                if let tail {
+                    // A clean stop left files, and they are gone.
+                    lostFiles.append("\(Segment.name(durability, tail.ordinal)) is missing or empty")
+                    finding.wasScanned = true
+                }
+                return finding
+            }
             if let tail, try restore(tail, last) {
                 setStarts()
                 return finding
@@ -100,8 +107,8 @@ extension AppendStream {
         }
     }
 
-    /// A segment whose header is damaged and whose appends are not: where it starts the segment before it tells, or, where it
-    /// is the oldest, its own first records.
+    /// A segment whose header is damaged and whose appends are not: where it starts the segment before it tells, or,
+    /// where it is the oldest, its own first records.
     private func standIn(
         for ordinal: UInt64, _ first: (position: UInt64, header: AppendHeader), size: UInt64, file: any DiskFile
     ) throws -> Segment {
@@ -221,7 +228,8 @@ extension AppendStream {
             defer { start += entry.imageLength }
             let image = UnsafeMutableRawBufferPointer.allocate(byteCount: entry.imageLength, alignment: 8)
             image.copyMemory(from: UnsafeRawBufferPointer(rebasing: images[start..<(start + entry.imageLength)]))
-            // The checksum was compared by the scan; a block whose layout is wrong all the same is reported when it is read.
+            // The checksum was compared by the scan; a block whose layout is wrong all the same is reported when it is
+            // read.
             guard let block = try? Block(owning: image, checkCRC: false), block.topicPartition == entry.place,
                 block.firstOffset == entry.firstOffset, block.recordCount == entry.recordCount
             else { continue }

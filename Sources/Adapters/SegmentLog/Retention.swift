@@ -16,8 +16,8 @@ public struct HolderLoss: Sendable, Hashable {
 }
 
 extension SegmentLog {
-    /// Removes what is too old or too much, oldest segments first; the segment being written stays. A failure to remove is
-    /// tried again next time. *Blocking.*
+    /// Removes what is too old or too much, oldest segments first; the segment being written stays. A failure to remove
+    /// is tried again next time. *Blocking.*
     public func enforceRetention() {
         for stream in [ticks, orders] { stream.enforceRetention() }
     }

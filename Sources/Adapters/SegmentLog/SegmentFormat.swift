@@ -7,8 +7,8 @@ import EventLog
 ///     append           header (below), then its blocks' images, each a multiple of 8 bytes
 ///     append           …
 ///
-/// An append's header names every block's length and checksum, so that one checksum over the header decides whether all of
-/// the append is there, and an index can be made from headers alone.
+/// An append's header names every block's length and checksum, so that one checksum over the header decides whether all
+/// of the append is there, and an index can be made from headers alone.
 enum SegmentFormat {
     /// Of everything in the log's directory. A newer one is refused.
     static let version: UInt32 = 1
@@ -245,9 +245,10 @@ struct Checkpoint: Equatable {
 
 /// The beginning of a segment file.
 ///
-///     0 magic, 4 checksum of 8 ..< head length, 8 format version, 12 head length, 16 header length (8), 24 checkpoint's
-///     checksum, 28 generation, 32 log id, 40 ordinal, 48 first append number, 56 append time so far, 64 commit number so
-///     far, 72 stream (1), 73 padding, 76 partition count, 80 per partition 16 bytes: topic, partition, padding (4), offset
+///     0 magic, 4 checksum of 8 ..< head length, 8 format version, 12 head length, 16 header length (8),
+///     24 checkpoint's checksum, 28 generation, 32 log id, 40 ordinal, 48 first append number, 56 append time so far,
+///     64 commit number so far, 72 stream (1), 73 padding, 76 partition count,
+///     80 per partition 16 bytes: topic, partition, padding (4), offset
 ///     head length: the checkpoint; padding to a multiple of 8
 struct SegmentHeader: Equatable {
     static let fixedLength = 80

@@ -1,6 +1,7 @@
 import EventLog
 
-/// Where in a segment's file to begin looking for an offset or an append time: a point per partition about every 64 KiB.
+/// Where in a segment's file to begin looking for an offset or an append time: a point per partition about every 64
+/// KiB.
 struct SegmentIndex: Equatable {
     struct Point: Equatable {
         var offset: UInt64

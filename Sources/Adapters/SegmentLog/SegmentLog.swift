@@ -5,11 +5,11 @@ import TimeSource
 
 /// The embedded log: two append streams (ticks and books; orders, trades and audit) in segment files of one directory.
 ///
-/// Fed by every service through the EventLog port. An append is written by the caller in one go, and what it holds is byte for
-/// byte what is kept in memory, so that a reader at the tip costs no copy and no decoding.
+/// Fed by every service through the EventLog port. An append is written by the caller in one go, and what it holds is
+/// byte for byte what is kept in memory, so that a reader at the tip costs no copy and no decoding.
 ///
-/// Files: `log.meta` (which log, its generations, how it stopped), `ticks-N.seg` and `orders-N.seg` (``SegmentFormat``), and per
-/// closed segment an `.idx` that can be made again from it.
+/// Files: `log.meta` (which log, its generations, how it stopped), `ticks-N.seg` and `orders-N.seg`
+/// (``SegmentFormat``), and per closed segment an `.idx` that can be made again from it.
 public final class SegmentLog: EventLog, @unchecked Sendable {
     public let configuration: Configuration
     public let identity: LogIdentity
@@ -30,9 +30,9 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
 
     /// Opens the log in a disk's directory, making a new one where there is none. *Blocking.*
     ///
-    /// A torn tail is cut; what else was found is in ``identity``, ``isContinuous`` and ``damage``. `onProgress` gets bytes
-    /// scanned and to scan, at most every 4 MiB, so a caller that has waited for a second can say so. Throws `.damaged`,
-    /// `.unknownFormat`, `.readOnly`, `.diskFull`, `.io`.
+    /// A torn tail is cut; what else was found is in ``identity``, ``isContinuous`` and ``damage``. `onProgress` gets
+    /// bytes scanned and to scan, at most every 4 MiB, so a caller that has waited for a second can say so. Throws
+    /// `.damaged`, `.unknownFormat`, `.readOnly`, `.diskFull`, `.io`.
     public convenience init(
         disk: any Disk, time: any TimeSource, configuration: Configuration = Configuration(),
         onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
@@ -40,9 +40,9 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         try self.init(disk, time, configuration, isReadOnly: false, onProgress)
     }
 
-    /// Opens a log to look at it, also while a process has it open: nothing is changed on disk, appends are refused, and what
-    /// that process appends later is not seen. A torn tail is left out. *Blocking.* Throws as ``init(disk:time:configuration:onProgress:)``,
-    /// and `.damaged` where there is no log.
+    /// Opens a log to look at it, also while a process has it open: nothing is changed on disk, appends are refused,
+    /// and what that process appends later is not seen. A torn tail is left out. *Blocking.* Throws as
+    /// ``init(disk:time:configuration:onProgress:)``, and `.damaged` where there is no log.
     public convenience init(
         reading disk: any Disk, time: any TimeSource, configuration: Configuration = Configuration(),
         onProgress: (_ doneBytes: UInt64, _ totalBytes: UInt64) -> Void = { _, _ in }
@@ -156,7 +156,8 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         }) {
             throw LogError(
                 .damaged,
-                "\(name) is there but \(Metadata.fileName) is missing; restore it from a backup, or use an empty directory"
+                "\(name) is there but \(Metadata.fileName) is missing; restore it from a backup, or use an empty "
+                    + "directory"
             )
         }
     }
@@ -176,7 +177,8 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
 
     public var failure: LogError? { health.failure }
 
-    /// Damage met so far, by the start and by readers: file, byte and reason. ``describeSegments(verifying:onProgress:)`` looks for all.
+    /// Damage met so far, by the start and by readers: file, byte and reason.
+    /// ``describeSegments(verifying:onProgress:)`` looks for all.
     public var damage: [String] {
         [ticks, orders].flatMap { stream in
             stream.state.locked { stream.lostFiles + stream.segments.flatMap(\.damaged) }
@@ -205,8 +207,8 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         guard imageBytes <= configuration.appendBytesMax, blocks.count <= 65_536, consumed.count <= 4096 else {
             throw LogError(
                 .tooLarge,
-                "an append of \(imageBytes) bytes in \(blocks.count) blocks; at most \(configuration.appendBytesMax) bytes, "
-                    + "65536 blocks and 4096 group offsets are taken")
+                "an append of \(imageBytes) bytes in \(blocks.count) blocks; at most \(configuration.appendBytesMax) "
+                    + "bytes, 65536 blocks and 4096 group offsets are taken")
         }
         guard !blocks.isEmpty || !consumed.isEmpty else {
             return AppendReceipt(firstOffsets: [], appendTimeNs: time.wallNs())
@@ -376,7 +378,8 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         }
     }
 
-    /// Under ``Configuration/Work/manual``: does what the log's threads would do now: syncs ticks and enforces retention.
+    /// Under ``Configuration/Work/manual``: does what the log's threads would do now: syncs ticks and enforces
+    /// retention.
     public func pump() throws(LogError) {
         try ticks.sync()
         enforceRetention()

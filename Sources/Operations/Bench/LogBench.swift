@@ -21,8 +21,9 @@ public struct LogBench: Sendable {
     /// Records per run and side.
     let recordCount: Int
 
-    /// `directory` is an empty folder on the disk to be measured; every run makes a log and a file in folders of it, and
-    /// has `removeDirectory` remove them. `openLog` opens a log with default durability, `openDisk` the disk under it.
+    /// `directory` is an empty folder on the disk to be measured; every run makes a log and a file in folders of it,
+    /// and has `removeDirectory` remove them. `openLog` opens a log with default durability, `openDisk` the disk under
+    /// it.
     public static func bench(
         directory: String, time: any TimeSource, recordCount: Int = 5_000_000,
         openLog: @escaping @Sendable (_ directory: String) throws -> any EventLog,
@@ -35,13 +36,14 @@ public struct LogBench: Sendable {
         return Bench(
             name: "log",
             method: """
-                append_read: records/s of 100 bytes, 32 instruments, default durability. One thread encodes nothing: it copies \
-                ready payloads into a block builder as a feed does and appends a block when it has 64 KiB; another reads every \
-                record at `durable`. Closed loop, from the first append until the reader has the last record. Beside it in turn \
-                (of "file"): 64 KiB appends to a file through the same disk, synced by a second thread every 5 ms and at the \
-                end, bytes divided by 100.
-                append_sync: `orders` durability, records/s, one record of 100 bytes per append, one appender; append_sync_8 \
-                the same with 8 appenders, who share syncs. Beside it (of "file"): one 100-byte append and sync after another.
+                append_read: records/s of 100 bytes, 32 instruments, default durability. One thread encodes nothing: \
+                it copies ready payloads into a block builder as a feed does and appends a block when it has 64 KiB; \
+                another reads every record at `durable`. Closed loop, from the first append until the reader has the \
+                last record. Beside it in turn (of "file"): 64 KiB appends to a file through the same disk, synced by \
+                a second thread every 5 ms and at the end, bytes divided by 100.
+                append_sync: `orders` durability, records/s, one record of 100 bytes per append, one appender: \
+                written and synced (fdatasync) before append returns. append_sync_8: the same with 8 appenders, who \
+                share syncs. Beside it (of "file"): one 100-byte append and sync after another.
                 """
         ) { runs, progress in try bench.run(runs, progress) }
     }
@@ -58,7 +60,9 @@ public struct LogBench: Sendable {
             let logRate = try measure(path) { try appendRead($0) }
             let fileRate = try measure(path) { try appendFile($0) }
             progress("append_read \(number): log \(Int(logRate)) records/s, file \(Int(fileRate))")
-            let syncRates = try [1, 8].map { appenders in try measure(path) { try appendSync($0, appenders: appenders) } }
+            let syncRates = try [1, 8].map { appenders in
+                try measure(path) { try appendSync($0, appenders: appenders) }
+            }
             let fileSync = try measure(path) { try appendFileSync($0) }
             progress("append_sync \(number): log \(syncRates.map(Int.init)) records/s, file \(Int(fileSync))")
             if number == 0 { continue }
@@ -101,7 +105,9 @@ public struct LogBench: Sendable {
 
     private static func appendAll(_ log: any EventLog, _ place: TopicPartition, blockCount: Int) throws {
         let builder = BlockBuilder(place, capacity: blockLength)
-        let keys = (0..<32).map { builder.register(BlockBuilder.Key(exchange: "BENCH", symbol: "SYM\($0)", feed: "bench")) }
+        let keys = (0..<32).map { number in
+            builder.register(BlockBuilder.Key(exchange: "BENCH", symbol: "SYM\(number)", feed: "bench"))
+        }
         let payload = [UInt8](repeating: 0x55, count: recordLength)
         var sequence: UInt64 = 0
         for _ in 0..<blockCount {

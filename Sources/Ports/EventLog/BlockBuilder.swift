@@ -34,8 +34,8 @@ public final class BlockBuilder {
     }
 
     public let topicPartition: TopicPartition
-    // A builder belongs to one thread and no closure re-enters it, so that accesses need no checks at run time: they were a
-    // third of what an append costs.
+    // A builder belongs to one thread and no closure re-enters it, so that accesses need no checks at run time: they
+    // were a third of what an append costs.
     /// Records collected so far.
     @exclusivity(unchecked) public private(set) var recordCount = 0
 

@@ -5,9 +5,9 @@
 public protocol EventLog: AnyObject, Sendable {
     /// Which log this is and what earlier starts had to cut.
     var identity: LogIdentity { get }
-    /// Whether feeds may go on with their epochs: the last stop was clean, or the machine has not booted since, and every
-    /// instrument has published since the last start of which that was not true. When false, records that readers saw
-    /// may be gone, and a live feed begins a new epoch, unless it asks ``LastPlace/generation`` by instrument.
+    /// Whether feeds may go on with their epochs: the last stop was clean, or the machine has not booted since, and
+    /// every instrument has published since the last start of which that was not true. When false, records that readers
+    /// saw may be gone, and a live feed begins a new epoch, unless it asks ``LastPlace/generation`` by instrument.
     var isContinuous: Bool { get }
     /// The failure after which the log refuses appends; nil while it is healthy.
     var failure: LogError? { get }
@@ -135,8 +135,9 @@ public struct LastPlace: Hashable, Sendable {
     public let offset: UInt64
     public let epoch: UInt64
     public let sequence: UInt64
-    /// The log's generation when it was appended. A feed goes on with the epoch only if it is still ``LogIdentity/generation``:
-    /// otherwise later records of the instrument may have been seen and lost, however many starts ago.
+    /// The log's generation when it was appended. A feed goes on with the epoch only if it is still
+    /// ``LogIdentity/generation``: otherwise later records of the instrument may have been seen and lost, however many
+    /// starts ago.
     public let generation: UInt32
 
     public init(
