@@ -15,14 +15,21 @@ struct AskCommands {
         try MarketDataClient(target: options.address(.server).description)
     }
 
-    func quote(_ symbol: String) async throws -> ExitCode {
+    func quote(_ symbol: String) throws -> ExitCode {
         let client = try client()
         defer { client.close() }
+        let exchange = options.optionalString(.exchange) ?? ""
+        let answer = Blocking.wait { () async -> Result<Proto.QuoteResponse, GRPCStatus> in
+            do throws(GRPCStatus) {
+                return .success(try await client.quote(symbol, exchange: exchange))
+            } catch {
+                return .failure(error)
+            }
+        }
         let quote: Proto.QuoteResponse
-        do {
-            quote = try await client.quote(symbol, exchange: options.optionalString(.exchange) ?? "")
-        } catch {
-            throw CommandError(advice(error))
+        switch answer {
+        case .success(let found): quote = found
+        case .failure(let status): throw CommandError(advice(status))
         }
         print(options.bool(.json) ? quote.json() : QuoteText.lines(quote).joined(separator: "\n"))
         return .success

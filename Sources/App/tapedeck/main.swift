@@ -7,7 +7,7 @@ import Observability
 enum Program {
     static let version = "0.1.0"
 
-    static func run(_ arguments: [String]) async -> ExitCode {
+    static func run(_ arguments: [String]) -> ExitCode {
         signal(SIGPIPE, SIG_IGN)
         let invocation: Invocation
         do {
@@ -18,14 +18,14 @@ enum Program {
         }
         for warning in invocation.warnings { Diagnostics.standardError("tapedeck: \(warning)\n") }
         do {
-            return try await carryOut(invocation)
+            return try carryOut(invocation)
         } catch {
             Diagnostics.standardError("tapedeck \(invocation.command.rawValue): \(error)\n")
             return .failure
         }
     }
 
-    private static func carryOut(_ invocation: Invocation) async throws -> ExitCode {
+    private static func carryOut(_ invocation: Invocation) throws -> ExitCode {
         let options = invocation.options
         let operands = invocation.operands
         switch invocation.command {
@@ -36,7 +36,7 @@ enum Program {
         case .version:
             print(options.bool(.json) ? "{\"version\":\"\(version)\"}" : "tapedeck \(version)")
             return .success
-        case .quote: return try await AskCommands(options).quote(operands[0])
+        case .quote: return try AskCommands(options).quote(operands[0])
         case .watch: return try AskCommands(options).watch(operands)
         case .bench: return try ProofCommands(options).bench(operands.first)
         case .drill: return try ProofCommands(options).drill(operands.first)
@@ -58,5 +58,5 @@ enum Program {
     }
 }
 
-let code = await Program.run(Array(CommandLine.arguments.dropFirst()))
+let code = Program.run(Array(CommandLine.arguments.dropFirst()))
 exit(code.rawValue)

@@ -45,7 +45,7 @@ public struct SimulatedVenue: Sendable {
         nextNs += interval()
         // Squaring the draw makes the first instruments the busy ones.
         let draw = Int(random.below(1 << 16))
-        let index = (draw * draw >> 16) * instruments.count >> 16
+        let index = (((draw * draw) >> 16) * instruments.count) >> 16
         return instruments[index].step(timeNs, &random)
     }
 

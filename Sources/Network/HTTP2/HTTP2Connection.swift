@@ -43,6 +43,7 @@ public final class HTTP2Connection: SocketOwner {
     private var outputCount = 0
     private var isFlushScheduled = false
     private var isInside = false
+    private var isClosing = false
     private var closeReason = "the connection was closed"
 
     /// Takes over a connected socket and sends its settings.
@@ -176,7 +177,8 @@ extension HTTP2Connection {
 
     /// Ends the connection at once.
     public func close(reason: String) {
-        guard !isClosed else { return }
+        guard !isClosed, !isClosing else { return }
+        isClosing = true
         closeReason = reason
         flush()
         socket.close()
@@ -240,7 +242,7 @@ extension HTTP2Connection {
         writeOutput()
         isInside = false
         let isDone = nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
-        if isDone, socket.waitingBytes == 0 { close(reason: goAwayReceived ? "the peer closed it" : closeReason) }
+        if isDone, !isClosing, socket.waitingBytes == 0 { close(reason: goAwayReceived ? "the peer closed it" : closeReason) }
     }
 
     private func writeOutput() {

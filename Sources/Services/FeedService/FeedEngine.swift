@@ -27,6 +27,7 @@ final class FeedEngine {
         let publishedThrough: UInt64
         var bid: PriceLevel?
         var ask: PriceLevel?
+        var lastTrade: Int64?
         var isStale = false
         var hasTicker = false
     }
@@ -71,8 +72,8 @@ final class FeedEngine {
             counters.badMessages += 1
             return
         }
+        lines[index].lastTrade = trade.price
         publish(index, .trade, message, receivedNs, publishNs) { tick in
-            tick.last = trade.price
             tick.lastSize = trade.size
             tick.tradeID = trade.id
             tick.aggressorSide = trade.aggressorSide
@@ -146,6 +147,7 @@ final class FeedEngine {
         tick.bidSize = lines[index].bid?.size
         tick.ask = lines[index].ask?.price
         tick.askSize = lines[index].ask?.size
+        tick.last = lines[index].lastTrade
         fill(&tick)
         let encoder = lines[index].encoder
         builders[lines[index].builder].append(
