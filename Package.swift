@@ -55,33 +55,52 @@ let package = Package(
                 "SimulatedVenue", "EventLoop", "HTTP2", "GRPC", "Protobuf", "MarketProto", "TickCodec", "VenueFormats",
                 "MarketModel", "CYAML", "CLinux",
             ],
-            path: "Sources/App/tapedeck", swiftSettings: swiftSettings, linkerSettings: [link("yaml", archive: "libyaml.a")]),
+            path: "Sources/App/tapedeck", swiftSettings: swiftSettings,
+            linkerSettings: [link("yaml", archive: "libyaml.a")]),
         // Services
         room(
             "FeedService", in: "Services",
-            ["EventLog", "TimeSource", "BookEngine", "SimulatedVenue", "VenueFormats", "TickCodec", "MarketModel", "CZlib"],
+            [
+                "EventLog", "TimeSource", "BookEngine", "SimulatedVenue", "VenueFormats", "TickCodec", "MarketModel",
+                "CZlib",
+            ],
             linkerSettings: [link("z", archive: "libz.a")]),
         room(
             "WriterService", in: "Services",
-            ["EventLog", "TickStore", "TimeSource", "DayFigures", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+            [
+                "EventLog", "TickStore", "TimeSource", "DayFigures", "TickCodec", "MarketProto", "Protobuf",
+                "MarketModel",
+            ]),
         room(
             "EdgeService", in: "Services",
             [
-                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop", "TickCodec",
+                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop",
+                "TickCodec",
                 "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room("Observability", in: "Operations", ["MarketModel"]),
-        room("Admin", in: "Operations", ["GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+        room(
+            "Admin", in: "Operations",
+            [
+                "GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf",
+                "MarketModel",
+            ]),
         room("Repair", in: "Operations", ["EventLog", "TickStore", "TickCodec", "MarketModel"]),
         room(
             "Bench", in: "Operations",
             [
-                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop", "TickCodec",
+                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop",
+                "TickCodec",
                 "MarketProto", "Protobuf", "MarketModel",
             ],
             linkerSettings: [.linkedLibrary("m")]),
-        room("Drills", in: "Operations", ["GRPC", "TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf", "MarketModel"]),
+        room(
+            "Drills", in: "Operations",
+            [
+                "GRPC", "TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf",
+                "MarketModel",
+            ]),
         // Client
         room(
             "TapedeckClient", in: "Client",
@@ -90,10 +109,18 @@ let package = Package(
         room("SegmentLog", in: "Adapters", ["EventLog", "Disk", "TimeSource", "MarketModel", "CLinux"]),
         room(
             "RocksStore", in: "Adapters",
-            ["TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CZstd", "CLinux"],
+            [
+                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CZstd",
+                "CLinux",
+            ],
             linkerSettings: [
                 link("rocksdb", archive: "librocksdb.a"), link("zstd", archive: "libzstd.a"),
-            ] + (isStatic ? [link("lz4", archive: "liblz4.a"), link("bz2", archive: "libbz2.a"), link("snappy", archive: "libsnappy.a"), link("z", archive: "libz.a"), link("stdc++")] : [])),
+            ]
+                + (isStatic
+                    ? [
+                        link("lz4", archive: "liblz4.a"), link("bz2", archive: "libbz2.a"),
+                        link("snappy", archive: "libsnappy.a"), link("z", archive: "libz.a"), link("stdc++"),
+                    ] : [])),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
         // Ports
         room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
@@ -107,7 +134,9 @@ let package = Package(
         room("SimulatedVenue", in: "Engines", ["MarketModel"]),
         // Network
         room("EventLoop", in: "Network", ["CUV", "CLinux"], linkerSettings: [link("uv", archive: "libuv_a.a")]),
-        room("HTTP2", in: "Network", ["EventLoop", "CNGHTTP2"], linkerSettings: [link("nghttp2", archive: "libnghttp2.a")]),
+        room(
+            "HTTP2", in: "Network", ["EventLoop", "CNGHTTP2"],
+            linkerSettings: [link("nghttp2", archive: "libnghttp2.a")]),
         room("GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf"]),
         // Wire
         room("Protobuf", in: "Wire"),
@@ -134,7 +163,9 @@ let package = Package(
         // Test support: the seeded world
         .target(
             name: "Simulation",
-            dependencies: ["EventLog", "TickStore", "Disk", "TimeSource", "EventLoop", "DayFigures", "TickCodec", "MarketModel"],
+            dependencies: [
+                "EventLog", "TickStore", "Disk", "TimeSource", "EventLoop", "DayFigures", "TickCodec", "MarketModel",
+            ],
             path: "Tests/Simulation", swiftSettings: swiftSettings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
         // Tests
@@ -144,14 +175,34 @@ let package = Package(
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests("EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "MarketModel", "TestSupport"]),
-        tests("FeedServiceTests", ["FeedService", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
+        tests(
+            "FeedServiceTests",
+            [
+                "FeedService", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel",
+                "TestSupport",
+            ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
         tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),
-        tests("RocksStoreTests", ["RocksStore", "Repair", "SegmentLog", "FileDisk", "CZstd", "Bench", "Simulation", "DayFigures", "TickStore", "TimeSource", "EventLog", "TickCodec", "MarketModel", "TestSupport"]),
-        tests("WriterServiceTests", ["WriterService", "SegmentLog", "RocksStore", "Repair", "FileDisk", "Simulation", "EventLog", "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport"]),
+        tests(
+            "RocksStoreTests",
+            [
+                "RocksStore", "Repair", "SegmentLog", "FileDisk", "CZstd", "Bench", "Simulation", "DayFigures",
+                "TickStore", "TimeSource", "EventLog", "TickCodec", "MarketModel", "TestSupport",
+            ]),
+        tests(
+            "WriterServiceTests",
+            [
+                "Protobuf", "WriterService", "SegmentLog", "RocksStore", "Repair", "FileDisk", "Simulation", "EventLog",
+                "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport",
+            ]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
-        tests("EdgeServiceTests", ["EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests(
+            "EdgeServiceTests",
+            [
+                "EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore",
+                "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+            ]),
         tests("ObservabilityTests", ["Observability", "TestSupport"]),
         tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"]),
         tests("TidyTests", ["TestSupport"]),

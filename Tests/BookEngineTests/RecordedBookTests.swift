@@ -35,7 +35,8 @@ struct RecordedBookTests {
                     guard machine.deltasApplied > before else { break }
                     applied += machine.deltasApplied - before
                     joined = machine.joined
-                    guard let ticker = tickers[message.symbol]?.last(where: { $0.lastSequence <= machine.sequence }) else {
+                    guard let ticker = tickers[message.symbol]?.last(where: { $0.lastSequence <= machine.sequence })
+                    else {
                         break
                     }
                     compared += 1
@@ -86,7 +87,9 @@ struct RecordedBookTests {
     }
 
     /// Checks that messages say a checksum and the book has it; violations.
-    private func krakenRun(_ messages: [(ns: Int64, message: VenueMessage)]) -> (checked: Int, violations: [BookViolation]) {
+    private func krakenRun(_ messages: [(ns: Int64, message: VenueMessage)]) -> (
+        checked: Int, violations: [BookViolation]
+    ) {
         var machines: [String: BookMachine] = [:]
         var checked = 0
         var violations: [BookViolation] = []
@@ -115,7 +118,8 @@ struct RecordedBookTests {
         var message = messages[index].message
         if message.bids.isEmpty { message.asks[0].size += 1 } else { message.bids[0].size += 1 }
         messages[index].message = message
-        // The last deltas may be deep in the book; a wrong size there is not covered by the checksum, so mend the first too.
+        // The last deltas may be deep in the book; a wrong size there is not covered by the checksum, so mend the first
+        // too.
         let first = try #require(
             messages.indices.first { messages[$0].message.kind == .snapshot })
         messages[first].message.asks[0].size += 1

@@ -127,7 +127,8 @@ public final class SimulatedStore: TickStore, Sendable {
         try state.withLock { state throws(StoreError) -> LatestTick? in
             try Self.check(state)
             guard let book = state.contents.books[instrument] else { return nil }
-            return LatestTick(update: book.update, nextOffset: state.contents.next[book.place] ?? 0, day: book.figures.record)
+            return LatestTick(
+                update: book.update, nextOffset: state.contents.next[book.place] ?? 0, day: book.figures.record)
         }
     }
 

@@ -1,8 +1,8 @@
 import Glibc
 import Observability
 
-/// What another `tapedeck` process asks of the one that has a data directory, through files in its folder `control`: only who
-/// may write there may ask.
+/// What another `tapedeck` process asks of the one that has a data directory, through files in its folder `control`:
+/// only who may write there may ask.
 ///
 /// `backup.request` holds the target; the answer is `backup.answer`, with `ok` or the error.
 struct ControlRequests {

@@ -70,7 +70,8 @@ struct DataCommands {
         let exchange = options.optionalString(.exchange)
         guard !symbols.isEmpty || exchange != nil else { return [Verifier.Range(fromNs: fromNs, toNs: toNs)] }
         let known = try store.instruments().filter { instrument in
-            (symbols.isEmpty || symbols.contains(instrument.symbol)) && (exchange ?? instrument.exchange) == instrument.exchange
+            (symbols.isEmpty || symbols.contains(instrument.symbol))
+                && (exchange ?? instrument.exchange) == instrument.exchange
         }
         guard !known.isEmpty else {
             throw CommandError("the store has no tick of \((symbols + [exchange ?? ""]).joined(separator: " "))")
@@ -92,7 +93,8 @@ struct DataCommands {
         let isJSON = options.bool(.json)
         if !isJSON {
             let identity = log.identity
-            print("log \(String(identity.id, radix: 16)), generation \(identity.generation), \(identity.cuts.count) cuts")
+            print(
+                "log \(String(identity.id, radix: 16)), generation \(identity.generation), \(identity.cuts.count) cuts")
         }
         for segment in segments { print(InspectText.segment(segment.summary, json: isJSON)) }
         try inspectStore(isJSON)
@@ -124,7 +126,8 @@ struct DataCommands {
         let filter = RecordFilter(
             symbols: symbols, exchange: options.optionalString(.exchange) ?? "", fromNs: options.timeNs(.from) ?? .min,
             toNs: options.timeNs(.to) ?? .max)
-        var dumper = RecordDump(topic: topic, filter: filter, limit: options.optionalInt(.limit), json: options.bool(.json))
+        var dumper = RecordDump(
+            topic: topic, filter: filter, limit: options.optionalInt(.limit), json: options.bool(.json))
         for partition in 0..<log.partitionCount(topic) {
             try dumper.dump(log, TopicPartition(topic, UInt16(partition))) { print($0) }
         }
@@ -146,7 +149,9 @@ struct DataCommands {
             try ControlRequests.backup(of: directory, to: absolute)
         }
         try check(absolute)
-        print(options.bool(.json) ? "{\"backup\":\"\(absolute)\"}" : "copied to \(absolute), and every block of the copy is whole")
+        print(
+            options.bool(.json)
+                ? "{\"backup\":\"\(absolute)\"}" : "copied to \(absolute), and every block of the copy is whole")
         return .success
     }
 
@@ -188,7 +193,9 @@ extension SegmentDescription {
     var summary: InspectText.Segment {
         InspectText.Segment(
             file: file, bytes: byteCount, fromNs: appendTimesNs?.lowerBound, toNs: appendTimesNs?.upperBound,
-            places: places.map { (place: $0.place.description, from: $0.offsets.lowerBound, to: $0.offsets.upperBound) },
+            places: places.map {
+                (place: $0.place.description, from: $0.offsets.lowerBound, to: $0.offsets.upperBound)
+            },
             damage: damage)
     }
 }

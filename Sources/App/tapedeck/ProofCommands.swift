@@ -34,7 +34,8 @@ struct ProofCommands {
         }
         let chosen = name == "all" ? benches : benches.filter { $0.name == name }
         guard !chosen.isEmpty else {
-            throw CommandError("no bench is named \(name); there are \(benches.map(\.name).joined(separator: ", ")) and all")
+            throw CommandError(
+                "no bench is named \(name); there are \(benches.map(\.name).joined(separator: ", ")) and all")
         }
         for bench in chosen {
             ProofCommands.note("\(bench.name): \(bench.method)")
@@ -68,10 +69,13 @@ struct ProofCommands {
 
     func drill(_ name: String?) throws -> ExitCode {
         guard let name else {
-            print("kill\n  kill -9 at random moments under load: nothing that a client saw may be missing, nothing twice")
+            print(
+                "kill\n  kill -9 at random moments under load: nothing that a client saw may be missing, nothing twice")
             return .success
         }
-        guard name == "kill" || name == "all" else { throw CommandError("no drill is named \(name); there are kill and all") }
+        guard name == "kill" || name == "all" else {
+            throw CommandError("no drill is named \(name); there are kill and all")
+        }
         let scratch = try ScratchDirectory()
         let setup = KillDrill.Setup(
             program: ProofCommands.program, directory: scratch.path, times: options.optionalInt(.rounds) ?? 100,

@@ -24,7 +24,8 @@ final class ServiceThread: Sendable {
     private let state = Mutex(State())
 
     /// `ended` is called on the thread when the body returned or threw.
-    init(name: String, ended: @escaping @Sendable (ServiceThread) -> Void, body: @escaping @Sendable () throws -> Void) {
+    init(name: String, ended: @escaping @Sendable (ServiceThread) -> Void, body: @escaping @Sendable () throws -> Void)
+    {
         self.name = name
         let box = Unmanaged.passRetained(
             Body(name: name, thread: self) { [self] in

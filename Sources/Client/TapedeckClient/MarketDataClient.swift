@@ -1,5 +1,5 @@
-// The Swift client: quotes and price streams from a Tapedeck server. Used by the command line, benches and drills, and by
-// programs that import the product TapedeckClient.
+// The Swift client: quotes and price streams from a Tapedeck server. Used by the command line, benches and drills, and
+// by programs that import the product TapedeckClient.
 
 import EventLoop
 import GRPC
@@ -36,7 +36,8 @@ public final class MarketDataClient: Sendable {
         return try await unary(Proto.MarketDataService.getQuote, request, timeoutMilliseconds: timeoutMilliseconds)
     }
 
-    /// Prices as they come. `received` is called on the client's thread with each run of messages that arrived together.
+    /// Prices as they come. `received` is called on the client's thread with each run of messages that arrived
+    /// together.
     public func streamPrices(
         _ subscription: Proto.PriceSubscription, received: @escaping @Sendable (PriceBatch) -> Void
     ) -> PriceStream {
@@ -45,13 +46,15 @@ public final class MarketDataClient: Sendable {
         let connection = connection
         loop.execute {
             connection.value.call(
-                path: Proto.MarketDataService.streamPrices.path, request: request, timeoutMilliseconds: nil, owner: stream
+                path: Proto.MarketDataService.streamPrices.path, request: request, timeoutMilliseconds: nil,
+                owner: stream
             ) { stream.began($0) }
         }
         return stream
     }
 
-    /// Prices as an asynchronous sequence of batches. A consumer that is slower than the market should ask for policy LATEST.
+    /// Prices as an asynchronous sequence of batches. A consumer that is slower than the market should ask for policy
+    /// LATEST.
     public func prices(_ subscription: Proto.PriceSubscription) -> AsyncThrowingStream<[Proto.PriceUpdate], any Error> {
         AsyncThrowingStream { continuation in
             let stream = streamPrices(subscription) { batch in
@@ -163,7 +166,8 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
         onEnd?(end)
     }
 
-    /// Where the stream began, as soon as the server has said it: a client that is cut off goes on from there at the latest.
+    /// Where the stream began, as soon as the server has said it: a client that is cut off goes on from there at the
+    /// latest.
     public var startToken: [UInt8]? { state.withLock { $0.startToken } }
 
     /// nil while the stream runs.

@@ -2,8 +2,8 @@ import MarketModel
 
 /// How a venue lets its book be checked.
 public enum BookRules: Sendable, Hashable {
-    /// Each delta begins one after the last one ended; the first after a snapshot contains the snapshot's number + 1. Earlier
-    /// ones are dropped. Where the venue sends tickers with the same numbers, the book must agree with them.
+    /// Each delta begins one after the last one ended; the first after a snapshot contains the snapshot's number + 1.
+    /// Earlier ones are dropped. Where the venue sends tickers with the same numbers, the book must agree with them.
     /// (Binance spot: "How to manage a local order book correctly".)
     case contiguous
     /// Messages carry a CRC-32 over the ten best levels (Kraken: "book checksum").
@@ -142,7 +142,9 @@ public struct BookMachine: Sendable {
     private mutating func keep(_ ticker: VenueMessage) {
         if let last = tickers.last, last.sequence > ticker.lastSequence { return }
         // Of those that the book has passed only the last one matters.
-        if let passed = tickers.lastIndex(where: { $0.sequence <= sequence }), passed > 0 { tickers.removeFirst(passed) }
+        if let passed = tickers.lastIndex(where: { $0.sequence <= sequence }), passed > 0 {
+            tickers.removeFirst(passed)
+        }
         if tickers.count == BookMachine.bufferedMax { tickers.removeFirst() }
         tickers.append(
             Ticker(sequence: ticker.lastSequence, bid: ticker.bids.first, ask: ticker.asks.first))
@@ -187,6 +189,8 @@ struct CRC32 {
     }
     private var state: UInt32 = .max
 
-    mutating func add(_ byte: UInt8) { state = CRC32.table[Int(UInt8(truncatingIfNeeded: state) ^ byte)] ^ (state >> 8) }
+    mutating func add(_ byte: UInt8) {
+        state = CRC32.table[Int(UInt8(truncatingIfNeeded: state) ^ byte)] ^ (state >> 8)
+    }
     var value: UInt32 { ~state }
 }

@@ -2,7 +2,6 @@
 // rows and keep its state beside the last tick; an edge starts from that state and applies the log from its offset on.
 import MarketModel
 
-
 /// Which day a filing time belongs to: days of 24 hours from a fixed time of day in UTC.
 public struct SessionCalendar: Sendable, Hashable {
     public static let utc = SessionCalendar(dayStartNs: 0)

@@ -1,5 +1,6 @@
-// A venue that exists only here: trends, bursts, spreads, trades and a book for each of its instruments, from a seed. Feeds the
-// feed with the same messages that recordings and live lines are normalized to, so a machine without network shows life.
+// A venue that exists only here: trends, bursts, spreads, trades and a book for each of its instruments, from a seed.
+// Feeds the feed with the same messages that recordings and live lines are normalized to, so a machine without network
+// shows life.
 
 import MarketModel
 

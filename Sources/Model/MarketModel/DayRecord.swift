@@ -1,5 +1,5 @@
-/// Figures of an instrument's trading day, as stores keep them and edges go on from them. Prices at 1e-9, volume at 1e-8; what
-/// has no trade is nil.
+/// Figures of an instrument's trading day, as stores keep them and edges go on from them. Prices at 1e-9, volume at
+/// 1e-8; what has no trade is nil.
 public struct DayRecord: Sendable, Hashable {
     /// A trade that is a figure: its price and its place among the day's trades.
     public struct Mark: Sendable, Hashable {

@@ -28,8 +28,8 @@ public struct VenueMessage: Hashable, Sendable {
     public var symbol: String
     /// The venue's time, nanoseconds since the epoch; nil where it gives none.
     public var eventTimeNs: Int64?
-    /// The venue's sequence numbers of a delta: from and through. Elsewhere both are the number the message stands at; 0 where
-    /// the venue has none.
+    /// The venue's sequence numbers of a delta: from and through. Elsewhere both are the number the message stands at;
+    /// 0 where the venue has none.
     public var firstSequence: UInt64 = 0
     public var lastSequence: UInt64 = 0
     /// Best first in a snapshot; in any order in a delta.

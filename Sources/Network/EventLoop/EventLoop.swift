@@ -1,5 +1,6 @@
-// Event loops on libuv: one thread each, TCP, timers and wake-ups, and a Swift executor, so that async code can run on the
-// loop's thread. Everything above (HTTP/2, gRPC, services) is confined to a loop and entered only from its callbacks.
+// Event loops on libuv: one thread each, TCP, timers and wake-ups, and a Swift executor, so that async code can run on
+// the loop's thread. Everything above (HTTP/2, gRPC, services) is confined to a loop and entered only from its
+// callbacks.
 
 import CLinux
 import CUV
@@ -8,8 +9,8 @@ import Synchronization
 
 /// One libuv loop on a thread of its own.
 ///
-/// What is confined to a loop is not Sendable and is reached with ``execute(_:)`` from elsewhere. A job that is enqueued from the
-/// loop's own thread runs at the end of the current callback, never inside it.
+/// What is confined to a loop is not Sendable and is reached with ``execute(_:)`` from elsewhere. A job that is
+/// enqueued from the loop's own thread runs at the end of the current callback, never inside it.
 public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     let uv: UnsafeMutablePointer<uv_loop_t>
     private let async: UnsafeMutablePointer<uv_async_t>

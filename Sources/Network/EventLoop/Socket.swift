@@ -117,7 +117,8 @@ public final class Socket {
 
     public func stopReading() { if !isClosed { uv_read_stop(stream) } }
 
-    /// Writes bytes: at once what the system takes, the rest when it does. `drained()` follows when something had to wait.
+    /// Writes bytes: at once what the system takes, the rest when it does. `drained()` follows when something had to
+    /// wait.
     public func write(_ bytes: UnsafeRawBufferPointer) {
         guard !isClosed, bytes.count > 0 else { return }
         var written = 0

@@ -1,5 +1,5 @@
-// gRPC over HTTP/2, server and client. A server's handlers are made per loop and run on it; a client's calls belong to a
-// loop too. Knows nothing of what the messages mean.
+// gRPC over HTTP/2, server and client. A server's handlers are made per loop and run on it; a client's calls belong to
+// a loop too. Knows nothing of what the messages mean.
 
 import EventLoop
 import Glibc
@@ -96,12 +96,13 @@ public final class GRPCServer: Sendable {
     /// Connections open now.
     public var connectionCount: Int {
         group.loops.reduce(0) { total, loop in
-            total + (loops[ObjectIdentifier(loop)].map { box in loop.runAndWait { _ in box.value.connectionCount } } ?? 0)
+            total
+                + (loops[ObjectIdentifier(loop)].map { box in loop.runAndWait { _ in box.value.connectionCount } } ?? 0)
         }
     }
 
-    /// Takes no more connections and streams, lets the open streams end within the time, then closes what is left. Waits;
-    /// never on a loop.
+    /// Takes no more connections and streams, lets the open streams end within the time, then closes what is left.
+    /// Waits; never on a loop.
     public func shutdown(withinMilliseconds milliseconds: Int) {
         for listener in listeners.withLock({ $0 }) { listener.close() }
         for loop in group.loops {

@@ -105,7 +105,9 @@ enum MessageFrame {
             let raw = UnsafeMutableRawBufferPointer(buffer)
             raw[0] = 0
             raw.storeBytes(of: UInt32(payload.count).bigEndian, toByteOffset: 1, as: UInt32.self)
-            if payload.count > 0 { (raw.baseAddress! + 5).copyMemory(from: payload.baseAddress!, byteCount: payload.count) }
+            if payload.count > 0 {
+                (raw.baseAddress! + 5).copyMemory(from: payload.baseAddress!, byteCount: payload.count)
+            }
             count = payload.count + MessageReader.prefixLength
         }
     }

@@ -84,7 +84,9 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     private static func trailers(_ status: GRPCStatus, _ metadata: GRPCMetadata) -> [HTTP2Header] {
         var trailers = [HTTP2Header("grpc-status", String(status.code.rawValue))]
-        if !status.message.isEmpty { trailers.append(HTTP2Header("grpc-message", PercentCoding.encode(status.message))) }
+        if !status.message.isEmpty {
+            trailers.append(HTTP2Header("grpc-message", PercentCoding.encode(status.message)))
+        }
         for entry in metadata.entries { trailers.append(HTTP2Header(entry.name, entry.value)) }
         return trailers
     }
@@ -93,7 +95,8 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
         if responsePosition < response.count {
             let count = min(buffer.count, response.count - responsePosition)
             response.withUnsafeBytes {
-                buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[responsePosition..<(responsePosition + count)]))
+                buffer.copyMemory(
+                    from: UnsafeRawBufferPointer(rebasing: $0[responsePosition..<(responsePosition + count)]))
             }
             responsePosition += count
             return .bytes(count)
@@ -131,7 +134,9 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
             }
         }
         guard method == "POST" else { return refuse(stream, "405", "gRPC calls are POST") }
-        guard ServerCall.isGRPC(contentType) else { return refuse(stream, "415", "content-type is not application/grpc") }
+        guard ServerCall.isGRPC(contentType) else {
+            return refuse(stream, "415", "content-type is not application/grpc")
+        }
         guard hasTrailersTE else { return fail(GRPCStatus(.internalError, "the header te: trailers is missing")) }
         guard encoding == "identity" else {
             return fail(GRPCStatus(.unimplemented, "grpc-encoding \(encoding) is not supported; use identity"))
@@ -183,7 +188,8 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     public func receivedEnd(_ stream: HTTP2Stream) {
         guard end == nil, let handler else { return }
         guard let request, reader.isEmpty else {
-            return fail(GRPCStatus(.internalError, reader.isEmpty ? "no request message" : "a request message is cut off"))
+            return fail(
+                GRPCStatus(.internalError, reader.isEmpty ? "no request message" : "a request message is cut off"))
         }
         self.request = nil
         request.withUnsafeBytes { bytes in

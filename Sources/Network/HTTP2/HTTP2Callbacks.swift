@@ -42,7 +42,8 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.connection(me).beginHeaders(frame!.pointee.hd.stream_id)
             return 0
         }
-        nghttp2_session_callbacks_set_on_header_callback(callbacks) { _, frame, name, nameLength, value, valueLength, _, me in
+        nghttp2_session_callbacks_set_on_header_callback(callbacks) {
+            _, frame, name, nameLength, value, valueLength, _, me in
             HTTP2Callbacks.connection(me).header(
                 frame!.pointee.hd.stream_id, UnsafeRawBufferPointer(start: name, count: nameLength),
                 UnsafeRawBufferPointer(start: value, count: valueLength))

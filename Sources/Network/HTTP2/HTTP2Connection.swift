@@ -1,5 +1,5 @@
-// HTTP/2 on one connection, client or server: nghttp2 does framing, HPACK and flow control; this room moves the bytes and
-// asks a stream's body for more only when the peer's window and the output have room. Fed by sockets, feeds GRPC.
+// HTTP/2 on one connection, client or server: nghttp2 does framing, HPACK and flow control; this room moves the bytes
+// and asks a stream's body for more only when the peer's window and the output have room. Fed by sockets, feeds GRPC.
 
 import CNGHTTP2
 import EventLoop
@@ -146,7 +146,8 @@ extension HTTP2Connection {
                     let valueLength = header.value.utf8.count
                     fields.baseAddress!.advanced(by: index).initialize(
                         to: nghttp2_nv(
-                            name: place, value: place + nameLength, namelen: nameLength, valuelen: valueLength, flags: 0))
+                            name: place, value: place + nameLength, namelen: nameLength, valuelen: valueLength, flags: 0
+                        ))
                     place += nameLength + valueLength
                 }
                 return body(UnsafePointer(fields.baseAddress!), headers.count)
@@ -158,7 +159,8 @@ extension HTTP2Connection {
 // MARK: Ends
 
 extension HTTP2Connection {
-    /// Server: takes no new streams from now on; the open ones go on. A second notice follows with the last stream's number.
+    /// Server: takes no new streams from now on; the open ones go on. A second notice follows with the last stream's
+    /// number.
     public func startDraining() {
         guard !isClosed else { return }
         nghttp2_submit_shutdown_notice(session)
@@ -206,7 +208,8 @@ extension HTTP2Connection {
     public func received(_ bytes: UnsafeRawBufferPointer) {
         guard !isClosed else { return }
         isInside = true
-        let count = nghttp2_session_mem_recv(session, bytes.baseAddress!.assumingMemoryBound(to: UInt8.self), bytes.count)
+        let count = nghttp2_session_mem_recv(
+            session, bytes.baseAddress!.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInside = false
         if count < 0 {
             return close(reason: "the peer broke the protocol: \(String(cString: nghttp2_strerror(Int32(count))))")
@@ -242,7 +245,9 @@ extension HTTP2Connection {
         writeOutput()
         isInside = false
         let isDone = nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
-        if isDone, !isClosing, socket.waitingBytes == 0 { close(reason: goAwayReceived ? "the peer closed it" : closeReason) }
+        if isDone, !isClosing, socket.waitingBytes == 0 {
+            close(reason: goAwayReceived ? "the peer closed it" : closeReason)
+        }
     }
 
     private func writeOutput() {
@@ -258,7 +263,8 @@ extension HTTP2Connection {
         outputCount += bytes.count
     }
 
-    /// nghttp2 asks for a stream's DATA: the body writes it where it will be sent from, behind room for the frame's header.
+    /// nghttp2 asks for a stream's DATA: the body writes it where it will be sent from, behind room for the frame's
+    /// header.
     func readBody(_ id: Int32, _ lengthMax: Int, _ flags: UnsafeMutablePointer<UInt32>) -> Int {
         guard let stream = streams[id], let body = stream.body else {
             return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)

@@ -12,7 +12,8 @@ public enum InspectText {
         public let damage: [String]
 
         public init(
-            file: String, bytes: UInt64, fromNs: Int64?, toNs: Int64?, places: [(place: String, from: UInt64, to: UInt64)],
+            file: String, bytes: UInt64, fromNs: Int64?, toNs: Int64?,
+            places: [(place: String, from: UInt64, to: UInt64)],
             damage: [String]
         ) {
             self.file = file
@@ -38,8 +39,10 @@ public enum InspectText {
     public static func store(_ statistics: StoreStatistics, json: Bool) -> String {
         let rows = statistics.rowCount.map(String.init)
         if json {
-            return "{\"instruments\":\(statistics.instrumentCount),\"rows\":\(rows ?? "null"),\"bytes\":\(statistics.diskBytes)}"
+            return
+                "{\"instruments\":\(statistics.instrumentCount),\"rows\":\(rows ?? "null"),\"bytes\":\(statistics.diskBytes)}"
         }
-        return "store  \(statistics.instrumentCount) instruments, \(rows ?? "?") rows, \(statistics.diskBytes >> 10) KiB"
+        return
+            "store  \(statistics.instrumentCount) instruments, \(rows ?? "?") rows, \(statistics.diskBytes >> 10) KiB"
     }
 }

@@ -39,7 +39,8 @@ public struct RecordDump {
     }
 
     /// Prints one partition, oldest first. What is damaged is said in a line of its own.
-    public mutating func dump(_ log: any EventLog, _ place: TopicPartition, _ print: (String) -> Void) throws(LogError) {
+    public mutating func dump(_ log: any EventLog, _ place: TopicPartition, _ print: (String) -> Void) throws(LogError)
+    {
         var next = log.startOffset(place)
         while left > 0 {
             switch try log.readBlocking(place, at: next, .written) {
@@ -62,7 +63,9 @@ public struct RecordDump {
 
     private func line(_ block: Block, _ record: Int) -> String? {
         let track = block.track(of: record)
-        guard filter.matches(exchange: block.exchange(track: track), symbol: block.symbol(track: track)) else { return nil }
+        guard filter.matches(exchange: block.exchange(track: track), symbol: block.symbol(track: track)) else {
+            return nil
+        }
         let payload = block.payload(record)
         if topic == .ticksRaw, let reader = try? TickReader(payload) {
             guard reader.filingTimeNs >= filter.fromNs, reader.filingTimeNs < filter.toNs else { return nil }
@@ -71,7 +74,8 @@ public struct RecordDump {
         guard let text = RecordDump.json(topic, payload) else {
             let hex = payload.prefix(64).map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined()
             return json
-                ? "{\"offset\":\(offset),\"bytes\":\"\(hex)\"}" : "\(block.topicPartition) \(offset)  undecodable \(hex)"
+                ? "{\"offset\":\(offset),\"bytes\":\"\(hex)\"}"
+                : "\(block.topicPartition) \(offset)  undecodable \(hex)"
         }
         return json ? "{\"offset\":\(offset),\"value\":\(text)}" : "\(block.topicPartition) \(offset)  \(text)"
     }

@@ -1,5 +1,5 @@
-// What `tapedeck watch` shows: the latest of each instrument, its rate, a sparkline and how far behind it is. Fed by a price
-// stream, drawn on a terminal or printed as plain lines.
+// What `tapedeck watch` shows: the latest of each instrument, its rate, a sparkline and how far behind it is. Fed by a
+// price stream, drawn on a terminal or printed as plain lines.
 
 import GRPC
 import MarketModel

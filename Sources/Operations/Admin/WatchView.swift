@@ -46,7 +46,8 @@ public final class WatchView: Sendable {
     private func line(_ update: UnsafeRawBufferPointer) -> String {
         if isJSON { return ((try? Proto.PriceUpdate(decoding: update))?.json() ?? "{}") + "\n" }
         guard let reader = try? TickReader(update) else { return "" }
-        let name = String(decoding: reader.exchange, as: UTF8.self) + " " + String(decoding: reader.symbol, as: UTF8.self)
+        let name =
+            String(decoding: reader.exchange, as: UTF8.self) + " " + String(decoding: reader.symbol, as: UTF8.self)
         let what = reader.kind == .trade ? "trade" : reader.state == .stale ? "stale" : "quote"
         return "\(name) \(what) last \(WatchTable.price(reader.last)) bid \(WatchTable.price(reader.bid)) "
             + "ask \(WatchTable.price(reader.ask)) sequence \(reader.sequence)\n"

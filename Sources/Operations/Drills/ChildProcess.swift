@@ -60,7 +60,8 @@ final class ChildProcess {
 
     func signal(_ number: Int32) { if status == nil { Glibc.kill(pid, number) } }
 
-    /// Waits for the end; the exit status, or 128 + the signal that ended it; nil when it is still running after the time.
+    /// Waits for the end; the exit status, or 128 + the signal that ended it; nil when it is still running after the
+    /// time.
     func wait(timeoutMilliseconds: Int) -> Int32? {
         let deadline = Drill.monotonicNs() + Int64(timeoutMilliseconds) * 1_000_000
         while status == nil {

@@ -1,10 +1,10 @@
-// The drill `kill`: a running platform is killed at random moments, again and again, while a client reads everything. After
-// each kill nothing that the client saw may be missing from the log, nothing may be there twice, and sequences must be
-// contiguous; at the end log and store must agree.
+// The drill `kill`: a running platform is killed at random moments, again and again, while a client reads everything.
+// After each kill nothing that the client saw may be missing from the log, nothing may be there twice, and sequences
+// must be contiguous; at the end log and store must agree.
 
 import EventLog
-import Glibc
 import GRPC
+import Glibc
 import MarketProto
 import Synchronization
 import TapedeckClient

@@ -4,7 +4,9 @@ import MarketModel
 public enum VerifyText {
     /// A line per instrument and a total.
     public static func table(_ result: VerifyResult) -> [String] {
-        var lines = ["INSTRUMENT                 IN LOG  IN STORE  MATCHING  MISSING  EXTRA  DIFFERENT  CORRUPT  EXPIRED  PENDING"]
+        var lines = [
+            "INSTRUMENT                 IN LOG  IN STORE  MATCHING  MISSING  EXTRA  DIFFERENT  CORRUPT  EXPIRED  PENDING"
+        ]
         var total = [Int](repeating: 0, count: 9)
         for line in result.lines {
             let numbers = numbers(line)

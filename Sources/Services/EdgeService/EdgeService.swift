@@ -1,5 +1,5 @@
-// The edge: follows the tape on every loop and serves it to clients as `MarketDataService`. Fed by the log (at the written
-// point) and, at its start, by the store.
+// The edge: follows the tape on every loop and serves it to clients as `MarketDataService`. Fed by the log (at the
+// written point) and, at its start, by the store.
 
 import EventLog
 import EventLoop
@@ -30,7 +30,9 @@ public final class EdgeService: Sendable {
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
-                made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(MarketDataHandlers(tape: tape, limits: limits)) }
+                made.withLock {
+                    $0[ObjectIdentifier(loop)] = LoopConfined(MarketDataHandlers(tape: tape, limits: limits))
+                }
                 return tape.makeWaker()
             }
             listeners.append(log.addListener(.ticks, .written) { waker.wake() })

@@ -3,8 +3,8 @@ import GRPC
 
 /// A subscriber of everything: a cursor into the log's blocks, copied from there straight into the connection's output.
 ///
-/// A slow reader costs a cursor and nobody anything: behind the tip the blocks come from reader threads, and past the bound
-/// the stream ends with its token. Confined to its loop.
+/// A slow reader costs a cursor and nobody anything: behind the tip the blocks come from reader threads, and past the
+/// bound the stream ends with its token. Confined to its loop.
 final class FullStream: FrameSource, PriceStream, TapeFollower {
     private let tape: Tape
     private let call: ServerCall

@@ -163,7 +163,9 @@ final class MarketDataHandlers {
         }
         // A partition that the token does not name had no record when it was made.
         var offsets = tape.next.indices.map { tape.log.startOffset(TopicPartition(.ticksRaw, UInt16($0))) }
-        for entry in token.offsets { offsets[Int(entry.partition)] = min(entry.offset, tape.next[Int(entry.partition)]) }
+        for entry in token.offsets {
+            offsets[Int(entry.partition)] = min(entry.offset, tape.next[Int(entry.partition)])
+        }
         return offsets
     }
 

@@ -1,4 +1,5 @@
-/// Bytes on their way to a reader: appended at one end, taken from the other. Grows as needed; who appends keeps the bound.
+/// Bytes on their way to a reader: appended at one end, taken from the other. Grows as needed; who appends keeps the
+/// bound.
 struct PendingBytes {
     private var bytes: [UInt8] = []
     private var start = 0

@@ -9,8 +9,8 @@ import TickCodec
 /// A subscriber that is handed the records of its own: filtered, or conflated. Its frames wait in a bounded queue.
 ///
 /// - ALL: past the queue's bound the stream ends with its token.
-/// - LATEST: when more than `pressureBytes` wait, later records of a line replace each other, and the one delivered says which
-///   it stands for.
+/// - LATEST: when more than `pressureBytes` wait, later records of a line replace each other, and the one delivered
+///   says which it stands for.
 /// - INTERVAL: records replace each other until the window is over.
 ///
 /// A resumed stream first reads the log through its filter and then joins the tape. Confined to its loop.

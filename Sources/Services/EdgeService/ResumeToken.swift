@@ -2,8 +2,8 @@ import EventLog
 
 /// Where a stream ended, for the client to come back with. Opaque to clients; it grants nothing, so nothing is signed.
 ///
-/// Version 1, little endian: version (1), log id (8), generation (4), partitions (2), per partition its number (2) and the
-/// offset of the first record not delivered (8), CRC-32C of all before (4).
+/// Version 1, little endian: version (1), log id (8), generation (4), partitions (2), per partition its number (2) and
+/// the offset of the first record not delivered (8), CRC-32C of all before (4).
 struct ResumeToken: Hashable {
     static let version: UInt8 = 1
     static let partitionCountMax = 4096
@@ -57,7 +57,9 @@ struct ResumeToken: Hashable {
         var offsets: [(partition: UInt16, offset: UInt64)] = []
         for _ in 0..<count { offsets.append((take(), take())) }
         let stored: UInt32 = take()
-        let computed = bytes.withUnsafeBytes { Checksum.crc32c(UnsafeRawBufferPointer(rebasing: $0[..<($0.count - 4)])) }
+        let computed = bytes.withUnsafeBytes {
+            Checksum.crc32c(UnsafeRawBufferPointer(rebasing: $0[..<($0.count - 4)]))
+        }
         guard stored == computed else { throw .malformed("its checksum is wrong") }
         self.init(logID: logID, generation: generation, offsets: offsets)
     }
@@ -98,7 +100,8 @@ struct MissingRange: Hashable, CustomStringConvertible {
     let place: TopicPartition
     let from: UInt64
     let to: UInt64
-    /// `expired`: retention removed them before they were delivered. `cut`: a power loss took them after they were delivered.
+    /// `expired`: retention removed them before they were delivered. `cut`: a power loss took them after they were
+    /// delivered.
     let reason: String
 
     var description: String { "\(place) \(from)-\(to) \(reason)" }

@@ -5,11 +5,11 @@ import MarketModel
 import TickCodec
 import TickStore
 
-/// The tape as one loop sees it: follows `ticks.raw` at the written point, keeps the last value of every line, and hands each
-/// record to the subscribers that its index names. Confined to its loop.
+/// The tape as one loop sees it: follows `ticks.raw` at the written point, keeps the last value of every line, and
+/// hands each record to the subscribers that its index names. Confined to its loop.
 ///
-/// Subscribers of everything are not in the index: they are cursors into the same blocks, and only need to hear that there
-/// is more.
+/// Subscribers of everything are not in the index: they are cursors into the same blocks, and only need to hear that
+/// there is more.
 final class Tape {
     /// Blocks handled before other work of the loop gets a turn.
     private static let blocksPerTurnMax = 256
@@ -141,8 +141,8 @@ final class Tape {
         }
     }
 
-    /// The line of a track, made when it is new; nil for names that are no instrument (then the record is the writer's to
-    /// dead-letter, and no subscriber's).
+    /// The line of a track, made when it is new; nil for names that are no instrument (then the record is the writer's
+    /// to dead-letter, and no subscriber's).
     func line(_ block: Block, _ track: Int) -> Int? {
         if let known = lines.find(block, track) { return known }
         guard
@@ -257,6 +257,7 @@ struct InstrumentFilter {
     var isEverything: Bool { exchange.isEmpty && symbols.isEmpty }
 
     func matches(_ instrument: Instrument) -> Bool {
-        (exchange.isEmpty || exchange == instrument.exchange) && (symbols.isEmpty || symbols.contains(instrument.symbol))
+        (exchange.isEmpty || exchange == instrument.exchange)
+            && (symbols.isEmpty || symbols.contains(instrument.symbol))
     }
 }

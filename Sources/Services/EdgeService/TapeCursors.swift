@@ -1,8 +1,8 @@
 import EventLog
 import EventLoop
 
-/// A reader's places in the partitions of the tape, never ahead of it. Blocks in memory come at once, others through the log's
-/// reader threads. Confined to its loop.
+/// A reader's places in the partitions of the tape, never ahead of it. Blocks in memory come at once, others through
+/// the log's reader threads. Confined to its loop.
 final class TapeCursors {
     private let tape: Tape
     private let wake: () -> Void

@@ -2,7 +2,8 @@ import EventLog
 import MarketModel
 import TickStore
 
-/// Where a tape begins: what the store knows, and the offsets from which the log goes on. Read once, by a thread that may wait.
+/// Where a tape begins: what the store knows, and the offsets from which the log goes on. Read once, by a thread that
+/// may wait.
 struct TapeStart: Sendable {
     struct KnownLine: Sendable {
         let instrument: Instrument

@@ -1,5 +1,5 @@
-// The feed: a venue's messages through its book into ticks, and ticks into the log. Knows no reader. The simulated venue and
-// recordings take the same way that live lines will.
+// The feed: a venue's messages through its book into ticks, and ticks into the log. Knows no reader. The simulated
+// venue and recordings take the same way that live lines will.
 
 import BookEngine
 import EventLog

@@ -154,7 +154,8 @@ final class LineReader {
         }
         if end == buffer.count {
             guard buffer.count < LineReader.lineBytesMax else {
-                throw FeedError("\(path) has a line of more than \(LineReader.lineBytesMax >> 20) MiB; it is no recording")
+                throw FeedError(
+                    "\(path) has a line of more than \(LineReader.lineBytesMax >> 20) MiB; it is no recording")
             }
             let larger = UnsafeMutableRawBufferPointer.allocate(byteCount: buffer.count * 2, alignment: 16)
             larger.copyMemory(from: UnsafeRawBufferPointer(buffer))
@@ -165,7 +166,9 @@ final class LineReader {
         var code: Int32 = 0
         let text = gzerror(file, &code)
         guard count >= 0, code == Z_OK || code == Z_STREAM_END else {
-            let what = code == Z_BUF_ERROR ? "it ends in the middle; the copy is not complete" : text.map { String(cString: $0) } ?? ""
+            let what =
+                code == Z_BUF_ERROR
+                ? "it ends in the middle; the copy is not complete" : text.map { String(cString: $0) } ?? ""
             throw FeedError("cannot read \(path): \(what)")
         }
         if count == 0 { isAtEnd = true }

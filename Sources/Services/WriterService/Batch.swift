@@ -37,7 +37,8 @@ struct Batch {
                 if offset >= deadLetteredThrough {
                     corrupt.append(
                         Corrupt(
-                            offset: offset, code: error.code, reason: error.reason, value: Array(block.payload(record))))
+                            offset: offset, code: error.code, reason: error.reason, value: Array(block.payload(record)))
+                    )
                 }
             }
         }
@@ -56,6 +57,11 @@ struct Batch {
             reader = try TickReader(block.payload(record))
         } catch {
             throw RowError(code: "UNDECODABLE", reason: "\(error)")
+        }
+        do {
+            try reader.check()
+        } catch {
+            throw RowError(code: "INVALID_VALUE", reason: "\(error)")
         }
         let track = block.track(of: record)
         guard reader.sequence == block.sequence(of: record), reader.epoch == block.epoch(track: track),

@@ -1,5 +1,6 @@
-// The writer: reads ticks.raw from the log, files every tick in the store, and moves its offset in the same transaction.
-// What it cannot read goes to ticks.raw.dlq with the reason and the original bytes. Fed by the log, feeds the store.
+// The writer: reads ticks.raw from the log, files every tick in the store, and moves its offset in the same
+// transaction. What it cannot read goes to ticks.raw.dlq with the reason and the original bytes. Fed by the log, feeds
+// the store.
 
 import EventLog
 import MarketModel
@@ -73,8 +74,8 @@ public final class WriterService: Sendable {
     /// Asks ``run()`` to return once everything that is durable in the log is stored. From any thread.
     public func stop() { stopping.store(true, ordering: .releasing) }
 
-    /// Runs until ``stop()``; blocks the calling thread. Throws when the store or the log fails for good: nothing is lost
-    /// then, the next start goes on at the stored offset.
+    /// Runs until ``stop()``; blocks the calling thread. Throws when the store or the log fails for good: nothing is
+    /// lost then, the next start goes on at the stored offset.
     public func run() throws {
         do {
             var partitions = try (0..<log.partitionCount(.ticksRaw)).map { partition in
@@ -146,7 +147,9 @@ public final class WriterService: Sendable {
         report("writer: records \(from)..<\(to) of \(place) are lost to the store: \(reason)")
     }
 
-    private func finish(_ partition: inout Partition, _ batch: Batch, _ size: inout BatchSize, full: Bool) throws -> Bool {
+    private func finish(_ partition: inout Partition, _ batch: Batch, _ size: inout BatchSize, full: Bool) throws
+        -> Bool
+    {
         guard batch.next > partition.next else { return false }
         if !batch.corrupt.isEmpty {
             try deadLetter(partition.place, batch.corrupt)

@@ -1,6 +1,7 @@
 import Protobuf
 
-// What the plugin needs of descriptor.proto and plugin.proto, read by hand: the generator cannot depend on what it generates.
+// What the plugin needs of descriptor.proto and plugin.proto, read by hand: the generator cannot depend on what it
+// generates.
 
 /// A field of a wire message, as it came.
 struct RawField {
@@ -142,7 +143,8 @@ struct MessageDescriptor {
 
 struct FieldDescriptor {
     enum Kind: UInt64 {
-        case double = 1, float, int64, uint64, int32, fixed64, fixed32, bool, string, group, message, bytes, uint32, enumeration,
+        case double = 1, float, int64, uint64, int32, fixed64, fixed32, bool, string, group, message, bytes, uint32,
+            enumeration,
             sfixed32, sfixed64, sint32, sint64
     }
 
@@ -166,7 +168,9 @@ struct FieldDescriptor {
             case 5: kind = Kind(rawValue: field.varint) ?? .group
             case 6: typeName = field.string
             case 8:
-                if let packed = try rawFields(field.bytes).first(where: { $0.number == 2 }) { isPacked = packed.varint != 0 }
+                if let packed = try rawFields(field.bytes).first(where: { $0.number == 2 }) {
+                    isPacked = packed.varint != 0
+                }
             case 9: oneofIndex = Int(truncatingIfNeeded: field.varint)
             case 10: jsonName = field.string
             case 17: isOptional = field.varint != 0

@@ -129,7 +129,8 @@ struct ServiceGenerator {
                 out.line()
                 out.documentation(file.comments[path + [2, index]])
                 out.block("public func \(Names.member(method.name))(\(request)) \(result(method))") { out in
-                    out.line("\(call)channel.\(shape(method))(\(service.name).\(Names.member(method.name)), \(argument))")
+                    out.line(
+                        "\(call)channel.\(shape(method))(\(service.name).\(Names.member(method.name)), \(argument))")
                 }
             }
         }

@@ -2,7 +2,8 @@
 struct MessageGenerator {
     /// Messages whose JSON form is their own: the runtime has it.
     static let ownJSON: Set<String> = [
-        ".google.protobuf.Timestamp", ".google.protobuf.Duration", ".google.protobuf.FieldMask", ".google.protobuf.Struct",
+        ".google.protobuf.Timestamp", ".google.protobuf.Duration", ".google.protobuf.FieldMask",
+        ".google.protobuf.Struct",
         ".google.protobuf.Value", ".google.protobuf.ListValue", ".google.protobuf.DoubleValue",
         ".google.protobuf.FloatValue", ".google.protobuf.Int64Value", ".google.protobuf.UInt64Value",
         ".google.protobuf.Int32Value", ".google.protobuf.UInt32Value", ".google.protobuf.BoolValue",
@@ -64,13 +65,15 @@ struct MessageGenerator {
 
     private func writeProperties(_ out: inout SourceWriter) {
         for (index, descriptor) in message.fields.enumerated() {
-            guard let field = fields.first(where: { $0.descriptor.number == descriptor.number }), oneof(field) == nil else {
+            guard let field = fields.first(where: { $0.descriptor.number == descriptor.number }), oneof(field) == nil
+            else {
                 continue
             }
             out.documentation(file.comments[path + [2, index]])
             switch field.shape {
             case .plain:
-                out.line("public var \(field.name): \(field.type) = \(SwiftField.defaultValue(descriptor.kind, field.type))")
+                out.line(
+                    "public var \(field.name): \(field.type) = \(SwiftField.defaultValue(descriptor.kind, field.type))")
             case .optional: out.line("public var \(field.name): \(field.type)?")
             case .boxed:
                 out.block("public var \(field.name): \(field.type)?") { out in
@@ -125,7 +128,8 @@ struct MessageGenerator {
         let tag = field.tagLength
         if let oneof = oneof(field) {
             out.line(
-                "if case .\(field.name)(let value)? = \(oneof.name) { length += \(tag) + ProtoSize.\(field.method)(value) }")
+                "if case .\(field.name)(let value)? = \(oneof.name) { length += \(tag) + ProtoSize.\(field.method)(value) }"
+            )
             return
         }
         switch field.shape {

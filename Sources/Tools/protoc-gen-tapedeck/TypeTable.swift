@@ -24,7 +24,9 @@ struct TypeTable {
     }
 
     /// Names that Swift keeps for itself.
-    static func typeName(_ name: String) -> String { ["Any", "Type", "Self", "Protocol"].contains(name) ? name + "Message" : name }
+    static func typeName(_ name: String) -> String {
+        ["Any", "Type", "Self", "Protocol"].contains(name) ? name + "Message" : name
+    }
 
     func swiftName(_ protoName: String) -> String { swiftNames[protoName] ?? "UnknownType" }
 

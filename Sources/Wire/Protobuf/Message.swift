@@ -1,5 +1,5 @@
-// The protobuf runtime behind the generated types: values over bytes, no reflection, no allocation that a field does not need.
-// Fed by protoc-gen-tapedeck; used by MarketProto and everything that speaks it.
+// The protobuf runtime behind the generated types: values over bytes, no reflection, no allocation that a field does
+// not need. Fed by protoc-gen-tapedeck; used by MarketProto and everything that speaks it.
 
 /// A generated message: a value with presence, its unknown fields kept.
 public protocol ProtoMessage: Hashable, Sendable {
@@ -10,7 +10,8 @@ public protocol ProtoMessage: Hashable, Sendable {
     var unknownFields: UnknownFields { get set }
     /// Bytes that ``write(to:)`` writes.
     var encodedLength: Int { get }
-    /// Writes all fields in the order of their numbers, maps by key, unknown fields last: the same value, the same bytes.
+    /// Writes all fields in the order of their numbers, maps by key, unknown fields last: the same value, the same
+    /// bytes.
     func write(to writer: inout ProtoWriter)
     /// Reads fields up to the reader's end: the last of a repeated scalar counts, messages merge, lists grow.
     mutating func merge(from reader: inout ProtoReader) throws(DecodingError)
@@ -21,7 +22,8 @@ public protocol ProtoMessage: Hashable, Sendable {
 extension ProtoMessage {
     /// Decodes a whole message. The bytes are not kept. Refuses with ``DecodingError`` and the position.
     @inlinable
-    public init(decoding bytes: UnsafeRawBufferPointer, limits: DecodingLimits = DecodingLimits()) throws(DecodingError) {
+    public init(decoding bytes: UnsafeRawBufferPointer, limits: DecodingLimits = DecodingLimits()) throws(DecodingError)
+    {
         self.init()
         guard bytes.count <= limits.bytesMax else { throw DecodingError(.tooLarge, position: 0) }
         var reader = ProtoReader(bytes, depthLeft: limits.depthMax)
@@ -58,8 +60,8 @@ extension ProtoMessage {
         }
     }
 
-    /// The proto3 JSON mapping, on one line: 64-bit integers as strings, enums by name, times as RFC 3339, absent fields left
-    /// out.
+    /// The proto3 JSON mapping, on one line: 64-bit integers as strings, enums by name, times as RFC 3339, absent
+    /// fields left out.
     public func json() -> String {
         var writer = JSONWriter()
         writeJSON(to: &writer)

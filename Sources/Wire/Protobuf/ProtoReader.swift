@@ -69,7 +69,9 @@ public struct ProtoReader {
 
     @inlinable public mutating func uint64() throws(DecodingError) -> UInt64 { try varint() }
     @inlinable public mutating func int64() throws(DecodingError) -> Int64 { Int64(bitPattern: try varint()) }
-    @inlinable public mutating func uint32() throws(DecodingError) -> UInt32 { UInt32(truncatingIfNeeded: try varint()) }
+    @inlinable public mutating func uint32() throws(DecodingError) -> UInt32 {
+        UInt32(truncatingIfNeeded: try varint())
+    }
     @inlinable public mutating func int32() throws(DecodingError) -> Int32 { Int32(truncatingIfNeeded: try varint()) }
     @inlinable public mutating func bool() throws(DecodingError) -> Bool { try varint() != 0 }
 

@@ -38,7 +38,8 @@ public protocol RPCRegistry {
         _ handler: @escaping @Sendable (AsyncThrowingStream<Request, any Error>) async throws -> Response)
     mutating func bidirectional<Request, Response>(
         _ method: RPCMethod<Request, Response>,
-        _ handler: @escaping @Sendable (AsyncThrowingStream<Request, any Error>) -> AsyncThrowingStream<Response, any Error>)
+        _ handler:
+            @escaping @Sendable (AsyncThrowingStream<Request, any Error>) -> AsyncThrowingStream<Response, any Error>)
 }
 
 /// A `FileDescriptorProto` without source info, as reflection serves it.

@@ -19,7 +19,9 @@ public final class JSONParser {
         var tokens: UnsafePointer<csj_token>?
         var count = 0
         // A null pointer is no document; neither is an empty one.
-        let error = csj_parse(parser, bytes.baseAddress?.assumingMemoryBound(to: CChar.self) ?? JSONParser.empty, bytes.count, &tokens, &count)
+        let error = csj_parse(
+            parser, bytes.baseAddress?.assumingMemoryBound(to: CChar.self) ?? JSONParser.empty, bytes.count, &tokens,
+            &count)
         guard error == 0, let tokens, count > 0 else { throw .json(String(cString: csj_message(error))) }
         return JSONValue(tokens: tokens, index: 0)
     }
@@ -63,7 +65,9 @@ public struct JSONValue {
     }
 
     /// Values of an array, or names and values of an object in turn.
-    var children: Children { Children(tokens: tokens, index: index + 1, end: isArray || isObject ? Int(token.end) : index + 1) }
+    var children: Children {
+        Children(tokens: tokens, index: index + 1, end: isArray || isObject ? Int(token.end) : index + 1)
+    }
 
     struct Children: Sequence, IteratorProtocol {
         let tokens: UnsafePointer<csj_token>

@@ -2,8 +2,8 @@ import MarketModel
 
 /// One line of a recording: when it was received, and what was.
 public enum RecordingLine {
-    /// `<receive ns> <JSON>`, `<receive s>: <JSON>`, or `<URL> -> <receive s>: <JSON>` for an answer to a request, whose
-    /// `symbol=` is given.
+    /// `<receive ns> <JSON>`, `<receive s>: <JSON>`, or `<URL> -> <receive s>: <JSON>` for an answer to a request,
+    /// whose `symbol=` is given.
     case received(ns: Int64, message: UnsafeRawBufferPointer, symbol: String?)
     /// What the client sent or opened, or an empty line: nothing to read.
     case other
@@ -12,7 +12,8 @@ public enum RecordingLine {
     public static func split(_ line: UnsafeRawBufferPointer) throws(FormatError) -> RecordingLine {
         guard let first = line.first, first != UInt8(ascii: "\r") else { return .other }
         if first >= UInt8(ascii: "0"), first <= UInt8(ascii: "9") { return try timed(line, symbol: nil) }
-        let words = line.prefix(4096).split(separator: UInt8(ascii: " "), maxSplits: 2, omittingEmptySubsequences: false)
+        let words = line.prefix(4096).split(
+            separator: UInt8(ascii: " "), maxSplits: 2, omittingEmptySubsequences: false)
         guard words.count == 3 else { throw .line("neither a receive time nor a URL at its start") }
         let url = String(decoding: words[0], as: UTF8.self)
         guard url.hasPrefix("wss://") || url.hasPrefix("https://") else {

@@ -1,5 +1,5 @@
-// Venues' own messages to normalized ones. Pure: bytes in, values out. Fed by recordings and, later, by live lines; feeds the
-// feed.
+// Venues' own messages to normalized ones. Pure: bytes in, values out. Fed by recordings and, later, by live lines;
+// feeds the feed.
 
 import MarketModel
 
@@ -66,8 +66,8 @@ enum Levels {
         message[keyPath: side] += levels
     }
 
-    /// One level; nil for one that the scales cannot hold, such as an ask at ten billion: it is counted, and the book is right
-    /// without it as long as nobody trades there. A value finer than the scale makes the message bad.
+    /// One level; nil for one that the scales cannot hold, such as an ask at ten billion: it is counted, and the book
+    /// is right without it as long as nobody trades there. A value finer than the scale makes the message bad.
     static func level(
         _ priceText: JSONValue?, _ sizeText: JSONValue?, _ name: String, _ message: inout VenueMessage
     ) throws(FormatError) -> PriceLevel? {
