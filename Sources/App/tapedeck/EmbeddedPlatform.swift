@@ -30,8 +30,8 @@ struct DataDirectory {
             partial += "/" + part
             guard mkdir(partial, 0o755) == 0 || errno == EEXIST else {
                 throw CommandError(
-                    "cannot make the data directory \(partial): \(String(cString: strerror(errno))); choose another with --data"
-                )
+                    "cannot make the data directory \(partial): \(String(cString: strerror(errno))); "
+                        + "choose another with --data")
             }
         }
     }

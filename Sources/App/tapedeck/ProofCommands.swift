@@ -83,8 +83,9 @@ struct ProofCommands {
             openLog: { try DataCommands.openLog($0 + "/log", SystemTime()) }, verify: DataCommands.differences)
         let result = try KillDrill(setup).run(progress: ProofCommands.note)
         print(
-            "kill: \(result.kills) kills, \(result.seen) ticks seen, lost \(result.lost), duplicated \(result.duplicated), gaps \(result.gaps), differences \(result.differences.count), slowest start \(Figure.digits(result.recoverySeconds)) s"
-        )
+            "kill: \(result.kills) kills, \(result.seen) ticks seen, lost \(result.lost), "
+                + "duplicated \(result.duplicated), gaps \(result.gaps), differences \(result.differences.count), "
+                + "slowest start \(Figure.digits(result.recoverySeconds)) s")
         guard result.passed else {
             for line in result.differences.prefix(100) { print(line) }
             print("the data is kept in \(scratch.path)")
@@ -120,6 +121,7 @@ struct ScratchDirectory {
 extension Figure {
     /// For people.
     var text: String {
-        "\(bench) \(figure): \(Figure.digits(median)) \(unit) (\(Figure.digits(min))-\(Figure.digits(max)), \(runs) runs, \(of))"
+        "\(bench) \(figure): \(Figure.digits(median)) \(unit) "
+            + "(\(Figure.digits(min))-\(Figure.digits(max)), \(runs) runs, \(of))"
     }
 }

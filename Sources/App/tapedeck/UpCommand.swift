@@ -81,12 +81,12 @@ struct UpCommand {
         let rows = platform.writerCounters.rows
         if options.bool(.json) {
             print(
-                "{\"ticks\":\(ticks),\"ticks_known\":\(known),\"rows\":\(rows),\"bad\":\(bad),\"violations\":\(violations)}"
-            )
+                "{\"ticks\":\(ticks),\"ticks_known\":\(known),\"rows\":\(rows),\"bad\":\(bad),"
+                    + "\"violations\":\(violations)}")
         } else {
             print(
-                "\(ticks) ticks taken, \(known) known from before, \(rows) rows stored, \(bad) bad lines, \(violations) violations"
-            )
+                "\(ticks) ticks taken, \(known) known from before, \(rows) rows stored, \(bad) bad lines, "
+                    + "\(violations) violations")
         }
         diagnostics.flush()
         if let failure { throw CommandError(failure) }

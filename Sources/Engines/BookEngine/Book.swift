@@ -30,17 +30,21 @@ public struct Book: Hashable, Sendable {
 
     /// Best first.
     public func bids(_ count: Int) -> [PriceLevel] { bidLevels.suffix(count).reversed() }
+    /// Best first.
     public func asks(_ count: Int) -> [PriceLevel] { askLevels.suffix(count).reversed() }
 
+    /// Empties both sides.
     public mutating func removeAll() {
         bidLevels.removeAll(keepingCapacity: true)
         askLevels.removeAll(keepingCapacity: true)
     }
 
+    /// Sets a level, or removes it with size 0.
     public mutating func setBid(_ level: PriceLevel) {
         Book.set(level, in: &bidLevels, depthMax) { $0 < $1 }
     }
 
+    /// Sets a level, or removes it with size 0.
     public mutating func setAsk(_ level: PriceLevel) {
         Book.set(level, in: &askLevels, depthMax) { $0 > $1 }
     }

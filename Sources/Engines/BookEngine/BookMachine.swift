@@ -32,6 +32,7 @@ public enum BookOutcome: Sendable, Hashable {
 
 /// One instrument's book under its venue's rules.
 public struct BookMachine: Sendable {
+    /// Whether the book can be used.
     public enum State: Sendable, Hashable { case waiting, live, stale }
 
     /// Deltas kept while a snapshot is awaited.

@@ -6,6 +6,7 @@ import MarketModel
 
 /// Makes messages as time goes by. Pure: the same seed and the same times give the same messages.
 public struct SimulatedVenue: Sendable {
+    /// Seed and rate.
     public struct Configuration: Sendable {
         public var seed: UInt64 = 1
         /// Messages per second over all instruments, on average; 1 to 10 million.

@@ -13,6 +13,7 @@ public struct PriceLevel: Hashable, Sendable {
 
 /// What a venue said, normalized: made by VenueFormats and by the simulated venue, taken by the feed.
 public struct VenueMessage: Hashable, Sendable {
+    /// What kind of message it is.
     public enum Kind: UInt8, Sendable {
         /// The whole book.
         case snapshot
@@ -44,6 +45,7 @@ public struct VenueMessage: Hashable, Sendable {
     public var priceDecimals: UInt8 = 0
     public var sizeDecimals: UInt8 = 0
 
+    /// A trade: price at 1e-9, size at 1e-8.
     public struct Trade: Hashable, Sendable {
         public var price: Int64
         public var size: Int64

@@ -94,6 +94,7 @@ public final class Socket {
         }
     }
 
+    /// Bytes go to the owner from now on.
     public func startReading() {
         guard !isClosed else { return }
         uv_read_start(
@@ -115,6 +116,7 @@ public final class Socket {
             })
     }
 
+    /// No bytes until reading starts again: the peer feels the pressure.
     public func stopReading() { if !isClosed { uv_read_stop(stream) } }
 
     /// Writes bytes: at once what the system takes, the rest when it does. `drained()` follows when something had to

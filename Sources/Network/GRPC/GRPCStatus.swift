@@ -81,6 +81,7 @@ public struct GRPCMetadata: Hashable, Sendable {
 
     /// The first value of a name.
     public func value(_ name: String) -> String? { entries.first { $0.name == name }?.value }
+    /// All values of a name.
     public func values(_ name: String) -> [String] { entries.filter { $0.name == name }.map(\.value) }
 
     /// The bytes of the first value of a `-bin` name; nil when there is none or it is no base64.

@@ -68,6 +68,7 @@ public final class HTTP2Stream {
     /// Ends the stream abruptly.
     public func reset(_ code: UInt32) { if !isClosed { connection.reset(self, code) } }
 
+    /// Lets the peer send as many bytes more.
     public func consume(_ count: Int) { if !isClosed { connection.consume(self, count) } }
 
     func wasClosed(_ code: UInt32) {

@@ -25,6 +25,7 @@ public enum InspectText {
         }
     }
 
+    /// One file of the log, as a line or as JSON.
     public static func segment(_ segment: Segment, json: Bool) -> String {
         if json {
             let places = segment.places.map { "\"\($0.place)\":[\($0.from),\($0.to)]" }.joined(separator: ",")
@@ -36,11 +37,13 @@ public enum InspectText {
         return ([line] + segment.damage.map { "    damaged: \($0)" }).joined(separator: "\n")
     }
 
+    /// The store, as a line or as JSON.
     public static func store(_ statistics: StoreStatistics, json: Bool) -> String {
         let rows = statistics.rowCount.map(String.init)
         if json {
             return
-                "{\"instruments\":\(statistics.instrumentCount),\"rows\":\(rows ?? "null"),\"bytes\":\(statistics.diskBytes)}"
+                "{\"instruments\":\(statistics.instrumentCount),\"rows\":\(rows ?? "null"),"
+                + "\"bytes\":\(statistics.diskBytes)}"
         }
         return
             "store  \(statistics.instrumentCount) instruments, \(rows ?? "?") rows, \(statistics.diskBytes >> 10) KiB"

@@ -4,6 +4,7 @@ import Protobuf
 
 /// A quote as lines for people.
 public enum QuoteText {
+    /// What `tapedeck quote` prints.
     public static func lines(_ quote: Proto.QuoteResponse) -> [String] {
         guard let latest = quote.latest else { return ["no tick yet"] }
         func price(_ micros: Int64?, _ remainder: Int32) -> String {

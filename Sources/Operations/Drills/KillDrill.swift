@@ -10,7 +10,9 @@ import Synchronization
 import TapedeckClient
 import TickCodec
 
+/// Kills a platform again and again while a client reads from it.
 public struct KillDrill: Sendable {
+    /// What the drill works on.
     public struct Setup: Sendable {
         /// The binary, and a data directory of the drill's own.
         public var program: String
@@ -39,6 +41,7 @@ public struct KillDrill: Sendable {
         }
     }
 
+    /// What it found.
     public struct Result: Sendable {
         public var kills = 0
         /// Ticks that the client received, over all rounds.
@@ -61,6 +64,7 @@ public struct KillDrill: Sendable {
 
     public init(_ setup: Setup) { self.setup = setup }
 
+    /// Carries the drill out; `progress` takes a line per kill. Throws ``DrillError``.
     public func run(progress: (String) -> Void) throws -> Result {
         var result = Result()
         var random = SplitMix64(state: setup.seed)
@@ -131,6 +135,7 @@ private struct Platform {
 
 /// The machine-readable line that says where a platform serves.
 public enum ReadyLine {
+    /// The line of a platform that serves at an address.
     public static func make(address: String) -> String { "{\"ready\":true,\"address\":\"\(address)\"}" }
 
     static func address(_ line: String) -> String? {

@@ -4,9 +4,7 @@ import MarketModel
 public enum VerifyText {
     /// A line per instrument and a total.
     public static func table(_ result: VerifyResult) -> [String] {
-        var lines = [
-            "INSTRUMENT                 IN LOG  IN STORE  MATCHING  MISSING  EXTRA  DIFFERENT  CORRUPT  EXPIRED  PENDING"
-        ]
+        var lines = [header]
         var total = [Int](repeating: 0, count: 9)
         for line in result.lines {
             let numbers = numbers(line)
@@ -14,7 +12,8 @@ public enum VerifyText {
             lines.append(row(line.instrument.description, numbers))
             for sample in line.samples {
                 lines.append(
-                    "    \(sample.kind.rawValue): feed \(sample.feed), epoch \(sample.epoch), sequence \(sample.sequence), filed at \(sample.filingTimeNs) ns"
+                    "    \(sample.kind.rawValue): feed \(sample.feed), epoch \(sample.epoch), "
+                        + "sequence \(sample.sequence), filed at \(sample.filingTimeNs) ns"
                 )
             }
         }
@@ -30,7 +29,8 @@ public enum VerifyText {
         return result.lines.map { line in
             let numbers = zip(names, numbers(line)).map { "\"\($0)\":\($1)" }.joined(separator: ",")
             return
-                "{\"exchange\":\"\(line.instrument.exchange)\",\"symbol\":\"\(line.instrument.symbol)\",\(numbers),\"clean\":\(line.isClean)}"
+                "{\"exchange\":\"\(line.instrument.exchange)\",\"symbol\":\"\(line.instrument.symbol)\","
+                + "\(numbers),\"clean\":\(line.isClean)}"
         }.joined(separator: "\n")
     }
 
@@ -41,6 +41,9 @@ public enum VerifyText {
         ]
     }
 
+    private static let header =
+        "INSTRUMENT                 IN LOG  IN STORE  MATCHING  MISSING  EXTRA  DIFFERENT  CORRUPT  EXPIRED"
+        + "  PENDING"
     private static let widths = [12, 10, 10, 9, 7, 11, 9, 9, 9]
 
     private static func row(_ name: String, _ numbers: [Int]) -> String {

@@ -310,6 +310,7 @@ public enum RecordKey {
 
 /// CRC-32C, as blocks, segment files and tokens carry it.
 public enum Checksum {
+    /// CRC-32C (Castagnoli) of the bytes; 0 for none.
     public static func crc32c(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
         guard let base = bytes.baseAddress else { return 0 }
         return clinux_crc32c(0, base, bytes.count)

@@ -91,9 +91,8 @@ struct ServiceGenerator {
             out.line("public static let protoName = \"\(fullName)\"")
             for (index, method) in service.methods.enumerated() {
                 out.documentation(file.comments[path + [2, index]])
-                out.line(
-                    "public static let \(Names.member(method.name)) = RPCMethod<\(types.swiftName(method.input)), \(types.swiftName(method.output))>("
-                )
+                let shape = "RPCMethod<\(types.swiftName(method.input)), \(types.swiftName(method.output))>"
+                out.line("public static let \(Names.member(method.name)) = \(shape)(")
                 out.indented { out in
                     out.line("path: \"/\(fullName)/\(method.name)\", clientStreaming: \(method.clientStreaming),")
                     out.line("serverStreaming: \(method.serverStreaming))")
@@ -156,9 +155,8 @@ struct ServiceGenerator {
             out.block("public func register(on registry: inout some RPCRegistry)") { out in
                 for method in service.methods {
                     let name = Names.member(method.name)
-                    out.line(
-                        "registry.\(shape(method))(\(namespace).\(service.name).\(name)) { \(method.serverStreaming ? "" : "try await ")self.\(name)($0) }"
-                    )
+                    let call = (method.serverStreaming ? "" : "try await ") + "self.\(name)($0)"
+                    out.line("registry.\(shape(method))(\(namespace).\(service.name).\(name)) { \(call) }")
                 }
             }
         }

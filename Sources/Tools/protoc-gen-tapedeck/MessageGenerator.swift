@@ -127,9 +127,8 @@ struct MessageGenerator {
     private func writeLength(_ field: SwiftField, _ out: inout SourceWriter) {
         let tag = field.tagLength
         if let oneof = oneof(field) {
-            out.line(
-                "if case .\(field.name)(let value)? = \(oneof.name) { length += \(tag) + ProtoSize.\(field.method)(value) }"
-            )
+            let length = "\(tag) + ProtoSize.\(field.method)(value)"
+            out.line("if case .\(field.name)(let value)? = \(oneof.name) { length += \(length) }")
             return
         }
         switch field.shape {

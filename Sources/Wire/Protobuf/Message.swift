@@ -52,6 +52,7 @@ extension ProtoMessage {
         return length
     }
 
+    /// The encoded message.
     @inlinable
     public func encodedBytes() -> [UInt8] {
         let length = encodedLength
@@ -100,6 +101,7 @@ public struct DecodingLimits: Sendable {
 
 /// Why bytes are not a message, and where.
 public struct DecodingError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// What is wrong.
     public enum Code: String, Sendable {
         case truncated = "the bytes end inside a field"
         case overlongVarint = "a varint of more than ten bytes"
