@@ -34,7 +34,11 @@ enum Names {
         return lower.prefix(1).uppercased() + lower.dropFirst()
     }
 
-    static func escape(_ name: String) -> String { reserved.contains(name) ? "`\(name)`" : name }
+    /// Backticks make most words names; `self` and `init` stay what they are.
+    static func escape(_ name: String) -> String {
+        if name == "self" || name == "init" { return name + "_" }
+        return reserved.contains(name) ? "`\(name)`" : name
+    }
 
     /// `TICK_KIND_QUOTE` of `TickKind` to `quote`.
     static func enumCase(_ value: String, of enumName: String) -> String {

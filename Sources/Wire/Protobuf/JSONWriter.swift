@@ -69,7 +69,8 @@ public struct JSONWriter {
             text += value < 0 ? "\"-Infinity\"" : "\"Infinity\""
         } else {
             let shortest = value.description
-            text += shortest.hasSuffix(".0") ? String(shortest.dropLast(2)) : shortest
+            // Readers take -0 for the integer 0.
+            text += shortest.hasSuffix(".0") && shortest != "-0.0" ? String(shortest.dropLast(2)) : shortest
         }
     }
 

@@ -1,0 +1,2 @@
+/// Holds the types of Fixtures/every_field.proto.
+public enum TestProto {}
