@@ -178,7 +178,7 @@ let package = Package(
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel",
+                "FeedService", "BookEngine", "SimulatedVenue", "TimeSource", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel",
                 "TestSupport",
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
