@@ -77,7 +77,7 @@ public final class Listener: @unchecked Sendable {
         }
     }
 
-    /// Stops listening. From any thread.
+    /// Stops listening. From any thread, once.
     public func close() {
         let box = LoopConfined(self)
         loop.execute { box.value.stop() }

@@ -104,7 +104,11 @@ public final class GRPCServer: Sendable {
     /// Takes no more connections and streams, lets the open streams end within the time, then closes what is left.
     /// Waits; never on a loop.
     public func shutdown(withinMilliseconds milliseconds: Int) {
-        for listener in listeners.withLock({ $0 }) { listener.close() }
+        let open = listeners.withLock { listeners in
+            defer { listeners = [] }
+            return listeners
+        }
+        for listener in open { listener.close() }
         for loop in group.loops {
             guard let server = loops[ObjectIdentifier(loop)] else { continue }
             loop.execute { server.value.startDraining() }

@@ -194,6 +194,8 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
     private func fail(_ end: StreamEnd, _ token: ResumeToken) {
         failure = (end, token)
         tape.unsubscribe(self)
+        // Outside the index nobody says that there is something to read: the end.
+        tape.loop.afterTurn { [call] in call.resume() }
     }
 }
 
