@@ -204,7 +204,7 @@ let package = Package(
                 "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests("ObservabilityTests", ["Observability", "TestSupport"]),
-        tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"]),
+        tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),
     ],
     cxxLanguageStandard: .cxx17

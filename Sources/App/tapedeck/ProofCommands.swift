@@ -49,6 +49,7 @@ struct ProofCommands {
 
     private func benches(_ scratch: ScratchDirectory) -> [Bench] {
         let time = time
+        let platform = platformBench(scratch)
         return [
             CodecBench.bench(),
             LogBench.bench(
@@ -62,7 +63,22 @@ struct ProofCommands {
                 return StoreBench.Subject(
                     store: store, settle: { try store.settle() }, remove: { ScratchDirectory.remove(directory) })
             },
+            platform.way, platform.fanout, platform.startup,
         ]
+    }
+
+    private func platformBench(_ scratch: ScratchDirectory) -> PlatformBench {
+        let time = time
+        return PlatformBench(
+            start: { directory, arguments in
+                let started = try StartedPlatform(
+                    program: ProofCommands.program, directory: directory, arguments: arguments)
+                return PlatformBench.Started(
+                    address: started.address, pid: started.pid, readySeconds: started.readySeconds,
+                    stop: { started.stop(kill: $0) })
+            },
+            openLog: { try SegmentLog(disk: try FileDisk(directory: $0 + "/log"), time: time) },
+            makeDirectory: { try ScratchDirectory(in: scratch.path).path }, removeDirectory: ScratchDirectory.remove)
     }
 
     // MARK: drill
@@ -100,8 +116,8 @@ struct ProofCommands {
 struct ScratchDirectory {
     let path: String
 
-    init() throws(CommandError) {
-        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
+    init(in parent: String? = nil) throws(CommandError) {
+        let base = parent ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
         var template = Array((base + "/tapedeck-XXXXXX").utf8CString)
         guard mkdtemp(&template) != nil else {
             throw CommandError("cannot make a directory in \(base): \(String(cString: strerror(errno))); set TMPDIR")

@@ -84,17 +84,15 @@ public struct KillDrill: Sendable {
 
     /// Starts the platform, reads until the time is over, and kills it.
     private func runRound(_ result: inout Result, aliveMilliseconds: Int) throws -> [TickIdentity: UInt64] {
-        let started = Drill.monotonicNs()
-        let platform = try Platform(setup)
-        result.recoverySeconds = max(result.recoverySeconds, Double(Drill.monotonicNs() - started) / 1e9)
+        let platform = try start()
+        result.recoverySeconds = max(result.recoverySeconds, platform.readySeconds)
         let seen = SeenTicks()
         let client = try MarketDataClient(target: platform.address)
         var subscription = Proto.PriceSubscription()
         subscription.skipSnapshot = true
         let stream = client.streamPrices(subscription) { batch in seen.add(batch) }
         poll(nil, 0, Int32(aliveMilliseconds))
-        platform.process.signal(SIGKILL)
-        guard platform.process.wait(timeoutMilliseconds: 10_000) == 128 + SIGKILL else {
+        guard platform.stop(kill: true) == 128 + SIGKILL else {
             throw DrillError("the platform ended by itself; its messages are in \(setup.directory)/drill.log")
         }
         _ = stream.waitForEnd(timeoutMilliseconds: 10_000)
@@ -102,34 +100,19 @@ public struct KillDrill: Sendable {
         return seen.take()
     }
 
+    private func start() throws(DrillError) -> StartedPlatform {
+        try StartedPlatform(
+            program: setup.program, directory: setup.directory, arguments: ["--rate", "\(setup.rate)"])
+    }
+
     /// A last start and a clean stop, after which the store has everything.
     private func finish(_ result: inout Result) throws -> [String] {
-        let platform = try Platform(setup)
-        platform.process.signal(SIGTERM)
-        guard platform.process.wait(timeoutMilliseconds: 30_000) == 0 else {
+        let platform = try start()
+        result.recoverySeconds = max(result.recoverySeconds, platform.readySeconds)
+        guard platform.stop(kill: false) == 0 else {
             throw DrillError("the platform did not stop cleanly; its messages are in \(setup.directory)/drill.log")
         }
         return try setup.verify(setup.directory)
-    }
-}
-
-/// A started platform that serves.
-private struct Platform {
-    let process: ChildProcess
-    let address: String
-
-    init(_ setup: KillDrill.Setup) throws {
-        process = try ChildProcess(
-            setup.program,
-            ["up", "--data", setup.directory, "--listen", "127.0.0.1:0", "--rate", "\(setup.rate)"],
-            errorsTo: setup.directory + "/drill.log")
-        while let line = process.readLine(timeoutMilliseconds: 30_000) {
-            if let address = ReadyLine.address(line) {
-                self.address = address
-                return
-            }
-        }
-        throw DrillError("the platform did not start; its messages are in \(setup.directory)/drill.log")
     }
 }
 

@@ -1,0 +1,176 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The built binary as a user runs it.
+@Suite(.serialized, .timeLimit(.minutes(3)))
+struct BinaryTests {
+    /// The program beside the test bundle.
+    static let program: String = {
+        let bundle = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
+        return bundle.appendingPathComponent("tapedeck").path
+    }()
+
+    struct Ended {
+        let status: Int32
+        let output: String
+        let errors: String
+    }
+
+    static func run(_ program: String = BinaryTests.program, _ arguments: [String]) throws -> Ended {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        let output = Pipe()
+        let errors = FileManager.default.temporaryDirectory.appendingPathComponent("tapedeck-" + UUID().uuidString)
+        _ = FileManager.default.createFile(atPath: errors.path, contents: nil)
+        defer { try? FileManager.default.removeItem(at: errors) }
+        process.standardOutput = output
+        process.standardError = try FileHandle(forWritingTo: errors)
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        return Ended(
+            status: process.terminationStatus, output: text, errors: try String(contentsOf: errors, encoding: .utf8))
+    }
+
+    /// A running `tapedeck up`.
+    final class Platform {
+        let process = Process()
+        let address: String
+        private let output = Pipe()
+
+        init(_ data: String, _ arguments: [String] = []) throws {
+            process.executableURL = URL(fileURLWithPath: BinaryTests.program)
+            process.arguments = ["up", "--data", data, "--listen", "127.0.0.1:0"] + arguments
+            process.standardOutput = output
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            var line: [UInt8] = []
+            while let byte = try output.fileHandleForReading.read(upToCount: 1)?.first, byte != UInt8(ascii: "\n") {
+                line.append(byte)
+            }
+            struct Ready: Decodable {
+                let ready: Bool
+                let address: String
+            }
+            address = try JSONDecoder().decode(Ready.self, from: Data(line)).address
+        }
+
+        func stop() -> Int32 {
+            process.terminate()
+            process.waitUntilExit()
+            return process.terminationStatus
+        }
+    }
+
+    private func scratch() -> String { NSTemporaryDirectory() + "tapedeck-binary-" + UUID().uuidString }
+
+    /// Asks until there is an answer.
+    private func quote(_ platform: Platform, _ symbol: String, _ exchange: String) throws -> Ended {
+        while true {
+            let ended = try BinaryTests.run([
+                "quote", symbol, "--exchange", exchange, "--server", platform.address, "--json",
+            ])
+            if ended.status == 0 || !ended.errors.contains("NOT_FOUND") { return ended }
+        }
+    }
+
+    static func run(_ arguments: [String]) throws -> Ended { try run(program, arguments) }
+
+    @Test func `A new user's way: up, quote, watch, stop, verify, inspect, dump`() throws {
+        let data = scratch()
+        defer { try? FileManager.default.removeItem(atPath: data) }
+        let platform = try Platform(data, ["--rate", "5000"])
+        let answer = try quote(platform, "AAPL", "SIMX")
+        #expect(answer.status == 0 && answer.output.contains("\"symbol\":\"AAPL\""))
+        let ambiguous = try BinaryTests.run(["quote", "BTCUSDT", "--server", platform.address])
+        #expect(ambiguous.status == 1 && ambiguous.errors.contains("SIMY, SIMZ"))
+        let second = try BinaryTests.run(["up", "--data", data, "--listen", "127.0.0.1:0"])
+        #expect(second.status == 1 && second.errors.contains("another process"), "\(second.errors)")
+        let taken = try BinaryTests.run(["up", "--data", scratch(), "--listen", platform.address])
+        #expect(taken.status == 1 && taken.errors.contains("cannot listen"), "\(taken.errors)")
+        let copy = scratch()
+        defer { try? FileManager.default.removeItem(atPath: copy) }
+        let backup = try BinaryTests.run(["backup", copy, "--data", data])
+        #expect(backup.status == 0, "\(backup.errors)")
+        #expect(platform.stop() == 0)
+        let verify = try BinaryTests.run(["verify", "--data", data])
+        #expect(verify.status == 0 && verify.output.contains("log and store agree"), "\(verify.output)\(verify.errors)")
+        let inspect = try BinaryTests.run(["inspect", "--data", data])
+        #expect(inspect.status == 0 && inspect.output.contains("ticks.raw/0"))
+        let dump = try BinaryTests.run(["dump", "MSFT", "--json", "--limit", "3", "--data", data])
+        let lines = dump.output.split(separator: "\n")
+        #expect(lines.count == 3 && lines.allSatisfy { $0.contains("\"symbol\":\"MSFT\"") })
+        let restored = scratch()
+        defer { try? FileManager.default.removeItem(atPath: restored) }
+        let restore = try BinaryTests.run(["restore", copy, "--data", restored])
+        #expect(restore.status == 0, "\(restore.errors)")
+        let again = try Platform(restored)
+        #expect(try quote(again, "AAPL", "SIMX").status == 0)
+        #expect(again.stop() == 0)
+        #expect(try BinaryTests.run(["verify", "--data", restored]).status == 0)
+    }
+
+    @Test(.enabled(if: SharedData.isPresent, "../shared is absent"))
+    func `A recording is taken once, served, and a damaged log is found`() throws {
+        let data = scratch()
+        defer { try? FileManager.default.removeItem(atPath: data) }
+        let recording = SharedData.path("data/binance/spot_btcusdt_20240808.jsonl.gz")
+        let first = try BinaryTests.run(["replay", "--speed", "max", "--json", "--data", data, recording])
+        #expect(first.output.contains("\"ticks\":37797,\"ticks_known\":0,\"rows\":37797"), "\(first.output)\(first.errors)")
+        let second = try BinaryTests.run(["replay", "--speed", "max", "--json", "--data", data, recording])
+        #expect(second.output.contains("\"ticks\":0,\"ticks_known\":37797,\"rows\":0"), "\(second.output)")
+        let platform = try Platform(data, ["--replay", recording, "--speed", "max"])
+        #expect(try quote(platform, "BTCUSDT", "BINANCE").output.contains("\"sequence\":\"37797\""))
+        #expect(platform.stop() == 0)
+        #expect(try BinaryTests.run(["verify", "--data", data]).status == 0)
+        let segment = data + "/log/ticks-000000000001.seg"
+        let handle = try FileHandle(forUpdating: URL(fileURLWithPath: segment))
+        try handle.seek(toOffset: 1_000_000)
+        try handle.write(contentsOf: Data([1, 2, 3, 4]))
+        try handle.close()
+        let inspect = try BinaryTests.run(["inspect", "--data", data])
+        #expect(inspect.status == 1 && inspect.output.contains("damaged"), "\(inspect.output)")
+        #expect(try BinaryTests.run(["verify", "--data", data]).status == 1)
+    }
+
+    @Test(.enabled(if: SharedData.isPresent && Checkout.hasPython, "../shared or .venv is absent"))
+    func `grpcurl and Python's grpcio read quotes and streams`() throws {
+        let tools = scratch()
+        defer { try? FileManager.default.removeItem(atPath: tools) }
+        _ = try BinaryTests.run("/bin/bash", [SharedData.path("tools/install"), tools, "grpcurl"])
+        let data = scratch()
+        defer { try? FileManager.default.removeItem(atPath: data) }
+        let platform = try Platform(data, ["--rate", "5000"])
+        _ = try quote(platform, "AAPL", "SIMX")
+        let schema = ["-import-path", Checkout.path + "/proto", "-proto", "financial/marketdata/v1/market_data.proto"]
+        let curl = try BinaryTests.run(
+            tools + "/grpcurl",
+            ["-plaintext"] + schema + [
+                "-d", "{\"symbol\":\"AAPL\",\"exchange\":\"SIMX\"}", platform.address,
+                "financial.marketdata.v1.MarketDataService/GetQuote",
+            ])
+        #expect(curl.status == 0 && curl.output.contains("\"bidMicros\""), "\(curl.errors)")
+        let python = try BinaryTests.run(
+            Checkout.python, [Checkout.path + "/Tests/TapedeckTests/Fixtures/client.py", platform.address])
+        #expect(python.status == 0 && python.output.contains("no gaps"), "\(python.output)\(python.errors)")
+        #expect(platform.stop() == 0)
+    }
+
+    @Test func `Three kills lose nothing`() throws {
+        let ended = try BinaryTests.run(["drill", "kill", "--rounds", "3", "--seed", "7"])
+        #expect(ended.status == 0 && ended.output.contains("lost 0, duplicated 0, gaps 0"), "\(ended.output)\(ended.errors)")
+    }
+
+    @Test func `Wrong words are refused before anything is tried`() throws {
+        let directory = try BinaryTests.run(["verify", "--data", "/no/such/place"])
+        #expect(directory.status == 1 && directory.errors.contains("--data"))
+        #expect(try BinaryTests.run(["upp"]).status == 2)
+        #expect(try BinaryTests.run(["up", "--listen", "nonsense"]).status == 2)
+        let recording = try BinaryTests.run(["replay", "/no/such/file", "--data", scratch()])
+        #expect(recording.status == 1 && recording.errors.contains("/no/such/file"))
+        let server = try BinaryTests.run(["quote", "AAPL", "--server", "127.0.0.1:1"])
+        #expect(server.status == 1 && server.errors.contains("tapedeck up"))
+    }
+}

@@ -1,0 +1,36 @@
+"""Reads everything for two seconds with grpcio and checks that no sequence is missing: `client.py HOST:PORT`."""
+import os, sys, tempfile
+import grpc
+from grpc_tools import protoc
+import grpc_tools
+
+proto = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "proto")
+folder = tempfile.mkdtemp()
+include = os.path.join(os.path.dirname(grpc_tools.__file__), "_proto")
+assert protoc.main(["", "-I" + proto, "-I" + include, "--python_out=" + folder, "--grpc_python_out=" + folder,
+                    "financial/marketdata/v1/market_data.proto"]) == 0
+sys.path.insert(0, folder)
+from financial.marketdata.v1 import market_data_pb2, market_data_pb2_grpc
+
+stub = market_data_pb2_grpc.MarketDataServiceStub(grpc.insecure_channel(sys.argv[1]))
+quote = stub.GetQuote(market_data_pb2.QuoteRequest(symbol="AAPL", exchange="SIMX"))
+assert quote.latest.bid_micros > 0 and quote.latest.HasField("event_time")
+last, count = {}, 0
+try:
+    for update in stub.StreamPrices(market_data_pb2.PriceSubscription(), timeout=2):
+        key = (update.feed_handler_id, update.epoch, update.exchange, update.symbol)
+        assert key not in last or update.sequence == last[key] + 1, f"{key}: {update.sequence} after {last[key]}"
+        last[key] = update.sequence
+        count += 1
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+assert count > 1000 and len(last) == 40, (count, len(last))
+try:
+    stub.GetQuote(market_data_pb2.QuoteRequest(symbol="NONE"))
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.NOT_FOUND, error
+try:
+    stub.SubmitOrders(iter([market_data_pb2.OrderRequest()]))
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
+print("no gaps in", count)
