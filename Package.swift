@@ -178,7 +178,8 @@ let package = Package(
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "BookEngine", "SimulatedVenue", "TimeSource", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel",
+                "FeedService", "BookEngine", "SimulatedVenue", "TimeSource", "SegmentLog", "FileDisk", "Simulation",
+                "EventLog", "TickCodec", "MarketModel",
                 "TestSupport",
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),

@@ -118,7 +118,8 @@ struct BinaryTests {
         defer { try? FileManager.default.removeItem(atPath: data) }
         let recording = SharedData.path("data/binance/spot_btcusdt_20240808.jsonl.gz")
         let first = try BinaryTests.run(["replay", "--speed", "max", "--json", "--data", data, recording])
-        #expect(first.output.contains("\"ticks\":37797,\"ticks_known\":0,\"rows\":37797"), "\(first.output)\(first.errors)")
+        #expect(
+            first.output.contains("\"ticks\":37797,\"ticks_known\":0,\"rows\":37797"), "\(first.output)\(first.errors)")
         let second = try BinaryTests.run(["replay", "--speed", "max", "--json", "--data", data, recording])
         #expect(second.output.contains("\"ticks\":0,\"ticks_known\":37797,\"rows\":0"), "\(second.output)")
         let platform = try Platform(data, ["--replay", recording, "--speed", "max"])
@@ -160,7 +161,9 @@ struct BinaryTests {
 
     @Test func `Three kills lose nothing`() throws {
         let ended = try BinaryTests.run(["drill", "kill", "--rounds", "3", "--seed", "7"])
-        #expect(ended.status == 0 && ended.output.contains("lost 0, duplicated 0, gaps 0"), "\(ended.output)\(ended.errors)")
+        #expect(
+            ended.status == 0 && ended.output.contains("lost 0, duplicated 0, gaps 0"), "\(ended.output)\(ended.errors)"
+        )
     }
 
     @Test func `Wrong words are refused before anything is tried`() throws {

@@ -18,7 +18,7 @@ enum StoreFailure {
                 .diskFull, "\(directory): the disk is full (\(message)); free space, and the write is tried again",
                 retryable: true)
         }
-        if lower.contains("read-only") || lower.contains("permission denied") {
+        if ["read-only", "permission denied", "operation not permitted"].contains(where: lower.contains) {
             return StoreError(
                 .readOnly, "\(directory): cannot be written (\(message)); check its owner and mode, and the mount")
         }

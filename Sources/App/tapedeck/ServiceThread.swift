@@ -55,6 +55,7 @@ final class ServiceThread: Sendable {
     private static let main: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { argument in
         let body = Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue()
         clinux_name_thread(String(body.name.prefix(15)))
+        clinux_sleep_precisely()
         try? body.run()
         return nil
     }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Observability
 
@@ -58,5 +59,7 @@ enum Program {
     }
 }
 
+// Blocks come and go by thousands a second: memory that is given back to the system at each would be asked for again.
+clinux_keep_freed_memory()
 let code = Program.run(Array(CommandLine.arguments.dropFirst()))
 exit(code.rawValue)

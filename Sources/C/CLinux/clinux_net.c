@@ -1,5 +1,7 @@
 #define _GNU_SOURCE
 #include "clinux_net.h"
+#include <malloc.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 int clinux_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
@@ -7,3 +9,11 @@ int clinux_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOE
 int clinux_stream_socket(int family) { return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }
 
 void clinux_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+void clinux_sleep_precisely(void) { prctl(PR_SET_TIMERSLACK, 1UL); }
+
+void clinux_keep_freed_memory(void) {
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    mallopt(M_TOP_PAD, 4 << 20);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+}

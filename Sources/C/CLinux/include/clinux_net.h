@@ -8,3 +8,7 @@ int clinux_accept(int listener);
 int clinux_stream_socket(int family);
 // Names the calling thread, for people; at most 15 bytes.
 void clinux_name_thread(const char *name);
+// Sleeps of the calling thread end when they are due, not up to 50 us later.
+void clinux_sleep_precisely(void);
+// Memory that is freed is kept for what is allocated next, up to some 256 MiB, instead of given back at each step.
+void clinux_keep_freed_memory(void);
