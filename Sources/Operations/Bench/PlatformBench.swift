@@ -62,11 +62,12 @@ public struct PlatformBench: Sendable {
         return Bench(
             name: "way",
             method: """
-                One process runs simulated venue, feed, log, store, writer and edge; this process is one gRPC client of \
-                everything. The venue is an open loop: every event has its intended time, about 20,000 ticks a second (the \
-                rate figure says how many came); latency counts from that time to the moment the client's callback has the \
-                message, both read from the machine's wall clock. 1 s of warm-up, then 5 s; p50 and p99 of each run. feed_p50 \
-                and feed_p99 are the part from the event to the stamp before encoding.
+                One process runs simulated venue, feed, log, store, writer and edge; this process is one gRPC client \
+                of everything. The venue is an open loop: every event has its intended time, about 20,000 ticks a \
+                second (the rate figure says how many came); latency counts from that time to the moment the \
+                client's callback has the message, both read from the machine's wall clock. 1 s of warm-up, then 5 \
+                s; p50 and p99 of each run. feed_p50 and feed_p99 are the part from the event to the stamp before \
+                encoding.
                 """,
             run: { runs, progress in
                 var samples: [[Double]] = [[], [], [], [], []]
@@ -134,11 +135,12 @@ public struct PlatformBench: Sendable {
         return Bench(
             name: "fanout",
             method: """
-                A log is filled with 1 million ticks of about 95 bytes (250,000 for 64 subscribers); then 1, 8 or 64 subscribers \
-                of everything, each with its own connection, begin at its first record by resume token and read as fast as \
-                they can: closed loop. rate: messages/s over all receivers, from the first request to the last message; \
-                receivers count frames, they do not decode. cpu: CPU ns of the server's process per message, user and system, \
-                from the kernel's accounting. Server and clients share the machine's cores.
+                A log is filled with 1 million ticks of about 95 bytes (250,000 for 64 subscribers); then 1, 8 or 64 \
+                subscribers of everything, each with its own connection, begin at its first record by resume token \
+                and read as fast as they can: closed loop. rate: messages/s over all receivers, from the first \
+                request to the last message; receivers count frames, they do not decode. cpu: CPU ns of the server's \
+                process per message, user and system, from the kernel's accounting. Server and clients share the \
+                machine's cores.
                 """,
             run: { runs, progress in
                 var figures: [Figure] = []
@@ -263,8 +265,9 @@ public struct PlatformBench: Sendable {
         return Bench(
             name: "start",
             method: """
-                From the start of the process to its line that it serves: ready on an empty directory, ready_data on one with 2 \
-                million ticks in log and store after a clean stop, ready_killed after kill -9 on the same.
+                From the start of the process to its line that it serves: ready on an empty directory, ready_data on \
+                one with 2 million ticks in log and store after a clean stop, ready_killed after kill -9 on the \
+                same.
                 """,
             run: { runs, progress in
                 var samples: [[Double]] = [[], [], []]
