@@ -43,7 +43,7 @@ let package = Package(
     products: [
         .executable(name: "tapedeck", targets: ["tapedeck"]),
         .executable(name: "protoc-gen-tapedeck", targets: ["protoc-gen-tapedeck"]),
-        .library(name: "TapedeckClient", targets: ["TapedeckClient"]),
+        .library(name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "Protobuf", "GRPC"]),
     ],
     targets: [
         // App

@@ -68,9 +68,9 @@ struct ConfigurationTests {
     }
 
     @Test func `Flags may be written in both ways, between operands, and repeated where that means something`() throws {
-        let up = try parse("up --replay a.gz --replay=b.gz --speed=max --json")
+        let up = try parse("up --replay a.gz --replay=b.gz --speed=max")
         #expect(up.options.strings(.replay) == ["a.gz", "b.gz"])
-        #expect(up.options.bool(.json))
+        #expect(try parse("inspect --json").options.bool(.json))
         let watch = try parse("watch AAPL --exchange X MSFT -- --odd")
         #expect(watch.operands == ["AAPL", "MSFT", "--odd"])
         #expect(message("up --rate 1 --rate 2") == "tapedeck: --rate is given twice")
@@ -98,7 +98,7 @@ struct ConfigurationTests {
         ("help me", "there is no command `me`"),
         ("verify --from 2024-02-30", "from must be a UTC time"),
         ("verify --from 2024-02-02 --to 2024-02-02", "--from is not before --to"),
-        ("up --json=maybe", "json must be true or false"),
+        ("inspect --json=maybe", "json must be true or false"),
         ("up --log-level loud", "one of debug, info, warning, error"),
     ])
     func `What is wrong is said with its place and what is allowed`(_ line: String, _ expected: String) {

@@ -61,18 +61,20 @@ extension Command {
                 "run the platform in one process",
                 options: [
                     .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .logRingMB, .tickSyncMs,
-                    .retentionDays, .retentionDiskPercent, .json,
+                    .retentionDays, .retentionDiskPercent,
                 ],
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
                     exits 0. Without --replay a simulated venue feeds it, so that a machine without network shows \
-                    life. One line on standard output says when it serves and where; with --json that line is a JSON \
-                    object.
+                    life. One line of JSON on standard output says when it serves and where.
                     """,
                 examples: [
                     ("tapedeck up", "the simulated venue on 127.0.0.1:50051, data in ./tapedeck-data"),
                     ("tapedeck up --replay day.jsonl.gz --speed max", "a recording, as fast as it can be taken"),
-                    ("tapedeck up --listen 127.0.0.1:0 --json", "a port of the system's choice, told in JSON"),
+                    (
+                        "tapedeck up --listen 127.0.0.1:0",
+                        "a port of the system's choice, told in the line that says it serves"
+                    ),
                 ])
         }
         return CommandDefinition(

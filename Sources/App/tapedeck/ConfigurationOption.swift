@@ -126,7 +126,7 @@ extension OptionName {
         default:
             OptionDefinition(
                 .integer(1...90), "N", default: "20", unit: "% of the disk",
-                "The most that the log's ticks may take; the oldest go first, however young they are.")
+                "The most that ticks may take in the log, and again in the store; the oldest go first.")
         }
     }
 

@@ -73,7 +73,9 @@ final class EmbeddedPlatform {
             lastReportNs = nowNs
             diagnostics.log(.info, "log", "reading the log's end: \(done >> 20) of \(total >> 20) MiB")
         }
-        store = try RocksStore(directory: directory.store, time: time)
+        var limits = RocksStoreLimits()
+        limits.diskBytesMax = try disk.space().totalBytes / 100 * UInt64(options.int(.retentionDiskPercent))
+        store = try RocksStore(directory: directory.store, time: time, limits: limits)
         writer = WriterService(log: log, store: store, time: time) { diagnostics.log(.warning, "writer", $0) }
         for damage in log.damage { diagnostics.log(.error, "log", damage) }
     }
