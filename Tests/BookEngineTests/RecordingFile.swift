@@ -1,4 +1,3 @@
-import Foundation
 import MarketModel
 import TestSupport
 import VenueFormats
@@ -8,15 +7,7 @@ struct RecordingFile {
     var lines: [[UInt8]]
 
     init(_ name: String) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/bin/gzip")
-        process.arguments = ["-dc", SharedData.path("data/" + name)]
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        try process.run()
-        let bytes = [UInt8](pipe.fileHandleForReading.readDataToEndOfFile())
-        process.waitUntilExit()
-        lines = bytes.split(separator: UInt8(ascii: "\n")).map(Array.init)
+        lines = try SharedData.lines(name)
     }
 
     /// Every message with its receive time, in order. Throws on the first bad line.

@@ -13,7 +13,10 @@ enum Coinbase {
             try Levels.read(message["asks"], "asks", into: &snapshot, \.asks)
             out.append(snapshot)
         case "l2update": out.append(try update(message))
-        case "subscriptions", "heartbeat", "last_match", "match", "ticker": break
+        // Channels that change no level, and answers.
+        case "subscriptions", "heartbeat", "last_match", "match", "ticker", "status", "error", "received", "open",
+            "done", "change", "activate", "auction", "rfq_matches":
+            break
         default: throw .unknownMessage(kind)
         }
     }
@@ -62,16 +65,26 @@ enum RFC3339 {
         }
         guard let year = number(0..<4), let month = number(5..<7), let day = number(8..<10), let hour = number(11..<13),
             let minute = number(14..<16), let second = number(17..<19), (1678...2261).contains(year),
-            (1...12).contains(month), (1...31).contains(day), hour < 24, minute < 60, second < 61
+            (1...12).contains(month), (1...lastDay(year, month)).contains(day), hour < 24, minute < 60, second < 61
         else { return nil }
         var fraction: Int64 = 0
         if bytes.count > 20 {
-            guard bytes[19] == UInt8(ascii: "."), let digits = number(20..<(bytes.count - 1)) else { return nil }
+            guard bytes.count > 21, bytes[19] == UInt8(ascii: "."), let digits = number(20..<(bytes.count - 1)) else {
+                return nil
+            }
             fraction = digits
             for _ in 0..<(9 - (bytes.count - 21)) { fraction *= 10 }
         }
         let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
         return seconds * 1_000_000_000 + fraction
+    }
+
+    private static func lastDay(_ year: Int64, _ month: Int64) -> Int64 {
+        switch month {
+        case 2: year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28
+        case 4, 6, 9, 11: 30
+        default: 31
+        }
     }
 
     /// Days since 1970-01-01 (proleptic Gregorian).

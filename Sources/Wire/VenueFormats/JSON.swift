@@ -105,6 +105,22 @@ public enum FormatError: Error, Hashable, Sendable, CustomStringConvertible {
     case unknownMessage(String)
     case line(String)
 
+    /// The case without its text: what counts and log lines are told apart by.
+    public enum Kind: String, Sendable, CaseIterable {
+        case json, field, number, outOfRange, unknownMessage, line
+    }
+
+    public var kind: Kind {
+        switch self {
+        case .json: .json
+        case .field: .field
+        case .number: .number
+        case .outOfRange: .outOfRange
+        case .unknownMessage: .unknownMessage
+        case .line: .line
+        }
+    }
+
     public var description: String {
         switch self {
         case .json(let what): "no JSON: \(what)"

@@ -11,9 +11,15 @@ enum Kraken {
             return
         }
         let parts = Array(message.children)
-        guard parts.count >= 4, let pair = parts[parts.count - 1].string, let channel = parts[parts.count - 2].string
+        guard parts.count >= 4, parts[0].unsigned != nil, let pair = parts[parts.count - 1].string,
+            let channel = parts[parts.count - 2].string
         else { throw .field("channel") }
-        guard channel.hasPrefix("book") else { throw .unknownMessage(channel) }
+        switch channel.prefix(while: { $0 != "-" }) {
+        case "book": break
+        // Channels that change no book.
+        case "ticker", "trade", "spread", "ohlc": return
+        default: throw .unknownMessage(channel)
+        }
         var book: VenueMessage?
         for part in parts[1..<(parts.count - 2)] {
             guard part.isObject else { throw .field("book") }
@@ -39,7 +45,10 @@ enum Kraken {
         if let bids = part["b"] { message.bids += try side(bids, &message) }
         if let asks = part["a"] { message.asks += try side(asks, &message) }
         if let checksum = part["c"] {
-            guard let text = checksum.string, let value = UInt32(text) else { throw .field("c") }
+            // Digits only: UInt32 would take a sign.
+            guard let text = checksum.string, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }),
+                let value = UInt32(text)
+            else { throw .field("c") }
             message.checksum = value
         }
     }
@@ -54,7 +63,7 @@ enum Kraken {
             if let level = try Levels.level(fields[0], fields[1], "level", &message) { levels.append(level) }
             message.priceDecimals = max(message.priceDecimals, Levels.decimals(fields[0]))
             message.sizeDecimals = max(message.sizeDecimals, Levels.decimals(fields[1]))
-            guard let time = fields[2].text, let ns = try? DecimalText.mantissa(time, scale: 9) else {
+            guard let time = fields[2].text, let ns = try? DecimalText.mantissa(time, scale: 9), ns >= 0 else {
                 throw .field("timestamp")
             }
             message.eventTimeNs = max(message.eventTimeNs ?? ns, ns)

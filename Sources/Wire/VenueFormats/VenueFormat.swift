@@ -16,12 +16,19 @@ public enum VenueFormat: String, Sendable, CaseIterable {
         return nil
     }
 
-    /// Adds the messages that a document stands for: none for heartbeats and answers.
+    /// Adds the messages that a document stands for: none for heartbeats and answers. Where it throws, nothing is
+    /// added: half a message is none.
     public func read(_ message: JSONValue, symbol: String, into out: inout [VenueMessage]) throws(FormatError) {
-        switch self {
-        case .binance: try Binance.read(message, symbol: symbol, into: &out)
-        case .kraken: try Kraken.read(message, into: &out)
-        case .coinbase: try Coinbase.read(message, into: &out)
+        let countBefore = out.count
+        do {
+            switch self {
+            case .binance: try Binance.read(message, symbol: symbol, into: &out)
+            case .kraken: try Kraken.read(message, into: &out)
+            case .coinbase: try Coinbase.read(message, into: &out)
+            }
+        } catch {
+            out.removeSubrange(countBefore...)
+            throw error
         }
     }
 }
