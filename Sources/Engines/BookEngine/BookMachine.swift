@@ -8,7 +8,7 @@ public enum BookRules: Sendable, Hashable {
     case contiguous
     /// Messages carry a CRC-32 over the ten best levels (Kraken: "book checksum").
     case checksum
-    /// Nothing to check but crossing (Coinbase level2).
+    /// Nothing to check but crossing and the order of times (Coinbase level2).
     case unchecked
 
     /// Levels kept per side. Kraken's book is what the subscription's depth leaves of it.
@@ -17,14 +17,22 @@ public enum BookRules: Sendable, Hashable {
 
 /// Why a book was dropped.
 public enum BookViolation: String, Sendable, Hashable, CaseIterable {
-    case gap, checksumMismatch, crossed, tickerMismatch, tooManyBuffered, badLevel
+    case gap, checksumMismatch, crossed, tickerMismatch, tooManyBuffered
+    /// A price of 0 or less, or a size below 0.
+    case badLevel
+    /// An update older than the one before it, where no number tells what it had of it.
+    case reversed
+    /// A message that could not be read, where no number tells whether it was one of this book's.
+    case unreadable
 }
 
 /// What a message did.
 public enum BookOutcome: Sendable, Hashable {
-    /// Nothing: before a snapshot, or of what the book has already.
+    /// Nothing: before a snapshot, or before the first update that joins it.
     case ignored
-    /// The book was changed; the best prices may have.
+    /// Nothing: a duplicate, or older than what the book has.
+    case outdated
+    /// The book was changed; the best prices may have. Of a ticker: it is the newest.
     case applied
     /// The book is gone and the instrument stale until the next snapshot.
     case violated(BookViolation)
@@ -53,6 +61,13 @@ public struct BookMachine: Sendable {
     private var sizeDecimals: UInt8 = 0
     /// Tickers not yet passed by a delta: number and best levels, ascending.
     private var tickers: [Ticker] = []
+    /// The highest number of a ticker, and how many in a row came below it in order.
+    private var tickerSequence: UInt64 = 0
+    private var strays: (count: Int, last: UInt64) = (0, 0)
+    /// So many tickers in a row that look outdated are right, and the one above them was wrong.
+    static let straysMax = 10
+    /// Of the latest delta, where no number orders them.
+    private var deltaTimeNs: Int64?
 
     private struct Ticker: Sendable {
         let sequence: UInt64
@@ -70,44 +85,61 @@ public struct BookMachine: Sendable {
         switch message.kind {
         case .snapshot: return receiveSnapshot(message)
         case .delta: return receiveDelta(message)
-        case .ticker:
-            if rules == .contiguous { keep(message) }
-            return .ignored
+        case .ticker: return rules == .contiguous ? keep(message) : .ignored
         case .trade: return .ignored
         }
     }
 
+    /// Tells that a message was lost that may have been this book's. Numbers and checksums notice that themselves.
+    public mutating func receiveUnreadable() -> BookOutcome {
+        rules == .unchecked && state == .live ? violate(.unreadable) : .ignored
+    }
+
     private mutating func receiveSnapshot(_ message: VenueMessage) -> BookOutcome {
+        if rules == .contiguous, state == .live, isJoined, message.lastSequence < sequence { return .outdated }
+        guard BookMachine.areLevels(message) else { return violate(.badLevel) }
         book.removeAll()
         sequence = message.lastSequence
         isJoined = false
         state = .live
+        deltaTimeNs = nil
         priceDecimals = message.priceDecimals
         sizeDecimals = message.sizeDecimals
         apply(message)
         if let violation = check(message) { return violate(violation) }
         let waiting = buffered
         buffered = []
-        for delta in waiting {
-            if case .violated(let violation) = receiveDelta(delta) { return .violated(violation) }
+        for (index, delta) in waiting.enumerated() {
+            guard case .violated(let violation) = receiveDelta(delta) else { continue }
+            // The snapshot was older than all of them; a later one may join.
+            if violation == .gap { buffered = Array(waiting[index...]) }
+            return .violated(violation)
         }
         return .applied
     }
 
+    private static func areLevels(_ message: VenueMessage) -> Bool {
+        for level in message.bids where level.price <= 0 || level.size < 0 { return false }
+        for level in message.asks where level.price <= 0 || level.size < 0 { return false }
+        return true
+    }
+
     private mutating func receiveDelta(_ message: VenueMessage) -> BookOutcome {
         guard state == .live else {
-            guard rules == .contiguous else { return .ignored }
-            guard buffered.count < BookMachine.bufferedMax else { return violate(.tooManyBuffered) }
-            buffered.append(message)
-            return .ignored
+            return rules == .contiguous ? buffer(message) : .ignored
+        }
+        guard BookMachine.areLevels(message) else { return violate(.badLevel) }
+        if rules == .unchecked, let timeNs = message.eventTimeNs {
+            guard timeNs >= deltaTimeNs ?? timeNs else { return violate(.reversed) }
+            deltaTimeNs = timeNs
         }
         if rules == .contiguous {
-            guard message.lastSequence > sequence else { return .ignored }
+            guard message.lastSequence > sequence else { return isJoined ? .outdated : .ignored }
             let isNext =
                 isJoined ? message.firstSequence == sequence &+ 1 : message.firstSequence <= sequence &+ 1
             guard isNext, message.firstSequence <= message.lastSequence else {
                 let outcome = violate(.gap)
-                buffered.append(message)
+                _ = buffer(message)
                 return outcome
             }
             if !isJoined { joined = message.firstSequence...message.lastSequence }
@@ -118,6 +150,21 @@ public struct BookMachine: Sendable {
         deltasApplied += 1
         if let violation = check(message) { return violate(violation) }
         return .applied
+    }
+
+    /// Keeps a delta for the next snapshot. What is kept is contiguous, so that one wrong number cannot spoil every
+    /// snapshot to come: a delta that does not follow begins anew.
+    private mutating func buffer(_ message: VenueMessage) -> BookOutcome {
+        guard message.firstSequence <= message.lastSequence, BookMachine.areLevels(message) else { return .ignored }
+        if let first = buffered.first, let last = buffered.last, message.firstSequence != last.lastSequence &+ 1 {
+            if message.firstSequence >= first.firstSequence, message.lastSequence <= last.lastSequence {
+                return .outdated
+            }
+            buffered.removeAll(keepingCapacity: true)
+        }
+        guard buffered.count < BookMachine.bufferedMax else { return violate(.tooManyBuffered) }
+        buffered.append(message)
+        return .ignored
     }
 
     private mutating func apply(_ message: VenueMessage) {
@@ -140,8 +187,10 @@ public struct BookMachine: Sendable {
         return nil
     }
 
-    private mutating func keep(_ ticker: VenueMessage) {
-        if let last = tickers.last, last.sequence > ticker.lastSequence { return }
+    private mutating func keep(_ ticker: VenueMessage) -> BookOutcome {
+        guard ticker.lastSequence > tickerSequence || isStrayNoMore(ticker.lastSequence) else { return .outdated }
+        tickerSequence = ticker.lastSequence
+        strays = (0, 0)
         // Of those that the book has passed only the last one matters.
         if let passed = tickers.lastIndex(where: { $0.sequence <= sequence }), passed > 0 {
             tickers.removeFirst(passed)
@@ -149,6 +198,17 @@ public struct BookMachine: Sendable {
         if tickers.count == BookMachine.bufferedMax { tickers.removeFirst() }
         tickers.append(
             Ticker(sequence: ticker.lastSequence, bid: ticker.bids.first, ask: ticker.asks.first))
+        return .applied
+    }
+
+    /// Whether the numbers below the highest one have come so often, in order and above the book's, that it was the
+    /// highest that was wrong. Otherwise one wrong digit would silence the ticker for ever.
+    private mutating func isStrayNoMore(_ number: UInt64) -> Bool {
+        guard number > sequence else { return false }
+        strays = (number > strays.last ? strays.count + 1 : 1, number)
+        guard strays.count == BookMachine.straysMax else { return false }
+        tickers.removeAll { $0.sequence >= number }
+        return true
     }
 
     private mutating func violate(_ violation: BookViolation) -> BookOutcome {

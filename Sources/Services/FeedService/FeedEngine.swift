@@ -89,7 +89,7 @@ final class FeedEngine {
 
     private func receiveBook(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
         switch lines[index].machine.receive(message) {
-        case .ignored: break
+        case .ignored, .outdated: break
         case .applied:
             let wasStale = lines[index].isStale
             lines[index].isStale = false
