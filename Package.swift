@@ -174,13 +174,12 @@ let package = Package(
         tests("TickCodecTests", ["TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
-        tests("EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "MarketModel", "TestSupport"]),
+        tests("EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "MarketModel", "TestSupport"]),
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "BookEngine", "SimulatedVenue", "TimeSource", "SegmentLog", "FileDisk", "Simulation",
-                "EventLog", "TickCodec", "MarketModel",
-                "TestSupport",
+                "FeedService", "Observability", "BookEngine", "SimulatedVenue", "VenueFormats", "TimeSource", "SegmentLog",
+                "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
         tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),

@@ -27,7 +27,8 @@ final class FeedWorld {
 
     func play(_ path: String, into log: SegmentLog) throws -> FeedCounters {
         let reports = reports
-        let feed = FeedService(log: log, time: time, source: .recording(path: path, speed: .maximum)) { line in
+        let feed = FeedService(log: log, time: time, source: .recording(path: path, speed: .maximum)) { kind, what in
+            let line = kind + ": " + what()
             reports.lines.withLock { $0.append(line) }
         }
         try feed.run()

@@ -14,7 +14,7 @@ struct SimulatedFeedTests {
         var configuration = SimulatedVenue.Configuration()
         configuration.messagesPerSecond = 5000
         let stopTime = StoppingTime(world.time, afterNs: Int64(seconds) * 1_000_000_000)
-        let feed = FeedService(log: log, time: stopTime, source: .simulated(configuration)) { _ in }
+        let feed = FeedService(log: log, time: stopTime, source: .simulated(configuration)) { _, _ in }
         stopTime.onEnd = { feed.stop() }
         try feed.run()
         return feed.counters

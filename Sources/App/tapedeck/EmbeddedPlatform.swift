@@ -96,7 +96,9 @@ final class EmbeddedPlatform {
 
     func startFeed(_ source: FeedSource) {
         let diagnostics = diagnostics
-        let service = FeedService(log: log, time: time, source: source) { diagnostics.log(.warning, "feed", $0) }
+        let service = FeedService(log: log, time: time, source: source) { kind, what in
+            diagnostics.log(.warning, "feed", kind: kind, what())
+        }
         feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
     }
 
@@ -109,7 +111,8 @@ final class EmbeddedPlatform {
         return Address(host: bound.host, port: UInt16(bound.port))
     }
 
-    var feedCounters: [FeedCounters] { feeds.map(\.service.counters) }
+    /// Of all feeds together.
+    var feedCounters: FeedCounters { feeds.reduce(into: FeedCounters()) { $0.add($1.service.counters) } }
     var writerCounters: WriterCounters { writer.counters }
     var feedsAreDone: Bool { feeds.allSatisfy { $0.thread.isDone } }
 

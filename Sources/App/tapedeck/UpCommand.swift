@@ -27,12 +27,17 @@ struct UpCommand {
         fflush(nil)
         diagnostics.log(.info, "up", "serving on \(address), data in \(platform.directory.path); end with Ctrl-C")
         var failure: String?
+        var isPlayed = false
         while failure == nil, signals.wait(milliseconds: 100) == nil {
             ControlRequests(platform).answer()
             failure = platform.fatalFailure
+            guard !isPlayed, platform.feedsAreDone else { continue }
+            isPlayed = true
+            diagnostics.log(.info, "feed", "played to the end: \(FeedText.line(platform.feedCounters))")
         }
         diagnostics.log(.info, "up", "stopping: streams end with their tokens, the writer stores what is in the log")
         try platform.stop(drainSeconds: options.int(.drainSeconds))
+        diagnostics.log(.info, "feed", "since the start: \(FeedText.line(platform.feedCounters))")
         diagnostics.flush()
         if let failure { throw CommandError(failure) }
         return .success
@@ -74,27 +79,16 @@ struct UpCommand {
         let failure = platform.fatalFailure
         try platform.stop(drainSeconds: 0)
         let feeds = platform.feedCounters
-        let ticks = feeds.reduce(0) { $0 + $1.ticks }
-        let known = feeds.reduce(0) { $0 + $1.ticksKnown }
-        let bad = feeds.reduce(0) { $0 + $1.badLines + $1.badMessages }
-        let violations = feeds.reduce(0) { $0 + $1.violations.values.reduce(0, +) }
         let rows = platform.writerCounters.rows
-        if options.bool(.json) {
-            print(
-                "{\"ticks\":\(ticks),\"ticks_known\":\(known),\"rows\":\(rows),\"bad\":\(bad),"
-                    + "\"violations\":\(violations)}")
-        } else {
-            print(
-                "\(ticks) ticks taken, \(known) known from before, \(rows) rows stored, \(bad) bad lines, "
-                    + "\(violations) violations")
-        }
+        print(options.bool(.json) ? FeedText.json(feeds, rows: rows) : FeedText.line(feeds, rows: rows))
         diagnostics.flush()
         if let failure { throw CommandError(failure) }
         return .success
     }
 
     private func progress(_ platform: EmbeddedPlatform) {
-        let ticks = platform.feedCounters.reduce(0) { $0 + $1.ticks + $1.ticksKnown }
+        let feeds = platform.feedCounters
+        let ticks = feeds.ticks + feeds.ticksKnown
         diagnostics.log(.info, "replay", "\(ticks) ticks so far, \(platform.writerCounters.rows) stored")
     }
 }

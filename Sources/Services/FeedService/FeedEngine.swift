@@ -2,6 +2,7 @@ import BookEngine
 import EventLog
 import MarketModel
 import TickCodec
+import VenueFormats
 
 /// Normalized messages in, encoded ticks out: one feed's books, epochs and sequences. Used by the feed's thread alone.
 ///
@@ -28,6 +29,7 @@ final class FeedEngine {
         var bid: PriceLevel?
         var ask: PriceLevel?
         var lastTrade: Int64?
+        var tradeOrder = TradeOrder()
         var isStale = false
         var hasTicker = false
     }
@@ -40,12 +42,17 @@ final class FeedEngine {
     private(set) var builders: [BlockBuilder]
     private let rules: (String) -> BookRules
     var counters = FeedCounters()
-    /// Told of a violation, for people.
-    var report: (Instrument, BookViolation) -> Void = { _, _ in }
+    /// Told of what could not be used, for people: a fixed name of its kind, and what happened.
+    var report: (_ kind: String, _ what: () -> String) -> Void = { _, _ in }
+    private let instrumentsMax: Int
 
     /// `rules` tells how a venue's books are checked.
-    init(feed: String, numbering: Numbering, log: any EventLog, rules: @escaping (String) -> BookRules) {
+    init(
+        feed: String, numbering: Numbering, log: any EventLog, instrumentsMax: Int = FeedService.instrumentsMax,
+        rules: @escaping (String) -> BookRules
+    ) {
         self.feed = feed
+        self.instrumentsMax = instrumentsMax
         self.numbering = numbering
         self.log = log
         self.rules = rules
@@ -60,6 +67,11 @@ final class FeedEngine {
     func receive(_ message: VenueMessage, receivedNs: Int64, publishNs: () -> Int64) {
         counters.messages += 1
         guard let index = line(message) else { return }
+        if message.levelsRefused > 0 {
+            refuse(.level, by: UInt64(message.levelsRefused)) {
+                "\(message.exchange)|\(message.symbol): levels out of range are left out"
+            }
+        }
         switch message.kind {
         case .trade: receiveTrade(message, index, receivedNs, publishNs)
         case .ticker: receiveTicker(message, index, receivedNs, publishNs)
@@ -67,11 +79,37 @@ final class FeedEngine {
         }
     }
 
+    /// Takes notice of a line that could not be read. A book that only complete updates keep right is dropped.
+    func receiveUnreadable(
+        _ error: FormatError, at place: () -> String, receivedNs: Int64, publishNs: () -> Int64
+    ) {
+        refuse(BadInput(error)) { "\(place()): \(error)" }
+        for index in lines.indices {
+            guard case .violated(let violation) = lines[index].machine.receiveUnreadable() else { continue }
+            let instrument = lines[index].instrument
+            let message = VenueMessage(.delta, exchange: instrument.exchange, symbol: instrument.symbol)
+            violate(index, violation, message, receivedNs, publishNs)
+        }
+    }
+
+    private func refuse(_ kind: BadInput, by count: UInt64 = 1, _ what: () -> String) {
+        counters.bad[kind, default: 0] += count
+        report("feed.\(kind.rawValue)", what)
+    }
+
+    private func refuseOutdated(_ message: VenueMessage) {
+        let kind = BadInput(outdated: message.kind)
+        refuse(kind) {
+            "\(message.exchange)|\(message.symbol): \(message.kind) \(message.lastSequence) is older than what is known"
+        }
+    }
+
     private func receiveTrade(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
         guard let trade = message.trade, trade.size > 0 else {
-            counters.badMessages += 1
+            refuse(.trade) { "\(message.exchange)|\(message.symbol): a trade without size" }
             return
         }
+        if let id = trade.id, !lines[index].tradeOrder.isNew(id) { return refuseOutdated(message) }
         lines[index].lastTrade = trade.price
         publish(index, .trade, message, receivedNs, publishNs) { tick in
             tick.lastSize = trade.size
@@ -81,15 +119,22 @@ final class FeedEngine {
     }
 
     private func receiveTicker(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
+        guard let bid = message.bids.first, let ask = message.asks.first, bid.price < ask.price, bid.size > 0,
+            ask.size > 0
+        else {
+            refuse(.ticker) { "\(message.exchange)|\(message.symbol): a ticker that crosses or has no size" }
+            return
+        }
         lines[index].hasTicker = true
-        _ = lines[index].machine.receive(message)
+        if lines[index].machine.receive(message) == .outdated { return refuseOutdated(message) }
         guard !lines[index].isStale else { return }
-        quote(index, message.bids.first, message.asks.first, message, receivedNs, publishNs)
+        quote(index, bid, ask, message, receivedNs, publishNs)
     }
 
     private func receiveBook(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
         switch lines[index].machine.receive(message) {
-        case .ignored, .outdated: break
+        case .ignored: break
+        case .outdated: refuseOutdated(message)
         case .applied:
             let wasStale = lines[index].isStale
             lines[index].isStale = false
@@ -97,11 +142,20 @@ final class FeedEngine {
                 let book = lines[index].machine.book
                 quote(index, book.bestBid, book.bestAsk, message, receivedNs, publishNs)
             }
-        case .violated(let violation):
-            counters.violations[violation, default: 0] += 1
-            report(lines[index].instrument, violation)
-            goStale(index, message, receivedNs, publishNs)
+        case .violated(let violation): violate(index, violation, message, receivedNs, publishNs)
         }
+    }
+
+    private func violate(
+        _ index: Int, _ violation: BookViolation, _ message: VenueMessage, _ receivedNs: Int64,
+        _ publishNs: () -> Int64
+    ) {
+        counters.violations[violation, default: 0] += 1
+        let instrument = lines[index].instrument
+        report("feed.\(violation.rawValue)") {
+            "\(instrument): \(violation.rawValue), the book is dropped until the next snapshot"
+        }
+        goStale(index, message, receivedNs, publishNs)
     }
 
     /// A quote only when the best prices or sizes changed.
@@ -158,10 +212,14 @@ final class FeedEngine {
 
     private func line(_ message: VenueMessage) -> Int? {
         guard let instrument = try? Instrument(exchange: message.exchange, symbol: message.symbol) else {
-            counters.badMessages += 1
+            refuse(.instrument) { "no instrument is called \(message.exchange)|\(message.symbol)" }
             return nil
         }
         if let known = indexOf[instrument] { return known }
+        guard lines.count < instrumentsMax else {
+            refuse(.instrumentLimit) { "\(instrument) is one more than the \(instrumentsMax) instruments of a feed" }
+            return nil
+        }
         let known = log.lastPlace(.ticksRaw, feed: feed, exchange: instrument.exchange, symbol: instrument.symbol)
         let epoch: UInt64
         var publishedThrough: UInt64 = 0
@@ -183,21 +241,4 @@ final class FeedEngine {
         indexOf[instrument] = lines.count - 1
         return lines.count - 1
     }
-}
-
-/// What a feed did since it started.
-public struct FeedCounters: Sendable, Hashable {
-    public var messages: UInt64 = 0
-    public var ticks: UInt64 = 0
-    /// Ticks that the log had already: of a recording played before.
-    public var ticksKnown: UInt64 = 0
-    /// Messages and lines that could not be used, and those whose kind no format knows.
-    public var badMessages: UInt64 = 0
-    public var badLines: UInt64 = 0
-    public var violations: [BookViolation: UInt64] = [:]
-    public var staleInstruments = 0
-    public var lastPublishNs: Int64 = 0
-    /// Why it cannot go on now; nil while it works.
-    public var failure: String?
-    public var isDone = false
 }

@@ -34,19 +34,23 @@ public struct FeedError: Error, Sendable, CustomStringConvertible {
 public final class FeedService: Sendable {
     /// Bytes of ticks in one append at most.
     static let appendBytesMax = 64 << 10
+    /// Instruments of one feed at most: garbage may name any number.
+    public static let instrumentsMax = 100_000
     /// How long a quiet feed sleeps at once, so that it stops promptly.
     static let sleepNsMax: Int64 = 10_000_000
 
     private let log: any EventLog
     private let time: any TimeSource
     private let source: FeedSource
-    private let report: @Sendable (String) -> Void
+    private let report: @Sendable (_ kind: String, _ what: () -> String) -> Void
     private let state = Mutex(FeedCounters())
     private let stopping = Atomic<Bool>(false)
 
-    /// `report` takes a line for people; it is called on the feed's thread.
+    /// `report` takes what people should know: a fixed name of its kind (`feed.gap`), and what happened. It is called on
+    /// the feed's thread each time; whoever writes it down does so once per kind and period.
     public init(
-        log: any EventLog, time: any TimeSource, source: FeedSource, report: @escaping @Sendable (String) -> Void
+        log: any EventLog, time: any TimeSource, source: FeedSource,
+        report: @escaping @Sendable (_ kind: String, _ what: () -> String) -> Void
     ) {
         self.log = log
         self.time = time
@@ -84,7 +88,7 @@ public final class FeedService: Sendable {
         let engine = FeedEngine(
             feed: "sim", numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))), log: log
         ) { _ in .contiguous }
-        reportViolations(of: engine)
+        engine.report = report
         while !isStopping {
             let nowNs = time.wallNs()
             while engine.pendingBytes < FeedService.appendBytesMax, let message = venue.next(dueBy: nowNs) {
@@ -103,10 +107,18 @@ public final class FeedService: Sendable {
         let engine = FeedEngine(feed: recording.feed, numbering: .recording(epoch: recording.epoch), log: log) {
             VenueRules.of($0)
         }
-        reportViolations(of: engine)
+        engine.report = report
         var pace = Pace(speed)
         while !isStopping {
-            guard let line = try recording.next() else { break }
+            let next: Recording.Line?
+            do {
+                next = try recording.next()
+            } catch {
+                // What was read is good, and counted.
+                try flush(engine)
+                throw error
+            }
+            guard let line = next else { break }
             try wait(&pace, until: line.receivedNs, engine)
             switch line.content {
             case .messages(let messages):
@@ -114,8 +126,9 @@ public final class FeedService: Sendable {
                     engine.receive(message, receivedNs: line.receivedNs) { line.receivedNs }
                 }
             case .bad(let error):
-                engine.counters.badLines += 1
-                reportOnce("\(path) line \(line.number): \(error)", kind: "bad line")
+                engine.receiveUnreadable(error, at: { "\(path) line \(line.number)" }, receivedNs: line.receivedNs) {
+                    line.receivedNs
+                }
             case .other: break
             }
             if engine.pendingBytes >= FeedService.appendBytesMax { try flush(engine) }
@@ -152,7 +165,7 @@ public final class FeedService: Sendable {
                         defer { state.failure = message }
                         return state.failure != message
                     }) {
-                        report("feed \(engine.feed): \(message); it holds its ticks and tries again")
+                        report("feed.append") { "\(engine.feed): \(message); it holds its ticks and tries again" }
                     }
                     time.sleep(ns: pauseNs)
                     pauseNs = min(pauseNs * 2, 1_000_000_000)
@@ -163,30 +176,6 @@ public final class FeedService: Sendable {
         counters.staleInstruments = engine.staleCount
         counters.lastPublishNs = time.wallNs()
         state.withLock { $0 = counters }
-    }
-
-    // MARK: Reports
-
-    private func reportViolations(of engine: FeedEngine) {
-        engine.report = { [weak self] instrument, violation in
-            self?.reportOnce(
-                "\(instrument): \(violation.rawValue), the book is dropped until the next snapshot",
-                kind: "\(instrument) \(violation.rawValue)")
-        }
-    }
-
-    private let reported = Mutex<[String: Int64]>([:])
-    private static let reportPeriodNs: Int64 = 10_000_000_000
-
-    /// Once per kind and period; the counters have the rest.
-    private func reportOnce(_ line: String, kind: String) {
-        let nowNs = time.monotonicNs()
-        let isDue = reported.withLock { reported in
-            if let last = reported[kind], nowNs - last < FeedService.reportPeriodNs { return false }
-            reported[kind] = nowNs
-            return true
-        }
-        if isDue { report("feed: " + line) }
     }
 }
 
@@ -203,18 +192,26 @@ enum VenueRules {
 
 /// When a recording's lines are due.
 struct Pace {
+    /// A receive time that leaps by more, ahead or back, is not waited for: the night between two sessions, or a wrong
+    /// digit. In the recording's time.
+    static let leapNsMax: Int64 = 3_600_000_000_000
+
     private let speed: PlaySpeed
     private var start: (recordedNs: Int64, nowNs: Int64)?
+    private var lastNs: Int64 = 0
 
     init(_ speed: PlaySpeed) { self.speed = speed }
 
-    /// On the monotonic clock; nil for at once.
+    /// On the monotonic clock; nil for at once. `recordedNs` is not below 0.
     mutating func due(_ recordedNs: Int64, nowNs: Int64) -> Int64? {
-        guard case .times(let factor) = speed else { return nil }
-        guard let start else {
+        guard case .times(let factor) = speed, factor > 0 else { return nil }
+        defer { lastNs = recordedNs }
+        guard let start, (-Pace.leapNsMax...Pace.leapNsMax).contains(recordedNs - lastNs) else {
             start = (recordedNs, nowNs)
             return nil
         }
-        return start.nowNs + Int64(Double(recordedNs - start.recordedNs) / factor)
+        guard let waitNs = Int64(exactly: (Double(recordedNs - start.recordedNs) / factor).rounded()) else { return nil }
+        let (due, overflow) = start.nowNs.addingReportingOverflow(waitNs)
+        return overflow ? nil : due
     }
 }

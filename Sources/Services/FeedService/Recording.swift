@@ -27,8 +27,10 @@ struct Recording {
     private var format: VenueFormat?
     private var lineNumber = 0
     private var lastNs: Int64 = 0
-    /// The symbol that streams named last: a snapshot by request does not name its own.
-    private var lastSymbol = ""
+    /// The symbol of the streams: a snapshot by request does not name its own. Empty before the first, and where there
+    /// are several: whose book it is would be a guess.
+    private var streamSymbol = ""
+    private var hasSeveralSymbols = false
     /// Lines without a known message so far, while the format is not known.
     private var unknownLines = 0
 
@@ -38,6 +40,7 @@ struct Recording {
         epoch = hash == 0 ? 1 : hash
         let hex = String(epoch, radix: 16)
         feed = "rec-" + String(repeating: "0", count: 16 - hex.count) + hex
+        try LineReader.check(path)
         lines = try LineReader(path: path)
     }
 
@@ -71,12 +74,22 @@ struct Recording {
         guard case .received(let ns, let message, let symbol) = try RecordingLine.split(bytes) else { return .other }
         lastNs = ns
         let value = try parser.parse(message)
-        if format == nil { format = VenueFormat.detect(value) }
-        guard let format else { throw .unknownMessage("no venue's") }
+        guard let guess = format ?? VenueFormat.detect(value) else { throw .unknownMessage("no venue's") }
         var messages: [VenueMessage] = []
-        try format.read(value, symbol: symbol ?? lastSymbol, into: &messages)
-        if let named = messages.last { lastSymbol = named.symbol }
+        try guess.read(value, symbol: symbol ?? streamSymbol, into: &messages)
+        // Settled by the first message that says something: the first line may be anybody's.
+        if let named = messages.last {
+            format = guess
+            learn(named.symbol)
+        }
         return .messages(messages)
+    }
+
+    private mutating func learn(_ symbol: String) {
+        if streamSymbol.isEmpty, !hasSeveralSymbols { streamSymbol = symbol }
+        guard symbol != streamSymbol else { return }
+        hasSeveralSymbols = true
+        streamSymbol = ""
     }
 }
 
@@ -121,6 +134,17 @@ final class LineReader {
     deinit {
         gzclose(file)
         buffer.deallocate()
+    }
+
+    /// Reads a gzip file through once, so that one that is damaged or ends in the middle is refused before anything of it
+    /// is taken: its checksum stands at its end.
+    static func check(_ path: String) throws(FeedError) {
+        let reader = try LineReader(path: path)
+        // Of a plain file there is nothing to check.
+        while gzdirect(reader.file) == 0, !reader.isAtEnd {
+            reader.end = 0
+            try reader.fill()
+        }
     }
 
     /// The next line without its end, valid until the next call; nil at the end of the file.
@@ -168,8 +192,9 @@ final class LineReader {
         guard count >= 0, code == Z_OK || code == Z_STREAM_END else {
             let what =
                 code == Z_BUF_ERROR
-                ? "it ends in the middle; the copy is not complete" : text.map { String(cString: $0) } ?? ""
-            throw FeedError("cannot read \(path): \(what)")
+                ? "it ends in the middle" : text.map { String(cString: $0) } ?? "damaged"
+            throw FeedError(
+                "cannot read \(path): \(what). Copy it again, or unpack what is left with gzip -dc and play that")
         }
         if count == 0 { isAtEnd = true }
         end += Int(count)
