@@ -138,16 +138,19 @@ private final class EncodedTicks {
 
     func encodeAll(_ ticks: [Tick], _ encoder: TickEncoder) {
         var sum = 0
-        for index in ticks.indices { sum &+= encoder.encode(ticks[index], into: buffer) }
+        ticks.withUnsafeBufferPointer { ticks in
+            for index in ticks.indices { sum &+= encoder.encode(ticks.baseAddress! + index, into: buffer) }
+        }
         sink &+= UInt64(sum)
     }
 
     func readAll() {
         var sum: UInt64 = 0
+        var reader = TickReader()
         for place in places {
             let update = UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count)
-            guard let reader = try? TickReader(update) else { continue }
-            sum &+= Self.digest(reader)
+            do { try reader.read(update) } catch { continue }
+            sum &+= withUnsafePointer(to: &reader) { Self.digest($0) }
         }
         sink &+= sum
     }
@@ -161,16 +164,20 @@ private final class EncodedTicks {
     }
 
     /// Takes every field.
-    @inline(__always)
-    private static func digest(_ reader: TickReader) -> UInt64 {
+    @inline(never)
+    private static func digest(_ reader: UnsafePointer<TickReader>) -> UInt64 {
         func bits(_ value: Int64?) -> UInt64 { UInt64(bitPattern: value ?? 1) }
-        var sum = reader.sequence &+ reader.epoch &+ reader.venueSequence
-        sum &+= bits(reader.bid) &+ bits(reader.ask) &+ bits(reader.last)
-        sum &+= bits(reader.bidSize) &+ bits(reader.askSize) &+ bits(reader.lastSize)
-        sum &+= bits(reader.eventTimeNs) &+ bits(reader.receivedTimeNs) &+ bits(reader.publishTimeNs)
-        sum &+= UInt64(reader.exchange.count &+ reader.symbol.count &+ reader.feed.count &+ reader.tradeID.count)
-        sum &+= UInt64(reader.kind.rawValue) &+ UInt64(reader.state.rawValue)
-        sum &+= UInt64(reader.aggressorSide.rawValue) &+ UInt64(reader.eventTimeSource.rawValue)
+        var sum = reader.pointee.sequence &+ reader.pointee.epoch &+ reader.pointee.venueSequence
+        sum &+= bits(reader.pointee.bid) &+ bits(reader.pointee.ask) &+ bits(reader.pointee.last)
+        sum &+= bits(reader.pointee.bidSize) &+ bits(reader.pointee.askSize) &+ bits(reader.pointee.lastSize)
+        sum &+=
+            bits(reader.pointee.eventTimeNs) &+ bits(reader.pointee.receivedTimeNs)
+            &+ bits(reader.pointee.publishTimeNs)
+        sum &+= UInt64(
+            reader.pointee.exchange.count &+ reader.pointee.symbol.count &+ reader.pointee.feed.count
+                &+ reader.pointee.tradeID.count)
+        sum &+= UInt64(reader.pointee.kind.rawValue) &+ UInt64(reader.pointee.state.rawValue)
+        sum &+= UInt64(reader.pointee.aggressorSide.rawValue) &+ UInt64(reader.pointee.eventTimeSource.rawValue)
         return sum
     }
 }
