@@ -91,8 +91,7 @@ let package = Package(
             "Bench", in: "Operations",
             [
                 "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec",
-                "MarketProto", "Protobuf", "MarketModel",
+                "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
             ],
             linkerSettings: [.linkedLibrary("m")]),
         room(
