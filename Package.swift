@@ -200,8 +200,8 @@ let package = Package(
         tests(
             "EdgeServiceTests",
             [
-                "EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore",
-                "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+                "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
+                "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests("ObservabilityTests", ["Observability", "TestSupport"]),
         tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
