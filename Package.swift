@@ -91,8 +91,7 @@ let package = Package(
             "Bench", in: "Operations",
             [
                 "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec",
-                "MarketProto", "Protobuf", "MarketModel",
+                "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
             ],
             linkerSettings: [.linkedLibrary("m")]),
         room(
@@ -200,8 +199,8 @@ let package = Package(
         tests(
             "EdgeServiceTests",
             [
-                "EdgeService", "TapedeckClient", "SegmentLog", "FileDisk", "Simulation", "EventLog", "TickStore",
-                "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+                "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
+                "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests("ObservabilityTests", ["Observability", "TestSupport"]),
         tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),

@@ -37,7 +37,13 @@ struct PeerTests {
             let message = try TestProto.EveryField(
                 decoding: Array(bytes[(position + 4)..<(position + 4 + length)]))
             let encoded = message.encodedBytes()
-            #expect(encoded.count == message.encodedLength)
+            // A buffer of just that size holds it, and none that is smaller.
+            for room in [0, encoded.count / 2, encoded.count - 1, encoded.count] where room >= 0 {
+                let fits = [UInt8](unsafeUninitializedCapacity: room) { buffer, count in
+                    count = message.encode(into: UnsafeMutableRawBufferPointer(buffer)) ?? 0
+                }
+                #expect(fits == (room == encoded.count ? encoded : []))
+            }
             #expect(try TestProto.EveryField(decoding: encoded).encodedBytes() == encoded)
             withUnsafeBytes(of: UInt32(encoded.count).littleEndian) { ours += $0 }
             ours += encoded

@@ -79,7 +79,7 @@ struct RuntimeTests {
         let bytes = sample.encodedBytes()
         for count in 0..<bytes.count {
             if let decoded = try? TestProto.EveryField(decoding: Array(bytes[..<count])) {
-                #expect(decoded.encodedLength <= bytes.count)
+                #expect(decoded.encodedBytes().count <= bytes.count)
             }
         }
     }

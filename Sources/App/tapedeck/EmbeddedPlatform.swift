@@ -91,7 +91,8 @@ final class EmbeddedPlatform {
     }
 
     func startWriter() {
-        writerThread = ServiceThread(name: "writer", ended: { _ in }) { [writer] in try writer.run() }
+        // Streams come first: what the writer has not stored yet is in the log.
+        writerThread = ServiceThread(name: "writer", givesWay: true, ended: { _ in }) { [writer] in try writer.run() }
     }
 
     func startFeed(_ source: FeedSource) {

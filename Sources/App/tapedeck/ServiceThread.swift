@@ -21,12 +21,17 @@ final class ServiceThread: Sendable {
     }
 
     let name: String
+    private let givesWay: Bool
     private let state = Mutex(State())
 
-    /// `ended` is called on the thread when the body returned or threw.
-    init(name: String, ended: @escaping @Sendable (ServiceThread) -> Void, body: @escaping @Sendable () throws -> Void)
-    {
+    /// `ended` is called on the thread when the body returned or threw. One that gives way runs behind the others where
+    /// cores are short.
+    init(
+        name: String, givesWay: Bool = false, ended: @escaping @Sendable (ServiceThread) -> Void,
+        body: @escaping @Sendable () throws -> Void
+    ) {
         self.name = name
+        self.givesWay = givesWay
         let box = Unmanaged.passRetained(
             Body(name: name, thread: self) { [self] in
                 defer { ended(self) }
@@ -56,6 +61,7 @@ final class ServiceThread: Sendable {
         let body = Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue()
         clinux_name_thread(String(body.name.prefix(15)))
         clinux_sleep_precisely()
+        if body.thread.givesWay { clinux_give_way() }
         try? body.run()
         return nil
     }

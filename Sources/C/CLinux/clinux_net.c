@@ -2,6 +2,8 @@
 #include "clinux_net.h"
 #include <malloc.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <sys/socket.h>
 
 int clinux_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
@@ -9,6 +11,8 @@ int clinux_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOE
 int clinux_stream_socket(int family) { return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }
 
 void clinux_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+void clinux_give_way(void) { setpriority(PRIO_PROCESS, (id_t)gettid(), 5); }
 
 void clinux_sleep_precisely(void) { prctl(PR_SET_TIMERSLACK, 1UL); }
 

@@ -121,6 +121,8 @@ public struct PriceStreamEnd: Sendable {
     public let resumeToken: [UInt8]?
     /// Ranges of records that are gone.
     public let missing: [String]
+    /// Updates that were left out because their sequence had been sent already.
+    public let repeatsDropped: UInt64
 }
 
 /// A running stream of prices. Safe to use from any thread.
@@ -157,7 +159,8 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
     public func ended(_ status: GRPCStatus, trailers: GRPCMetadata) {
         let end = PriceStreamEnd(
             status: status, reason: trailers.value("tapedeck-end-reason"),
-            resumeToken: trailers.binary("tapedeck-resume-token-bin"), missing: trailers.values("tapedeck-missing"))
+            resumeToken: trailers.binary("tapedeck-resume-token-bin"), missing: trailers.values("tapedeck-missing"),
+            repeatsDropped: trailers.value("tapedeck-repeats-dropped").flatMap { UInt64($0) } ?? 0)
         call = nil
         let onEnd = state.withLock { state in
             state.end = end

@@ -11,6 +11,7 @@ public enum PriceMicros {
     /// range.
     @inlinable @inline(__always)
     public static func join(micros: Int64, remainder: Int32) -> Int64? {
+        if remainder == 0 { return multiply(micros, 1000) }
         guard UInt32(bitPattern: remainder) < 1000 else { return nil }
         return multiplyAdd(micros, 1000, Int64(remainder))
     }
@@ -29,6 +30,7 @@ public enum QuantityMicros {
     /// the quantity is out of range.
     @inlinable @inline(__always)
     public static func join(micros: Int64, remainder: Int32) -> Int64? {
+        if remainder == 0 { return multiply(micros, 100) }
         guard UInt32(bitPattern: remainder) < 1000, remainder % 10 == 0 else { return nil }
         return multiplyAdd(micros, 100, Int64(remainder / 10))
     }
@@ -47,6 +49,7 @@ public enum VolumeUnits {
     /// 1e-8, or the quantity is out of range.
     @inlinable @inline(__always)
     public static func join(units: Int64, remainder: Int32) -> Int64? {
+        if remainder == 0 { return multiply(units, 100_000_000) }
         guard UInt32(bitPattern: remainder) < 1_000_000_000, remainder % 10 == 0 else { return nil }
         return multiplyAdd(units, 100_000_000, Int64(remainder / 10))
     }
@@ -76,10 +79,17 @@ func floorDivide(_ value: Int64, by divisor: Int64) -> Int64 {
     return quotient &+ ((value &- quotient &* divisor) >> 63)
 }
 
+/// `value * factor`, or nil when Int64 cannot hold it.
+@inlinable @inline(__always)
+func multiply(_ value: Int64, _ factor: Int64) -> Int64? {
+    let (product, overflow) = value.multipliedReportingOverflow(by: factor)
+    return overflow ? nil : product
+}
+
 /// `value * factor + rest`, or nil when Int64 cannot hold it; `factor` is positive and `rest` in 0..<factor.
 ///
 /// The product alone may be out of range where the sum is not: the least mantissas of each scale are such.
-@inlinable @inline(__always)
+@usableFromInline @inline(never)
 func multiplyAdd(_ value: Int64, _ factor: Int64, _ rest: Int64) -> Int64? {
     let (product, overflow) = value.multipliedReportingOverflow(by: factor)
     if !overflow {

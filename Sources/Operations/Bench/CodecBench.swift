@@ -1,5 +1,7 @@
 import Glibc
 import MarketModel
+import MarketProto
+import Protobuf
 import TickCodec
 
 /// The codec bench: what it costs to encode one tick and to read all its fields.
@@ -11,22 +13,23 @@ public enum CodecBench {
     private static let passCount = 2048
 
     private static let method = """
-        codec: one unit is one PriceUpdate, another in each unit: \(tickCount) ticks of a random walk with a fixed \
-        seed, \(passCount) passes a run, one thread, closed loop, CPU time of the process, after one pass to warm up. \
-        encode, read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three times, feed, sequence, epoch, \
-        kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask with sizes instead). encode goes \
-        from Tick to bytes in the caller's buffer; read is TickReader over the bytes with every field taken, prices \
-        and times put together. Allocations are not counted here: `valgrind` shows the same number for any number of \
-        passes.
+        One unit is one message, another in each unit: \(tickCount) of a random walk with a fixed seed, \
+        \(passCount) passes a run (200 for the generated types), one thread, closed loop, CPU time of the process, \
+        after a pass to warm up. encode, read: a trade of XNAS AAPL of about 80 bytes (names, price, size, three \
+        times, feed, sequence, epoch, kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask \
+        with sizes instead). encode goes from a tick in memory to bytes in the caller's buffer; read is one TickReader \
+        over the bytes of message after message with every field taken, prices and times put together; neither \
+        allocates. message_encode, decode: the generated type of the same trade, order_…: an OrderRequest; \
+        json_encode: its JSON mapping; json_parse: simdjson's document of that text, no value taken yet, which is less \
+        than decode does. bytes: mean size. Allocations are not counted here: `valgrind` counts them.
         """
 
-    /// The bench. `others` are measured on the same bytes, beside the reader: the generated type's decoder, a JSON
-    /// mapping.
-    public static func bench(beside others: [CodecCandidate] = []) -> Bench {
-        Bench(name: "codec", method: method) { runs, progress in figures(runs, others, progress) }
+    /// The bench.
+    public static func bench() -> Bench {
+        Bench(name: "codec", method: method) { runs, progress in figures(max(runs, 1), progress) }
     }
 
-    private static func figures(_ runs: Int, _ others: [CodecCandidate], _ progress: (String) -> Void) -> [Figure] {
+    private static func figures(_ runs: Int, _ progress: (String) -> Void) -> [Figure] {
         var figures: [Figure] = []
         for (suffix, ticks) in [("", trades()), ("_quote", quotes())] {
             let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
@@ -38,15 +41,44 @@ public enum CodecBench {
             }
             add("encode") { encoded.encodeAll(ticks, encoder) }
             add("read") { encoded.readAll() }
-            for other in others { add(other.figure) { encoded.runAll(other) } }
         }
+        let updates = trades().map { tick in messages(tick) }
+        figures += MessageBench(runs: runs, prefix: "").figures(updates)
+        figures += MessageBench(runs: runs, prefix: "order_").figures(updates.enumerated().map(order))
         return figures
+    }
+
+    /// The trade as the generated type has it: decoded from what the encoder wrote.
+    private static func messages(_ tick: Tick) -> Proto.PriceUpdate {
+        let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
+        let bytes = [UInt8](unsafeUninitializedCapacity: encoder.lengthMax) { buffer, count in
+            count = encoder.encode(tick, into: UnsafeMutableRawBufferPointer(buffer))
+        }
+        guard let update = try? Proto.PriceUpdate(decoding: bytes) else { preconditionFailure("own bytes") }
+        return update
+    }
+
+    /// An order at the trade's price, with ids and names of the usual lengths.
+    private static func order(_ index: Int, _ update: Proto.PriceUpdate) -> Proto.OrderRequest {
+        var order = Proto.OrderRequest()
+        order.orderId = "ord-20241119-\(1_000_000 + index)-7f3a"
+        order.symbol = update.symbol
+        order.side = index % 2 == 0 ? "BUY" : "SELL"
+        order.quantityMicros = Int64(1 + index % 30) * 100_000_000
+        order.limitPriceMicros = update.lastMicros ?? 1
+        order.orderType = "LIMIT"
+        order.clientTimestamp = update.eventTime
+        order.account = "ACC-00042-LDN-EQ"
+        order.idempotencyKey = "7c9e6679-7425-40de-944b-e07fc1\(100_000 + index)"
+        order.exchange = update.exchange
+        order.timeInForce = "DAY"
+        return order
     }
 
     /// Nanoseconds per tick of each run.
     private static func samples(_ runs: Int, _ body: () -> Void) -> [Double] {
         body()
-        return (0..<max(runs, 1)).map { _ in
+        return (0..<runs).map { _ in
             let start = cpuNs()
             for _ in 0..<passCount { body() }
             return Double(cpuNs() - start) / Double(passCount * tickCount)
@@ -54,7 +86,7 @@ public enum CodecBench {
     }
 
     /// CPU time of the process: no clock, and other processes do not count.
-    private static func cpuNs() -> Int { clock() * 1000 }
+    static func cpuNs() -> Int { clock() * 1000 }
 
     /// A random walk of quotes as a feed would publish them.
     private static func quotes() -> [Tick] {
@@ -96,19 +128,6 @@ public enum CodecBench {
     }
 }
 
-/// Code that is measured beside the tick codec.
-public struct CodecCandidate: Sendable {
-    /// Name of its figure, such as `decode`.
-    public let figure: String
-    /// Takes one encoded `PriceUpdate` apart and returns some number that depends on all of it.
-    public let run: @Sendable (UnsafeRawBufferPointer) -> UInt64
-
-    public init(figure: String, run: @escaping @Sendable (UnsafeRawBufferPointer) -> UInt64) {
-        self.figure = figure
-        self.run = run
-    }
-}
-
 /// The ticks of a run as bytes, and room to encode into.
 private final class EncodedTicks {
     let buffer: UnsafeMutableRawBufferPointer
@@ -138,39 +157,38 @@ private final class EncodedTicks {
 
     func encodeAll(_ ticks: [Tick], _ encoder: TickEncoder) {
         var sum = 0
-        for index in ticks.indices { sum &+= encoder.encode(ticks[index], into: buffer) }
+        ticks.withUnsafeBufferPointer { ticks in
+            for index in ticks.indices { sum &+= encoder.encode(ticks.baseAddress! + index, into: buffer) }
+        }
         sink &+= UInt64(sum)
     }
 
     func readAll() {
         var sum: UInt64 = 0
+        var reader = TickReader()
         for place in places {
             let update = UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count)
-            guard let reader = try? TickReader(update) else { continue }
-            sum &+= Self.digest(reader)
-        }
-        sink &+= sum
-    }
-
-    func runAll(_ other: CodecCandidate) {
-        var sum: UInt64 = 0
-        for place in places {
-            sum &+= other.run(UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count))
+            do { try reader.read(update) } catch { continue }
+            sum &+= withUnsafePointer(to: &reader) { Self.digest($0) }
         }
         sink &+= sum
     }
 
     /// Takes every field.
-    @inline(__always)
-    private static func digest(_ reader: TickReader) -> UInt64 {
+    @inline(never)
+    private static func digest(_ reader: UnsafePointer<TickReader>) -> UInt64 {
         func bits(_ value: Int64?) -> UInt64 { UInt64(bitPattern: value ?? 1) }
-        var sum = reader.sequence &+ reader.epoch &+ reader.venueSequence
-        sum &+= bits(reader.bid) &+ bits(reader.ask) &+ bits(reader.last)
-        sum &+= bits(reader.bidSize) &+ bits(reader.askSize) &+ bits(reader.lastSize)
-        sum &+= bits(reader.eventTimeNs) &+ bits(reader.receivedTimeNs) &+ bits(reader.publishTimeNs)
-        sum &+= UInt64(reader.exchange.count &+ reader.symbol.count &+ reader.feed.count &+ reader.tradeID.count)
-        sum &+= UInt64(reader.kind.rawValue) &+ UInt64(reader.state.rawValue)
-        sum &+= UInt64(reader.aggressorSide.rawValue) &+ UInt64(reader.eventTimeSource.rawValue)
+        var sum = reader.pointee.sequence &+ reader.pointee.epoch &+ reader.pointee.venueSequence
+        sum &+= bits(reader.pointee.bid) &+ bits(reader.pointee.ask) &+ bits(reader.pointee.last)
+        sum &+= bits(reader.pointee.bidSize) &+ bits(reader.pointee.askSize) &+ bits(reader.pointee.lastSize)
+        sum &+=
+            bits(reader.pointee.eventTimeNs) &+ bits(reader.pointee.receivedTimeNs)
+            &+ bits(reader.pointee.publishTimeNs)
+        sum &+= UInt64(
+            reader.pointee.exchange.count &+ reader.pointee.symbol.count &+ reader.pointee.feed.count
+                &+ reader.pointee.tradeID.count)
+        sum &+= UInt64(reader.pointee.kind.rawValue) &+ UInt64(reader.pointee.state.rawValue)
+        sum &+= UInt64(reader.pointee.aggressorSide.rawValue) &+ UInt64(reader.pointee.eventTimeSource.rawValue)
         return sum
     }
 }

@@ -5,7 +5,7 @@ import GRPC
 ///
 /// A slow reader costs a cursor and nobody anything: behind the tip the blocks come from reader threads, and past the
 /// bound the stream ends with its token. Confined to its loop.
-final class FullStream: FrameSource, PriceStream, TapeFollower {
+final class FullStream: FrameSource, EdgeStream, TapeFollower {
     private let tape: Tape
     private let call: ServerCall
     private let limits: EdgeLimits
@@ -15,6 +15,7 @@ final class FullStream: FrameSource, PriceStream, TapeFollower {
     /// What of the block's records region is still to be copied: runs that leave out records that are no news.
     private var runs: [Range<Int>] = []
     private var bytesPassed: UInt64
+    private var repeatCount: UInt64 = 0
     private var failure: StreamEnd?
     private var isEnding = false
 
@@ -99,6 +100,7 @@ final class FullStream: FrameSource, PriceStream, TapeFollower {
             let frame = block.frameRange(record)
             if frame.lowerBound > position { runs.append(position..<frame.lowerBound) }
             position = frame.upperBound
+            repeatCount += 1
         }
         if position < block.recordsLength { runs.append(position..<block.recordsLength) }
         return runs
@@ -106,6 +108,6 @@ final class FullStream: FrameSource, PriceStream, TapeFollower {
 
     private func finish(_ end: StreamEnd) -> FrameRead {
         stop()
-        return end.read(token: cursors.token)
+        return end.read(token: cursors.token, repeats: repeatCount)
     }
 }

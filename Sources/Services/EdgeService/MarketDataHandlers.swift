@@ -10,7 +10,7 @@ import TickStore
 final class MarketDataHandlers {
     private let tape: Tape
     private let limits: EdgeLimits
-    private var streams: [ObjectIdentifier: any PriceStream] = [:]
+    private var streams: [ObjectIdentifier: any EdgeStream] = [:]
     private var isEnding = false
 
     init(tape: Tape, limits: EdgeLimits) {
@@ -97,7 +97,7 @@ final class MarketDataHandlers {
         }
     }
 
-    private func register(_ stream: some PriceStream & FrameSource, _ call: ServerCall) {
+    private func register(_ stream: some EdgeStream & FrameSource, _ call: ServerCall) {
         streams[ObjectIdentifier(stream)] = stream
         call.source = stream
         call.onEnd = { [weak self, unowned stream] in
@@ -152,43 +152,29 @@ final class MarketDataHandlers {
         return frames
     }
 
+    /// The offsets may be ahead of this loop's tape: another loop made the token.
     private func resumeOffsets(_ request: Proto.PriceSubscription) throws(Refusal) -> [UInt64]? {
         guard !request.resumeToken.isEmpty else { return nil }
-        let token: ResumeToken
         do {
-            token = try ResumeToken(decoding: request.resumeToken)
-            try token.check(against: tape.log)
+            return try ResumeToken(decoding: request.resumeToken).offsets(in: tape.log)
         } catch {
             throw refuse(error)
         }
-        // A partition that the token does not name had no record when it was made.
-        var offsets = tape.next.indices.map { tape.log.startOffset(TopicPartition(.ticksRaw, UInt16($0))) }
-        for entry in token.offsets {
-            offsets[Int(entry.partition)] = min(entry.offset, tape.next[Int(entry.partition)])
-        }
-        return offsets
     }
 
     private func refuse(_ error: TokenError) -> Refusal {
         switch error {
         case .malformed(let what): return Refusal(.invalidArgument, "resume_token is not one of this service: \(what)")
-        case .otherLog:
-            return Refusal(.failedPrecondition, "resume_token is of another log; subscribe without it")
-        case .missing(let ranges):
-            // The token in the answer goes on at the first record after what is gone.
-            var offsets = tape.next
-            for range in ranges {
-                let place = range.place
-                offsets[Int(place.partition)] = range.reason == "cut" ? range.from : tape.log.startOffset(place)
-            }
+        case .missing(let ranges, let next):
+            // The token in the answer goes on at the first records after what is gone.
             let end = StreamEnd.missing(ranges)
-            return Refusal(end.status, trailers: end.trailers(token: tape.token(offsets)))
+            return Refusal(end.status, trailers: end.trailers(token: tape.token(next)))
         }
     }
 }
 
 /// A stream of prices, whatever feeds it.
-protocol PriceStream: AnyObject {
+protocol EdgeStream: AnyObject {
     /// Ends the stream once the reader has what the tape has.
     func end()
     /// The call is over: nothing more may be asked of it.

@@ -14,7 +14,7 @@ import TickCodec
 /// - INTERVAL: records replace each other until the window is over.
 ///
 /// A resumed stream first reads the log through its filter and then joins the tape. Confined to its loop.
-final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
+final class QueueStream: FrameSource, EdgeStream, IndexedSubscriber, TapeFollower {
     /// Blocks searched in one go while catching up; then the loop's other work gets a turn.
     private static let blocksPerReadMax = 64
 
@@ -33,6 +33,7 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
     private var catchUp: TapeCursors?
     /// Set at the end: the stream is over after the queue.
     private var failure: (end: StreamEnd, token: ResumeToken)?
+    private var repeatCount: UInt64 = 0
     private var isEnding = false
     private var scratch: [UInt8] = []
 
@@ -53,6 +54,7 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
         if let offsets {
             let call = call
             catchUp = TapeCursors(tape: tape, offsets: offsets) { call.resume() }
+            tape.follow(self)
         } else {
             tape.subscribe(self)
         }
@@ -63,6 +65,7 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
     }
 
     func stop() {
+        tape.unfollow(self)
         tape.unsubscribe(self)
         window?.cancel()
         window = nil
@@ -73,6 +76,11 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
         released = conflator.count
         call.resume()
     }
+
+    /// While it catches up: the tape may have come to where the token stands.
+    func tapeMoved() { call.resume() }
+
+    func repeatDropped() { repeatCount += 1 }
 
     func turnEnded() {
         if !queue.isEmpty || (!conflator.isEmpty && isReleasing) || failure != nil { call.resume() }
@@ -109,11 +117,11 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
         if filled > 0 { return .bytes(filled) }
         if let failure {
             stop()
-            return failure.end.read(token: failure.token)
+            return failure.end.read(token: failure.token, repeats: repeatCount)
         }
         if isEnding, conflator.isEmpty, catchUp == nil {
             stop()
-            return StreamEnd.shutdown.read(token: tape.token(tape.next))
+            return StreamEnd.shutdown.read(token: tape.token(tape.next), repeats: repeatCount)
         }
         return .wait
     }
@@ -176,19 +184,29 @@ final class QueueStream: FrameSource, PriceStream, IndexedSubscriber {
             let wanted = (0..<block.trackCount).map { track in
                 tape.line(block, track).map { filter.matches(tape.lines[$0].instrument) } ?? false
             }
+            let repeated = Set(tape.repeats(in: block) ?? [])
             for record in index..<block.recordCount where wanted[block.track(of: record)] {
+                guard !repeated.contains(record) else {
+                    repeatCount += 1
+                    continue
+                }
                 queue.append(UnsafeRawBufferPointer(rebasing: records[block.frameRange(record)]))
             }
             cursors.pass(block)
         }
         if let end = cursors.failure, queue.isEmpty {
             fail(end, cursors.token)
-            catchUp = nil
+            endCatchUp()
         } else if cursors.isAtTape {
-            catchUp = nil
+            endCatchUp()
             tape.subscribe(self)
         }
         return !queue.isEmpty
+    }
+
+    private func endCatchUp() {
+        catchUp = nil
+        tape.unfollow(self)
     }
 
     private func fail(_ end: StreamEnd, _ token: ResumeToken) {

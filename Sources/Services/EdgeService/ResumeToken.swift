@@ -64,34 +64,43 @@ struct ResumeToken: Hashable {
         self.init(logID: logID, generation: generation, offsets: offsets)
     }
 
-    /// What this log can still give from the token on.
-    func check(against log: any EventLog) throws(TokenError) {
+    /// Where the log goes on from the token: an offset for each of its partitions. Throws what of that is gone.
+    func offsets(in log: any EventLog) throws(TokenError) -> [UInt64] {
         let identity = log.identity
-        guard logID == identity.id else { throw .otherLog }
+        guard logID == identity.id else { throw .malformed("it is of another log; subscribe without it") }
         guard generation <= identity.generation else {
             throw .malformed("generation \(generation) is newer than the log's \(identity.generation)")
         }
-        var missing: [MissingRange] = []
+        // A partition that the token does not name had no record when it was made.
+        var next = [UInt64](repeating: 0, count: log.partitionCount(.ticksRaw))
         for entry in offsets {
-            guard Int(entry.partition) < log.partitionCount(.ticksRaw) else {
+            guard Int(entry.partition) < next.count else {
                 throw .malformed("partition \(entry.partition) does not exist")
             }
-            let place = TopicPartition(.ticksRaw, entry.partition)
-            // The first cut after the token's generation decides: what lay past it was seen and is gone.
-            if let cut = identity.cuts.first(where: { $0.generation > generation }), let end = cut.ends[place],
-                entry.offset > end
-            {
-                missing.append(MissingRange(place: place, from: end, to: entry.offset, reason: "cut"))
-                continue
+            next[Int(entry.partition)] = entry.offset
+        }
+        var missing: [MissingRange] = []
+        for partition in next.indices {
+            let place = TopicPartition(.ticksRaw, UInt16(partition))
+            func miss(_ range: Range<UInt64>, _ reason: String, goOnAt offset: UInt64) {
+                missing.append(MissingRange(place: place, from: range.lowerBound, to: range.upperBound, reason: reason))
+                next[partition] = offset
+            }
+            // What lay past a later generation's cut was seen and is gone.
+            for cut in identity.cuts where cut.generation > generation {
+                let end = cut.ends[place] ?? 0
+                if next[partition] > end {
+                    miss(end..<next[partition], "cut by generation \(cut.generation)", goOnAt: end)
+                }
             }
             let oldest = log.startOffset(place)
-            if entry.offset < oldest {
-                missing.append(MissingRange(place: place, from: entry.offset, to: oldest, reason: "expired"))
-            } else if entry.offset > log.endOffset(place, .written) {
-                throw .malformed("offset \(entry.offset) of \(place) is past the end")
+            if next[partition] < oldest { miss(next[partition]..<oldest, "expired", goOnAt: oldest) }
+            guard next[partition] <= log.endOffset(place, .written) else {
+                throw .malformed("offset \(next[partition]) of \(place) is past the end")
             }
         }
-        if !missing.isEmpty { throw .missing(missing) }
+        if !missing.isEmpty { throw .missing(missing, next: next) }
+        return next
     }
 }
 
@@ -99,9 +108,10 @@ struct ResumeToken: Hashable {
 struct MissingRange: Hashable, CustomStringConvertible {
     let place: TopicPartition
     let from: UInt64
+    /// One past the last.
     let to: UInt64
-    /// `expired`: retention removed them before they were delivered. `cut`: a power loss took them after they were
-    /// delivered.
+    /// `expired`: retention removed them before they were delivered. `cut by generation N`: a power loss took them
+    /// after they were delivered. `damaged: …`: they cannot be read.
     let reason: String
 
     var description: String { "\(place) \(from)-\(to) \(reason)" }
@@ -109,6 +119,6 @@ struct MissingRange: Hashable, CustomStringConvertible {
 
 enum TokenError: Error, Hashable {
     case malformed(String)
-    case otherLog
-    case missing([MissingRange])
+    /// What is gone, and where each partition goes on.
+    case missing([MissingRange], next: [UInt64])
 }

@@ -14,7 +14,7 @@ enum StreamEnd {
     static let reasonTrailer = "tapedeck-end-reason"
     static let tokenTrailer = "tapedeck-resume-token-bin"
     static let missingTrailer = "tapedeck-missing"
-    /// Records that no sequence of this stream accounts for, by kind; absent when 0.
+    /// Records of a sequence that had been sent already; absent when 0.
     static let repeatsTrailer = "tapedeck-repeats-dropped"
 
     var status: GRPCStatus {
@@ -41,12 +41,15 @@ enum StreamEnd {
         }
     }
 
-    func read(token: ResumeToken) -> FrameRead { .end(status, trailers: trailers(token: token)) }
+    func read(token: ResumeToken, repeats: UInt64) -> FrameRead {
+        .end(status, trailers: trailers(token: token, repeats: repeats))
+    }
 
-    func trailers(token: ResumeToken) -> GRPCMetadata {
+    func trailers(token: ResumeToken, repeats: UInt64 = 0) -> GRPCMetadata {
         var trailers = GRPCMetadata()
         trailers.add(StreamEnd.reasonTrailer, reason)
         trailers.add(StreamEnd.tokenTrailer, binary: token.encoded())
+        if repeats > 0 { trailers.add(StreamEnd.repeatsTrailer, String(repeats)) }
         if case .missing(let ranges) = self {
             for range in ranges { trailers.add(StreamEnd.missingTrailer, range.description) }
         }

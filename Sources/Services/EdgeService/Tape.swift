@@ -13,6 +13,8 @@ import TickStore
 final class Tape {
     /// Blocks handled before other work of the loop gets a turn.
     private static let blocksPerTurnMax = 256
+    /// As often as so many blocks with repeats were added, those that retention took are forgotten.
+    private static let repeatsCheckedEvery = 1024
 
     let log: any EventLog
     let loop: EventLoop
@@ -189,8 +191,8 @@ final class Tape {
                 let offset = block.firstOffset + UInt64(record)
                 // What the store had when the tape started is known, but it is no repeat.
                 if offset >= lines[line].knownThrough {
-                    repeatsInBlock[place, default: [:]][block.firstOffset, default: []].append(record)
-                    repeatCount += 1
+                    noteRepeat(record, in: block, place)
+                    for subscriber in index[line] { subscriber.repeatDropped() }
                 }
                 continue
             }
@@ -198,6 +200,17 @@ final class Tape {
             deliver(line, epoch, sequence, frame, place, block.firstOffset + UInt64(record))
         }
         bytesHandled += UInt64(block.recordsLength)
+    }
+
+    private func noteRepeat(_ record: Int, in block: Block, _ place: TopicPartition) {
+        repeatCount += 1
+        var blocks = repeatsInBlock.removeValue(forKey: place) ?? [:]
+        if blocks[block.firstOffset] == nil, blocks.count % Tape.repeatsCheckedEvery == Tape.repeatsCheckedEvery - 1 {
+            let oldest = log.startOffset(place)
+            blocks = blocks.filter { $0.key >= oldest }
+        }
+        blocks[block.firstOffset, default: []].append(record)
+        repeatsInBlock[place] = blocks
     }
 
     private func deliver(
@@ -245,6 +258,8 @@ protocol TapeFollower: AnyObject {
 protocol IndexedSubscriber: AnyObject {
     var filter: InstrumentFilter { get }
     func push(_ record: TapeRecord)
+    /// A record that is no news was left out.
+    func repeatDropped()
     /// All records of this turn were pushed.
     func turnEnded()
 }

@@ -33,7 +33,7 @@ final class TapeCursors {
         for step in offsets.indices where failure == nil {
             let partition = (turn + step) % offsets.count
             guard let found = find(partition) else { continue }
-            turn = partition
+            turn = (partition + 1) % offsets.count
             return found
         }
         return nil

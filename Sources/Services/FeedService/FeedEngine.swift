@@ -206,7 +206,7 @@ final class FeedEngine {
         let encoder = lines[index].encoder
         builders[lines[index].builder].append(
             key: lines[index].key, epoch: epoch, sequence: sequence, lengthMax: encoder.lengthMax
-        ) { encoder.encode(tick, into: $0) }
+        ) { buffer in withUnsafePointer(to: &tick) { encoder.encode($0, into: buffer) } }
         counters.ticks += 1
     }
 

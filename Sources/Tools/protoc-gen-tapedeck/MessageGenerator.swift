@@ -44,8 +44,6 @@ struct MessageGenerator {
             out.line()
             out.line("public static let protoName = \"\(protoName.dropFirst())\"")
             out.line()
-            writeLength(&out)
-            out.line()
             writeEncoding(&out)
             out.line()
             writeDecoding(&out)
@@ -113,48 +111,6 @@ struct MessageGenerator {
         }
     }
 
-    // MARK: Lengths
-
-    private func writeLength(_ out: inout SourceWriter) {
-        out.block("public var encodedLength: Int") { out in
-            guard !fields.isEmpty else { return out.line("unknownFields.count") }
-            out.line("var length = unknownFields.count")
-            for field in fields { writeLength(field, &out) }
-            out.line("return length")
-        }
-    }
-
-    private func writeLength(_ field: SwiftField, _ out: inout SourceWriter) {
-        let tag = field.tagLength
-        if let oneof = oneof(field) {
-            let length = "\(tag) + ProtoSize.\(field.method)(value)"
-            out.line("if case .\(field.name)(let value)? = \(oneof.name) { length += \(length) }")
-            return
-        }
-        switch field.shape {
-        case .plain:
-            let isSet = SwiftField.isSet(field.descriptor.kind, field.name)
-            out.line("if \(isSet) { length += \(tag) + ProtoSize.\(field.method)(\(field.name)) }")
-        case .optional, .boxed:
-            out.line("if let value = \(field.name) { length += \(tag) + ProtoSize.\(field.method)(value) }")
-        case .list where field.isPacked:
-            out.block("if !\(field.name).isEmpty") { out in
-                out.line("let count = \(field.name).reduce(0) { $0 + ProtoSize.\(field.method)($1) }")
-                out.line("length += \(tag) + ProtoSize.delimited(count)")
-            }
-        case .list:
-            out.line("for value in \(field.name) { length += \(tag) + ProtoSize.\(field.method)(value) }")
-        case .map(let key, let value):
-            out.block("for (key, value) in \(field.name)") { out in
-                out.line("length += \(tag) + ProtoSize.delimited(\(entryLength(key, value)))")
-            }
-        }
-    }
-
-    private func entryLength(_ key: FieldDescriptor, _ value: FieldDescriptor) -> String {
-        "2 + ProtoSize.\(SwiftField.method(key.kind))(key) + ProtoSize.\(SwiftField.method(value.kind))(value)"
-    }
-
     // MARK: Encoding
 
     private func writeEncoding(_ out: inout SourceWriter) {
@@ -166,31 +122,22 @@ struct MessageGenerator {
 
     private func writeEncoding(_ field: SwiftField, _ out: inout SourceWriter) {
         func put(_ head: String, _ value: String) {
-            out.block(head) { out in
-                out.line("writer.tag(\(field.tag))")
-                out.line("writer.\(field.method)(\(value))")
-            }
+            out.line("\(head) { writer.\(field.method)(\(field.tag), \(value)) }")
         }
         if let oneof = oneof(field) { return put("if case .\(field.name)(let value)? = \(oneof.name)", "value") }
         switch field.shape {
         case .plain: put("if \(SwiftField.isSet(field.descriptor.kind, field.name))", field.name)
         case .optional, .boxed: put("if let value = \(field.name)", "value")
         case .list where field.isPacked:
-            out.block("if !\(field.name).isEmpty") { out in
-                out.line("writer.tag(\(field.packedTag))")
-                out.line("writer.varint(UInt64(\(field.name).reduce(0) { $0 + ProtoSize.\(field.method)($1) }))")
-                out.line("for value in \(field.name) { writer.\(field.method)(value) }")
-            }
+            out.line("writer.packed(\(field.packedTag), \(field.name)) { $0.\(field.method)(0, $1) }")
         case .list: put("for value in \(field.name)", "value")
         case .map(let key, let value):
             let order = key.kind == .bool ? "!$0.key && $1.key" : "$0.key < $1.key"
             out.block("for (key, value) in \(field.name).sorted(by: { \(order) })") { out in
-                out.line("writer.tag(\(field.tag))")
-                out.line("writer.varint(UInt64(\(entryLength(key, value))))")
-                out.line("writer.tag(\(SwiftField.tag(key)))")
-                out.line("writer.\(SwiftField.method(key.kind))(key)")
-                out.line("writer.tag(\(SwiftField.tag(value)))")
-                out.line("writer.\(SwiftField.method(value.kind))(value)")
+                out.line("let start = writer.begin(\(field.tag))")
+                out.line("writer.\(SwiftField.method(key.kind))(\(SwiftField.tag(key)), key)")
+                out.line("writer.\(SwiftField.method(value.kind))(\(SwiftField.tag(value)), value)")
+                out.line("writer.end(start)")
             }
         }
     }

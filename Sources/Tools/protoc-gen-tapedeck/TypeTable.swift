@@ -110,18 +110,7 @@ struct SwiftField {
 
     static func tag(_ field: FieldDescriptor) -> UInt32 { field.number << 3 | wireType(field.kind) }
 
-    static func tagLength(_ tag: UInt32) -> Int {
-        var length = 1
-        var rest = tag >> 7
-        while rest > 0 {
-            length += 1
-            rest >>= 7
-        }
-        return length
-    }
-
     var tag: UInt32 { SwiftField.tag(descriptor) }
-    var tagLength: Int { SwiftField.tagLength(tag) }
     var canBePacked: Bool { SwiftField.wireType(descriptor.kind) != 2 }
     var isPacked: Bool { canBePacked && descriptor.isPacked }
     var packedTag: UInt32 { descriptor.number << 3 | 2 }

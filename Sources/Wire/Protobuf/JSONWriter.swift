@@ -1,50 +1,60 @@
 /// Writes the proto3 JSON mapping (protobuf.dev/programming-guides/json).
 public struct JSONWriter {
-    public private(set) var text = ""
+    private var utf8: [UInt8] = []
     private var needsComma = false
 
-    public init() {}
+    public init() { utf8.reserveCapacity(512) }
+
+    /// What was written.
+    public var text: String { String(decoding: utf8, as: UTF8.self) }
 
     public mutating func beginObject() {
-        text += "{"
+        utf8.append(UInt8(ascii: "{"))
         needsComma = false
     }
 
     public mutating func endObject() {
-        text += "}"
+        utf8.append(UInt8(ascii: "}"))
         needsComma = true
     }
 
     public mutating func beginArray() {
-        text += "["
+        utf8.append(UInt8(ascii: "["))
         needsComma = false
     }
 
     public mutating func endArray() {
-        text += "]"
+        utf8.append(UInt8(ascii: "]"))
         needsComma = true
     }
 
     /// Before each element of an array.
     public mutating func element() {
-        if needsComma { text += "," }
+        if needsComma { utf8.append(UInt8(ascii: ",")) }
         needsComma = true
     }
 
     /// Before each member's value.
     public mutating func name(_ name: String) {
-        if needsComma { text += "," }
+        element()
         quote(name)
-        text += ":"
-        needsComma = true
+        utf8.append(UInt8(ascii: ":"))
     }
 
     public mutating func string(_ value: String) { quote(value) }
-    public mutating func bool(_ value: Bool) { text += value ? "true" : "false" }
-    public mutating func int32(_ value: Int32) { text += String(value) }
-    public mutating func uint32(_ value: UInt32) { text += String(value) }
-    public mutating func int64(_ value: Int64) { text += "\"\(value)\"" }
-    public mutating func uint64(_ value: UInt64) { text += "\"\(value)\"" }
+    public mutating func bool(_ value: Bool) { put(value ? "true" : "false") }
+    public mutating func int32(_ value: Int32) { number(Int64(value)) }
+    public mutating func uint32(_ value: UInt32) { number(Int64(value)) }
+    public mutating func int64(_ value: Int64) {
+        utf8.append(UInt8(ascii: "\""))
+        number(value)
+        utf8.append(UInt8(ascii: "\""))
+    }
+    public mutating func uint64(_ value: UInt64) {
+        utf8.append(UInt8(ascii: "\""))
+        digits(value, 1)
+        utf8.append(UInt8(ascii: "\""))
+    }
     public mutating func sint32(_ value: Int32) { int32(value) }
     public mutating func sint64(_ value: Int64) { int64(value) }
     public mutating func fixed32(_ value: UInt32) { uint32(value) }
@@ -53,8 +63,8 @@ public struct JSONWriter {
     public mutating func sfixed64(_ value: Int64) { int64(value) }
     public mutating func float(_ value: Float) { floating(value) }
     public mutating func double(_ value: Double) { floating(value) }
-    public mutating func bytes(_ value: [UInt8]) { text += "\"\(ProtoBase64.encode(value))\"" }
-    public mutating func null() { text += "null" }
+    public mutating func bytes(_ value: [UInt8]) { quote(ProtoBase64.encode(value)) }
+    public mutating func null() { put("null") }
 
     public mutating func enumeration(_ value: some ProtoEnum) {
         if let name = value.protoName { quote(name) } else { int32(value.rawValue) }
@@ -64,32 +74,68 @@ public struct JSONWriter {
 
     private mutating func floating<F: BinaryFloatingPoint & CustomStringConvertible>(_ value: F) {
         if value.isNaN {
-            text += "\"NaN\""
+            put("\"NaN\"")
         } else if value.isInfinite {
-            text += value < 0 ? "\"-Infinity\"" : "\"Infinity\""
+            put(value < 0 ? "\"-Infinity\"" : "\"Infinity\"")
         } else {
             let shortest = value.description
             // Readers take -0 for the integer 0.
-            text += shortest.hasSuffix(".0") && shortest != "-0.0" ? String(shortest.dropLast(2)) : shortest
+            put(shortest.hasSuffix(".0") && shortest != "-0.0" ? String(shortest.dropLast(2)) : shortest)
         }
     }
 
-    private mutating func quote(_ value: String) {
-        text += "\""
-        for scalar in value.unicodeScalars {
-            switch scalar {
-            case "\"": text += "\\\""
-            case "\\": text += "\\\\"
-            case "\n": text += "\\n"
-            case "\r": text += "\\r"
-            case "\t": text += "\\t"
-            case _ where scalar.value < 0x20 || scalar.value == 0x7f:
-                let hex = String(scalar.value, radix: 16)
-                text += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-            default: text.unicodeScalars.append(scalar)
-            }
+    // MARK: Text, for mappings of their own
+
+    /// Text as it is.
+    mutating func put(_ text: String) { utf8.append(contentsOf: text.utf8) }
+
+    /// A decimal of at least `count` digits.
+    mutating func digits(_ value: UInt64, _ count: Int) {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { buffer in
+            var place = 20
+            var rest = value
+            repeat {
+                place -= 1
+                buffer[place] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+                rest /= 10
+            } while rest != 0 || 20 - place < count
+            utf8.append(contentsOf: buffer[place...])
         }
-        text += "\""
+    }
+
+    private mutating func number(_ value: Int64) {
+        if value < 0 { utf8.append(UInt8(ascii: "-")) }
+        digits(value.magnitude, 1)
+    }
+
+    private mutating func quote(_ value: String) {
+        utf8.append(UInt8(ascii: "\""))
+        var value = value
+        value.withUTF8 { bytes in
+            var start = 0
+            for (index, byte) in bytes.enumerated() where JSONWriter.mustEscape(byte) {
+                utf8.append(contentsOf: bytes[start..<index])
+                escape(byte)
+                start = index + 1
+            }
+            utf8.append(contentsOf: bytes[start...])
+        }
+        utf8.append(UInt8(ascii: "\""))
+    }
+
+    private static func mustEscape(_ byte: UInt8) -> Bool {
+        byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") || byte == 0x7f
+    }
+
+    private mutating func escape(_ byte: UInt8) {
+        switch byte {
+        case UInt8(ascii: "\""): put("\\\"")
+        case UInt8(ascii: "\\"): put("\\\\")
+        case UInt8(ascii: "\n"): put("\\n")
+        case UInt8(ascii: "\r"): put("\\r")
+        case UInt8(ascii: "\t"): put("\\t")
+        default: put("\\u00" + (byte < 0x10 ? "0" : "") + String(byte, radix: 16))
+        }
     }
 }
 

@@ -8,8 +8,6 @@ public protocol ProtoMessage: Hashable, Sendable {
     init()
     /// Fields that the schema does not know, as they came.
     var unknownFields: UnknownFields { get set }
-    /// Bytes that ``write(to:)`` writes.
-    var encodedLength: Int { get }
     /// Writes all fields in the order of their numbers, maps by key, unknown fields last: the same value, the same
     /// bytes.
     func write(to writer: inout ProtoWriter)
@@ -41,23 +39,24 @@ extension ProtoMessage {
         self = try result.get()
     }
 
-    /// Writes the message to the start of a buffer of at least ``encodedLength`` bytes; returns how many.
+    /// Writes the message to the start of `buffer` and returns its length in bytes; nil where it does not fit.
     @inlinable
-    public func encode(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        let length = encodedLength
-        precondition(length <= buffer.count, "the buffer is too small")
-        guard length > 0 else { return 0 }
-        var writer = ProtoWriter(buffer.baseAddress!)
+    public func encode(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
+        var writer = ProtoWriter(buffer)
+        let start = writer.place
         write(to: &writer)
-        return length
+        return writer.isFull ? nil : writer.place - start
     }
 
     /// The encoded message.
-    @inlinable
     public func encodedBytes() -> [UInt8] {
-        let length = encodedLength
-        return [UInt8](unsafeUninitializedCapacity: length) { buffer, count in
-            count = length == 0 ? 0 : encode(into: UnsafeMutableRawBufferPointer(buffer))
+        var room = 1024
+        while true {
+            let bytes = withUnsafeTemporaryAllocation(byteCount: room, alignment: 1) { buffer in
+                encode(into: buffer).map { Array(buffer[..<$0]) }
+            }
+            if let bytes { return bytes }
+            room *= 4
         }
     }
 

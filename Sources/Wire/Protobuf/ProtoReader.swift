@@ -116,10 +116,33 @@ public struct ProtoReader {
     @inlinable
     public mutating func string() throws(DecodingError) -> String {
         let bytes = try delimited()
+        if ProtoReader.isASCII(bytes) { return String(decoding: bytes, as: UTF8.self) }
+        return try unicode(bytes)
+    }
+
+    @usableFromInline @inline(never)
+    func unicode(_ bytes: UnsafeRawBufferPointer) throws(DecodingError) -> String {
         guard let string = String(validating: bytes, as: UTF8.self) else {
             throw DecodingError(.invalidUTF8, position: fieldStart)
         }
         return string
+    }
+
+    /// Names almost always are, and need no validation.
+    @inlinable
+    static func isASCII(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress else { return true }
+        var place = 0
+        var bits: UInt64 = 0
+        while place &+ 8 <= bytes.count {
+            bits |= base.loadUnaligned(fromByteOffset: place, as: UInt64.self)
+            place &+= 8
+        }
+        while place < bytes.count {
+            bits |= UInt64(base.load(fromByteOffset: place, as: UInt8.self))
+            place &+= 1
+        }
+        return bits & 0x8080_8080_8080_8080 == 0
     }
 
     @inlinable

@@ -1,18 +1,18 @@
-/// Holds the types of package google.protobuf, generated from the files that protoc ships.
+/// Holds the types of package google.protobuf, generated from the files that protoc ships. Some have a JSON form of
+/// their own (proto3 JSON mapping).
 public enum WellKnown {
-    /// Messages whose JSON form is a value of their own (proto3 JSON mapping).
-    static func digits(_ value: Int64, _ count: Int) -> String {
-        let text = String(value)
-        return String(repeating: "0", count: max(0, count - text.count)) + text
-    }
-
     /// `.123`, `.123456`, `.123456789` or nothing.
-    static func fraction(_ nanos: Int32) -> String {
-        let nanos = Int64(nanos.magnitude)
-        if nanos == 0 { return "" }
-        if nanos % 1_000_000 == 0 { return "." + digits(nanos / 1_000_000, 3) }
-        if nanos % 1000 == 0 { return "." + digits(nanos / 1000, 6) }
-        return "." + digits(nanos, 9)
+    static func writeFraction(_ nanos: Int32, to writer: inout JSONWriter) {
+        let nanos = UInt64(nanos.magnitude)
+        if nanos == 0 { return }
+        writer.put(".")
+        if nanos % 1_000_000 == 0 {
+            writer.digits(nanos / 1_000_000, 3)
+        } else if nanos % 1000 == 0 {
+            writer.digits(nanos / 1000, 6)
+        } else {
+            writer.digits(nanos, 9)
+        }
     }
 }
 
@@ -44,10 +44,17 @@ extension WellKnown.Timestamp {
         let day = seconds >= 0 ? seconds / 86_400 : (seconds - 86_399) / 86_400
         let second = seconds - day * 86_400
         let (year, month, date) = WellKnown.Timestamp.civil(day)
-        writer.string(
-            "\(WellKnown.digits(year, 4))-\(WellKnown.digits(month, 2))-\(WellKnown.digits(date, 2))T"
-                + "\(WellKnown.digits(second / 3600, 2)):\(WellKnown.digits(second / 60 % 60, 2)):"
-                + "\(WellKnown.digits(second % 60, 2))\(WellKnown.fraction(nanos))Z")
+        let parts: [(value: Int64, count: Int, end: String)] = [
+            (year, 4, "-"), (month, 2, "-"), (date, 2, "T"), (second / 3600, 2, ":"), (second / 60 % 60, 2, ":"),
+            (second % 60, 2, ""),
+        ]
+        writer.put("\"")
+        for part in parts {
+            writer.digits(UInt64(part.value), part.count)
+            writer.put(part.end)
+        }
+        WellKnown.writeFraction(nanos, to: &writer)
+        writer.put("Z\"")
     }
 
     /// Date of a number of days since 1970-01-01 (proleptic Gregorian), after Howard Hinnant's `civil_from_days`.
@@ -67,8 +74,10 @@ extension WellKnown.Timestamp {
 
 extension WellKnown.Duration {
     public func writeJSON(to writer: inout JSONWriter) {
-        let sign = seconds < 0 || nanos < 0 ? "-" : ""
-        writer.string("\(sign)\(seconds.magnitude)\(WellKnown.fraction(nanos))s")
+        writer.put(seconds < 0 || nanos < 0 ? "\"-" : "\"")
+        writer.digits(seconds.magnitude, 1)
+        WellKnown.writeFraction(nanos, to: &writer)
+        writer.put("s\"")
     }
 }
 

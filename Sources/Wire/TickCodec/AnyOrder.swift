@@ -27,10 +27,11 @@ extension TickReader {
         case 7, 8, 15:
             guard tag & 7 == 2 else { throw input.error(.wireType) }
             let range = try input.bytes()
+            let isFirst = !has(UInt32(field))
             switch field {
-            case 7: try Self.readTime(range, &event, input)
-            case 8: try Self.readTime(range, &received, input)
-            default: try Self.readTime(range, &publish, input)
+            case 7: try Self.readTime(range, &event, isFirst, input)
+            case 8: try Self.readTime(range, &received, isFirst, input)
+            default: try Self.readTime(range, &publish, isFirst, input)
             }
         default:
             return try input.skip(wireType: tag & 7, field: tag >> 3, depth: 0)
@@ -38,7 +39,7 @@ extension TickReader {
         present |= 1 << UInt32(field)
     }
 
-    private mutating func store(_ value: UInt64, in field: Int) {
+    mutating func store(_ value: UInt64, in field: Int) {
         let signed = Int64(bitPattern: value)
         let small = Int32(truncatingIfNeeded: value)
         switch field {
@@ -46,21 +47,21 @@ extension TickReader {
         case 4: askValue = signed
         case 5: lastValue = signed
         case 6: volumeValue = signed
-        case 10: sequence = value
-        case 11: epoch = value
-        case 12: kindNumber = small
+        case 10: sequenceValue = value
+        case 11: epochValue = value
+        case 12: kindValue = small
         case 13: bidSizeValue = signed
         case 14: askSizeValue = signed
-        case 16: bidNanoRemainder = small
-        case 17: askNanoRemainder = small
-        case 18: lastNanoRemainder = small
-        case 19: bidSizeNanoRemainder = small
-        case 20: askSizeNanoRemainder = small
-        case 21: volumeNanoRemainder = small
-        case 22: eventTimeSourceNumber = small
-        case 23: venueSequence = value
-        case 24: stateNumber = small
-        default: aggressorSideNumber = small
+        case 16: bidRest = small
+        case 17: askRest = small
+        case 18: lastRest = small
+        case 19: bidSizeRest = small
+        case 20: askSizeRest = small
+        case 21: volumeRest = small
+        case 22: eventTimeSourceValue = small
+        case 23: venueSequenceValue = value
+        case 24: stateValue = small
+        default: aggressorSideValue = small
         }
     }
 
@@ -78,21 +79,25 @@ extension TickReader {
     }
 
     private static func readTime(
-        _ range: Range<Int>, _ time: inout TimeFields, _ outer: borrowing Input
+        _ range: Range<Int>, _ time: inout TimeFields, _ isFirst: Bool, _ outer: borrowing Input
     ) throws(TickCodecError) {
         var input = Input(base: outer.base, end: range.upperBound)
         input.place = range.lowerBound
         input.field = outer.field
         input.fieldStart = outer.fieldStart
+        // Timestamps that stand twice merge.
+        let parts = isFirst ? (seconds: 0, nanos: 0) : time.parts
+        time.value = parts.seconds
+        time.nanos = Int64(parts.nanos)
         while input.place < input.end {
             let tag = try input.tag()
             switch tag >> 3 {
             case 1:
                 guard tag & 7 == 0 else { throw input.error(.wireType) }
-                time.seconds = Int64(bitPattern: try input.varint())
+                time.value = Int64(bitPattern: try input.varint())
             case 2:
                 guard tag & 7 == 0 else { throw input.error(.wireType) }
-                time.nanos = Int32(truncatingIfNeeded: try input.varint())
+                time.nanos = Int64(Int32(truncatingIfNeeded: try input.varint()))
             default: try input.skip(wireType: tag & 7, field: tag >> 3, depth: 0)
             }
         }

@@ -23,13 +23,24 @@ struct Output {
     /// before, and where the length is known its bytes take half the instructions.
     @inline(__always)
     mutating func varint(_ field: UInt64, _ value: UInt64, likely: (UInt64, UInt64)) {
-        if isLength(likely.0, value) {
+        if _fastPath(isLength(likely.0, value)) {
             store(knownVarint(field, value, likely.0), advance: Int(truncatingIfNeeded: likely.0) &+ 1)
         } else if isLength(likely.1, value) {
             store(knownVarint(field, value, likely.1), advance: Int(truncatingIfNeeded: likely.1) &+ 1)
         } else {
             place = Self.anyVarint(place, field, value)
         }
+    }
+
+    /// The same of a value that most often takes one or two bytes, in no order that a branch predictor could learn.
+    @inline(__always)
+    mutating func short(_ field: UInt64, _ value: UInt64) {
+        guard _fastPath(value < 1 &<< 14) else { return place = Self.anyVarint(place, field, value) }
+        let high = value &>> 7
+        let isLong = (high &+ 0x7f) &>> 7
+        store(
+            UInt32(truncatingIfNeeded: field &<< 3 | (value & 0x7f | isLong &<< 7) &<< 8 | high &<< 16),
+            advance: Int(truncatingIfNeeded: isLong) &+ 2)
     }
 
     /// The same, omitted when 0.

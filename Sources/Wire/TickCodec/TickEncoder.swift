@@ -53,7 +53,13 @@ public struct TickEncoder: Sendable {
     /// bytes.
     ///
     /// Fields stand in the order of their numbers. Bytes of `buffer` past the length are left undefined.
+    @inlinable @inline(__always)
     public func encode(_ tick: Tick, into buffer: UnsafeMutableRawBufferPointer) -> Int {
+        withUnsafePointer(to: tick) { encode($0, into: buffer) }
+    }
+
+    /// The same of a tick in memory, which is not copied first: an eighth of the time.
+    public func encode(_ tick: UnsafePointer<Tick>, into buffer: UnsafeMutableRawBufferPointer) -> Int {
         precondition(buffer.count >= lengthMax)
         let start = buffer.baseAddress!
         return templates.withUnsafeBytes { templates in
@@ -61,57 +67,60 @@ public struct TickEncoder: Sendable {
             let template = templates.baseAddress!
             out.template(template, count: namesCount)
             let rest = values(tick, feed: template + feedStart, &out)
-            if rest.mustWriteRemainders { out.place = rest.write(out.place) }
-            enums(tick, &out)
+            if _slowPath(rest.mustWriteRemainders) { out.place = rest.write(out.place) }
+            enums(tick, rest.source, &out)
             return out.place - start
         }
     }
 
     /// Fields 3 to 15.
     @inline(__always)
-    private func values(_ tick: Tick, feed: UnsafeRawPointer, _ out: inout Output) -> Remainders {
+    private func values(_ tick: UnsafePointer<Tick>, feed: UnsafeRawPointer, _ out: inout Output) -> Remainders {
         var rest = Remainders()
-        if let bid = tick.bid { rest.bid = out.price(3, bid) }
-        if let ask = tick.ask { rest.ask = out.price(4, ask) }
-        if let last = tick.last { rest.last = out.price(5, last) }
-        if let size = tick.lastSize {
-            let parts = VolumeUnits.split(size)
-            out.varint(6, UInt64(bitPattern: parts.units), likely: (1, 2))
-            rest.volume = UInt32(bitPattern: parts.remainder)
+        if let bid = tick.pointee.bid { rest.bid = out.price(3, bid) }
+        if let ask = tick.pointee.ask { rest.ask = out.price(4, ask) }
+        if let last = tick.pointee.last { rest.last = out.price(5, last) }
+        if let size = tick.pointee.lastSize {
+            rest.volume = out.volume(6, size)
         }
         let times = WireTimes(
-            event: tick.eventTimeNs ?? tick.receivedTimeNs, received: tick.receivedTimeNs, publish: tick.publishTimeNs)
-        if times.isUsual {
-            if tick.eventTimeNs != nil { times.event(&out) }
+            event: tick.pointee.eventTimeNs ?? tick.pointee.receivedTimeNs, received: tick.pointee.receivedTimeNs,
+            publish: tick.pointee.publishTimeNs)
+        if _fastPath(times.isUsual) {
+            if tick.pointee.eventTimeNs != nil { times.event(&out) } else { rest.source = .received }
             times.received(&out)
         } else {
-            if let event = tick.eventTimeNs { out.timestamp(7, event) }
-            out.timestamp(8, tick.receivedTimeNs)
+            rest.source =
+                FilingTime.of(eventTimeNs: tick.pointee.eventTimeNs, receivedTimeNs: tick.pointee.receivedTimeNs).source
+            if let event = tick.pointee.eventTimeNs { out.timestamp(7, event) }
+            out.timestamp(8, tick.pointee.receivedTimeNs)
         }
         out.template(feed, count: feedCount)
-        out.nonZero(10, tick.sequence, likely: (3, 4))
-        out.nonZero(11, tick.epoch, likely: (6, 1))
-        out.nonZeroEnum(12, tick.kind.rawValue)
-        if let size = tick.bidSize { rest.bidSize = out.size(13, size) }
-        if let size = tick.askSize { rest.askSize = out.size(14, size) }
-        if times.isUsual { times.publish(&out) } else { out.timestamp(15, tick.publishTimeNs) }
+        out.nonZero(10, tick.pointee.sequence, likely: (3, 4))
+        out.nonZero(11, tick.pointee.epoch, likely: (6, 1))
+        out.nonZeroEnum(12, tick.pointee.kind.rawValue)
+        if let size = tick.pointee.bidSize { rest.bidSize = out.size(13, size) }
+        if let size = tick.pointee.askSize { rest.askSize = out.size(14, size) }
+        if _fastPath(times.isUsual) { times.publish(&out) } else { out.timestamp(15, tick.pointee.publishTimeNs) }
         return rest
     }
 
     /// Fields 22 to 26.
     @inline(__always)
-    private func enums(_ tick: Tick, _ out: inout Output) {
-        let source = FilingTime.of(eventTimeNs: tick.eventTimeNs, receivedTimeNs: tick.receivedTimeNs).source
+    private func enums(_ tick: UnsafePointer<Tick>, _ source: EventTimeSource, _ out: inout Output) {
         out.nonZeroEnumWideTag(22, source.rawValue)
-        out.nonZeroWideTag(23, tick.venueSequence)
-        out.nonZeroEnumWideTag(24, tick.state.rawValue)
-        out.nonZeroEnumWideTag(25, tick.aggressorSide.rawValue)
-        if let id = tick.tradeID { out.decimal(26, id) }
+        out.nonZeroWideTag(23, tick.pointee.venueSequence)
+        out.nonZeroEnumWideTag(24, tick.pointee.state.rawValue)
+        out.nonZeroEnumWideTag(25, tick.pointee.aggressorSide.rawValue)
+        if let id = tick.pointee.tradeID { out.decimal(26, id) }
     }
 }
 
-/// What micros and whole units cut off: fields 16 to 21, most often all 0.
+/// What fields up to 15 leave for those behind.
 private struct Remainders {
+    /// Field 22.
+    var source = EventTimeSource.venue
+    /// What micros and whole units cut off: fields 16 to 21, most often all 0.
     var bid: UInt32 = 0
     var ask: UInt32 = 0
     var last: UInt32 = 0
@@ -147,6 +156,19 @@ extension Output {
         let (micros, remainder) = UInt64(bitPattern: mantissa).quotientAndRemainder(dividingBy: 1000)
         varint(field, micros, likely: (4, 5))
         return UInt32(truncatingIfNeeded: remainder)
+    }
+
+    /// Field 6, from a size at 1e-8; returns the remainder.
+    @inline(__always)
+    fileprivate mutating func volume(_ field: UInt64, _ mantissa: Int64) -> UInt32 {
+        if mantissa < 0 {
+            let parts = VolumeUnits.split(mantissa)
+            short(field, UInt64(bitPattern: parts.units))
+            return UInt32(bitPattern: parts.remainder)
+        }
+        let (units, remainder) = UInt64(bitPattern: mantissa).quotientAndRemainder(dividingBy: 100_000_000)
+        short(field, units)
+        return UInt32(truncatingIfNeeded: remainder) &* 10
     }
 
     /// Field 13 or 14, from a size at 1e-8; returns the remainder.

@@ -3,98 +3,130 @@ import MarketModel
 // MARK: What stands in the bytes
 
 extension TickReader {
-    @inlinable
+    @inlinable @inline(__always)
     func has(_ field: UInt32) -> Bool { present & (1 &<< field) != 0 }
 
-    @inlinable
-    func bytes(_ range: ByteRange) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: base + Int(range.offset), count: Int(range.count))
+    @inlinable @inline(__always)
+    func bytes(_ field: UInt32, _ range: ByteRange) -> UnsafeRawBufferPointer {
+        has(field)
+            ? UnsafeRawBufferPointer(start: base + Int(range.offset), count: Int(range.count))
+            : UnsafeRawBufferPointer(start: base, count: 0)
     }
 
+    @inlinable @inline(__always)
+    func number<Number: FixedWidthInteger>(_ field: UInt32, _ value: Number) -> Number { has(field) ? value : 0 }
+
     /// UTF-8, not validated; empty where absent.
-    @inlinable public var exchange: UnsafeRawBufferPointer { bytes(exchangeRange) }
-    @inlinable public var symbol: UnsafeRawBufferPointer { bytes(symbolRange) }
-    @inlinable public var feed: UnsafeRawBufferPointer { bytes(feedRange) }
+    @inlinable @inline(__always) public var exchange: UnsafeRawBufferPointer { bytes(1, exchangeRange) }
+    @inlinable @inline(__always) public var symbol: UnsafeRawBufferPointer { bytes(2, symbolRange) }
+    @inlinable @inline(__always) public var feed: UnsafeRawBufferPointer { bytes(9, feedRange) }
     /// The venue's id of the trade as text; empty where absent.
-    @inlinable public var tradeID: UnsafeRawBufferPointer { bytes(tradeIDRange) }
+    @inlinable @inline(__always) public var tradeID: UnsafeRawBufferPointer { bytes(26, tradeIDRange) }
 
-    @inlinable public var bidMicros: Int64? { has(3) ? bidValue : nil }
-    @inlinable public var askMicros: Int64? { has(4) ? askValue : nil }
-    @inlinable public var lastMicros: Int64? { has(5) ? lastValue : nil }
+    @inlinable @inline(__always) public var bidMicros: Int64? { has(3) ? bidValue : nil }
+    @inlinable @inline(__always) public var askMicros: Int64? { has(4) ? askValue : nil }
+    @inlinable @inline(__always) public var lastMicros: Int64? { has(5) ? lastValue : nil }
     /// Whole units.
-    @inlinable public var volume: Int64? { has(6) ? volumeValue : nil }
-    @inlinable public var bidSizeMicros: Int64? { has(13) ? bidSizeValue : nil }
-    @inlinable public var askSizeMicros: Int64? { has(14) ? askSizeValue : nil }
+    @inlinable @inline(__always) public var volume: Int64? { has(6) ? volumeValue : nil }
+    @inlinable @inline(__always) public var bidSizeMicros: Int64? { has(13) ? bidSizeValue : nil }
+    @inlinable @inline(__always) public var askSizeMicros: Int64? { has(14) ? askSizeValue : nil }
 
-    @inlinable public var hasEventTime: Bool { has(7) }
-    @inlinable public var hasReceivedTime: Bool { has(8) }
-    @inlinable public var hasPublishTime: Bool { has(15) }
-    @inlinable public var hasConditions: Bool { has(27) }
-    @inlinable public var hasConflation: Bool { has(28) }
-    @inlinable public var hasExact: Bool { has(29) }
+    /// The order in which the publisher numbered the instrument's updates within its epoch; 0 where the bytes say none.
+    @inlinable @inline(__always) public var sequence: UInt64 { number(10, sequenceValue) }
+    /// The publisher's epoch.
+    @inlinable @inline(__always) public var epoch: UInt64 { number(11, epochValue) }
+    /// The venue's own sequence number; 0 where it has none.
+    @inlinable @inline(__always) public var venueSequence: UInt64 { number(23, venueSequenceValue) }
+
+    /// What the micros of each decimal cut off, in 1e-9, as it stands in the bytes.
+    @inlinable @inline(__always) public var bidNanoRemainder: Int32 { number(16, bidRest) }
+    @inlinable @inline(__always) public var askNanoRemainder: Int32 { number(17, askRest) }
+    @inlinable @inline(__always) public var lastNanoRemainder: Int32 { number(18, lastRest) }
+    @inlinable @inline(__always) public var bidSizeNanoRemainder: Int32 { number(19, bidSizeRest) }
+    @inlinable @inline(__always) public var askSizeNanoRemainder: Int32 { number(20, askSizeRest) }
+    @inlinable @inline(__always) public var volumeNanoRemainder: Int32 { number(21, volumeRest) }
+
+    /// Numbers of the enums as they stand in the bytes, unknown ones included.
+    @inlinable @inline(__always) public var kindNumber: Int32 { number(12, kindValue) }
+    @inlinable @inline(__always) public var eventTimeSourceNumber: Int32 { number(22, eventTimeSourceValue) }
+    @inlinable @inline(__always) public var stateNumber: Int32 { number(24, stateValue) }
+    @inlinable @inline(__always) public var aggressorSideNumber: Int32 { number(25, aggressorSideValue) }
+
+    @inlinable @inline(__always) public var hasEventTime: Bool { has(7) }
+    @inlinable @inline(__always) public var hasReceivedTime: Bool { has(8) }
+    @inlinable @inline(__always) public var hasPublishTime: Bool { has(15) }
+    @inlinable @inline(__always) public var hasConditions: Bool { has(27) }
+    @inlinable @inline(__always) public var hasConflation: Bool { has(28) }
+    @inlinable @inline(__always) public var hasExact: Bool { has(29) }
     /// The last `Conflation` and `ExactDecimals` messages in the bytes; empty where absent.
-    @inlinable public var conflation: UnsafeRawBufferPointer { bytes(conflatedRange) }
-    @inlinable public var exact: UnsafeRawBufferPointer { bytes(exactRange) }
+    @inlinable @inline(__always) public var conflation: UnsafeRawBufferPointer { bytes(28, conflatedRange) }
+    @inlinable @inline(__always) public var exact: UnsafeRawBufferPointer { bytes(29, exactRange) }
 }
 
 // MARK: Values put together
 
 extension TickReader {
     /// Prices as mantissas at 1e-9; nil where absent or out of range.
-    @inlinable public var bid: Int64? {
+    @inlinable @inline(__always) public var bid: Int64? {
         has(3) ? PriceMicros.join(micros: bidValue, remainder: bidNanoRemainder) : nil
     }
-    @inlinable public var ask: Int64? {
+    @inlinable @inline(__always) public var ask: Int64? {
         has(4) ? PriceMicros.join(micros: askValue, remainder: askNanoRemainder) : nil
     }
-    @inlinable public var last: Int64? {
+    @inlinable @inline(__always) public var last: Int64? {
         has(5) ? PriceMicros.join(micros: lastValue, remainder: lastNanoRemainder) : nil
     }
     /// Sizes as mantissas at 1e-8; nil where absent, out of range or finer than that.
-    @inlinable public var bidSize: Int64? {
+    @inlinable @inline(__always) public var bidSize: Int64? {
         has(13) ? QuantityMicros.join(micros: bidSizeValue, remainder: bidSizeNanoRemainder) : nil
     }
-    @inlinable public var askSize: Int64? {
+    @inlinable @inline(__always) public var askSize: Int64? {
         has(14) ? QuantityMicros.join(micros: askSizeValue, remainder: askSizeNanoRemainder) : nil
     }
     /// Size of this trade.
-    @inlinable public var lastSize: Int64? {
+    @inlinable @inline(__always) public var lastSize: Int64? {
         has(6) ? VolumeUnits.join(units: volumeValue, remainder: volumeNanoRemainder) : nil
     }
 
     /// The times as they stand in the bytes, out of range too; 0 where absent.
-    @inlinable public var eventTimestamp: (seconds: Int64, nanos: Int32) { (event.seconds, event.nanos) }
-    @inlinable public var receivedTimestamp: (seconds: Int64, nanos: Int32) { (received.seconds, received.nanos) }
-    @inlinable public var publishTimestamp: (seconds: Int64, nanos: Int32) { (publish.seconds, publish.nanos) }
+    @inlinable @inline(__always) public var eventTimestamp: (seconds: Int64, nanos: Int32) {
+        has(7) ? event.parts : (0, 0)
+    }
+    @inlinable @inline(__always) public var receivedTimestamp: (seconds: Int64, nanos: Int32) {
+        has(8) ? received.parts : (0, 0)
+    }
+    @inlinable @inline(__always) public var publishTimestamp: (seconds: Int64, nanos: Int32) {
+        has(15) ? publish.parts : (0, 0)
+    }
 
     /// Nanoseconds since the Unix epoch; nil where the venue gave none or it is out of range.
-    @inlinable public var eventTimeNs: Int64? {
-        has(7) ? TimestampParts.join(seconds: event.seconds, nanos: event.nanos) : nil
+    @inlinable @inline(__always) public var eventTimeNs: Int64? {
+        has(7) ? event.ns : nil
     }
     /// 0 where absent or out of range.
-    @inlinable public var receivedTimeNs: Int64 {
-        TimestampParts.join(seconds: received.seconds, nanos: received.nanos) ?? 0
+    @inlinable @inline(__always) public var receivedTimeNs: Int64 {
+        has(8) ? received.ns ?? 0 : 0
     }
     /// 0 where absent or out of range.
-    @inlinable public var publishTimeNs: Int64 {
-        TimestampParts.join(seconds: publish.seconds, nanos: publish.nanos) ?? 0
+    @inlinable @inline(__always) public var publishTimeNs: Int64 {
+        has(15) ? publish.ns ?? 0 : 0
     }
     /// The time under which the tick is filed, by ``FilingTime``: computed, whatever `event_time_source` says.
-    @inlinable public var filingTimeNs: Int64 {
+    @inlinable @inline(__always) public var filingTimeNs: Int64 {
         FilingTime.of(eventTimeNs: eventTimeNs, receivedTimeNs: receivedTimeNs).ns
     }
 
     /// Numbers that the schema does not know read as its 0.
-    @inlinable public var kind: TickKind {
+    @inlinable @inline(__always) public var kind: TickKind {
         TickKind(rawValue: UInt8(exactly: kindNumber) ?? 0) ?? .unspecified
     }
-    @inlinable public var state: InstrumentState {
+    @inlinable @inline(__always) public var state: InstrumentState {
         InstrumentState(rawValue: UInt8(exactly: stateNumber) ?? 0) ?? .live
     }
-    @inlinable public var aggressorSide: AggressorSide {
+    @inlinable @inline(__always) public var aggressorSide: AggressorSide {
         AggressorSide(rawValue: UInt8(exactly: aggressorSideNumber) ?? 0) ?? .unspecified
     }
-    @inlinable public var eventTimeSource: EventTimeSource {
+    @inlinable @inline(__always) public var eventTimeSource: EventTimeSource {
         EventTimeSource(rawValue: UInt8(exactly: eventTimeSourceNumber) ?? 0) ?? .venue
     }
 
@@ -153,9 +185,9 @@ extension TickReader {
         if !has(6), volumeNanoRemainder != 0 { throw refuse(.outOfRange, 21) }
         if has(7), eventTimeNs == nil { throw refuse(.outOfRange, 7) }
         if !has(8) { throw refuse(.missing, 8) }
-        if TimestampParts.join(seconds: received.seconds, nanos: received.nanos) == nil { throw refuse(.outOfRange, 8) }
+        if received.ns == nil { throw refuse(.outOfRange, 8) }
         if !has(15) { throw refuse(.missing, 15) }
-        if TimestampParts.join(seconds: publish.seconds, nanos: publish.nanos) == nil { throw refuse(.outOfRange, 15) }
+        if publish.ns == nil { throw refuse(.outOfRange, 15) }
         if Int32(kind.rawValue) != kindNumber { throw refuse(.outOfRange, 12) }
         if Int32(eventTimeSource.rawValue) != eventTimeSourceNumber { throw refuse(.outOfRange, 22) }
         if Int32(state.rawValue) != stateNumber { throw refuse(.outOfRange, 24) }

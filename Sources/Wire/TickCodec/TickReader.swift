@@ -1,9 +1,10 @@
 import MarketModel
 
-/// Reads the fields of one encoded `financial.marketdata.v1.PriceUpdate` without copying or allocating.
+/// Reads the fields of encoded `financial.marketdata.v1.PriceUpdate`s without copying or allocating.
 ///
-/// One pass finds all fields; the values are put together when asked for. The bytes are borrowed: a reader, and what it
-/// returns as bytes, is valid while they live and do not change. Not Sendable.
+/// One pass finds all fields; the values are put together when asked for. The bytes are borrowed: what a reader returns
+/// is valid while they live and do not change. Where many messages are read, one reader is used for all of them:
+/// ``read(_:)`` costs less than making one. Used by one thread, not Sendable.
 ///
 /// Fields may stand in any order, unknown ones are skipped, the last of a repeated scalar counts and timestamps
 /// merge, as the protobuf specification says. A value that a ``Tick`` cannot hold reads as absent (or 0): ``check()``
@@ -15,9 +16,9 @@ public struct TickReader {
     /// The deepest nesting of groups among unknown fields.
     public static let groupDepthMax = 64
 
-    @usableFromInline let base: UnsafeRawPointer
-    @usableFromInline let count: Int
-    /// Bit n: field n stands in the bytes.
+    @usableFromInline var base: UnsafeRawPointer
+    @usableFromInline var count: Int
+    /// Bit n: field n stands in the bytes. What is stored of others is of messages before.
     @usableFromInline var present: UInt32 = 0
     @usableFromInline var exchangeRange = ByteRange()
     @usableFromInline var symbolRange = ByteRange()
@@ -34,40 +35,56 @@ public struct TickReader {
     @usableFromInline var event = TimeFields()
     @usableFromInline var received = TimeFields()
     @usableFromInline var publish = TimeFields()
-    /// The order in which the publisher numbered the instrument's updates within its epoch; 0 where the bytes say none.
-    public internal(set) var sequence: UInt64 = 0
-    /// The publisher's epoch.
-    public internal(set) var epoch: UInt64 = 0
-    /// The venue's own sequence number; 0 where it has none.
-    public internal(set) var venueSequence: UInt64 = 0
-    /// What the micros of each decimal cut off, in 1e-9, as it stands in the bytes.
-    public internal(set) var bidNanoRemainder: Int32 = 0
-    public internal(set) var askNanoRemainder: Int32 = 0
-    public internal(set) var lastNanoRemainder: Int32 = 0
-    public internal(set) var bidSizeNanoRemainder: Int32 = 0
-    public internal(set) var askSizeNanoRemainder: Int32 = 0
-    public internal(set) var volumeNanoRemainder: Int32 = 0
-    /// Numbers of the enums as they stand in the bytes, unknown ones included.
-    public internal(set) var kindNumber: Int32 = 0
-    public internal(set) var stateNumber: Int32 = 0
-    public internal(set) var aggressorSideNumber: Int32 = 0
-    public internal(set) var eventTimeSourceNumber: Int32 = 0
+    @usableFromInline var sequenceValue: UInt64 = 0
+    @usableFromInline var epochValue: UInt64 = 0
+    @usableFromInline var venueSequenceValue: UInt64 = 0
+    @usableFromInline var bidRest: Int32 = 0
+    @usableFromInline var askRest: Int32 = 0
+    @usableFromInline var lastRest: Int32 = 0
+    @usableFromInline var bidSizeRest: Int32 = 0
+    @usableFromInline var askSizeRest: Int32 = 0
+    @usableFromInline var volumeRest: Int32 = 0
+    @usableFromInline var kindValue: Int32 = 0
+    @usableFromInline var stateValue: Int32 = 0
+    @usableFromInline var aggressorSideValue: Int32 = 0
+    @usableFromInline var eventTimeSourceValue: Int32 = 0
 
-    /// Finds the fields of `bytes`; throws ``TickCodecError`` with the place where they are not a `PriceUpdate`.
+    /// A reader of the empty message.
+    @inlinable @inline(__always)
+    public init() {
+        base = UnsafeRawPointer(bitPattern: 1)!
+        count = 0
+    }
+
+    /// A reader of `bytes`; throws ``TickCodecError`` with the place where they are not a `PriceUpdate`.
     @inlinable @inline(__always)
     public init(_ bytes: UnsafeRawBufferPointer) throws(TickCodecError) {
+        self.init()
+        try read(bytes)
+    }
+
+    /// Finds the fields of `bytes`, in place of those before. Throws ``TickCodecError`` with the place where they are
+    /// not a `PriceUpdate`; nothing stands in the reader then.
+    @inlinable @inline(__always)
+    public mutating func read(_ bytes: UnsafeRawBufferPointer) throws(TickCodecError) {
         // An empty message is a valid one; its pointer is never read.
         base = bytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1)!
         count = bytes.count
         try scan()
     }
 
-    /// In place: a throwing initializer that is not inlined would build the value twice.
     @usableFromInline @inline(never)
     mutating func scan() throws(TickCodecError) {
+        present = 0
         guard count <= Self.lengthMax else { throw TickCodecError(.outOfRange, field: 0, offset: 0) }
-        let place = count < 8 ? 0 : readOrdered()
-        if place != count { try readAny(from: place) }
+        let place = readOrdered()
+        if place == count { return }
+        do {
+            try readAny(from: place)
+        } catch {
+            present = 0
+            throw error
+        }
     }
 
     /// Where some bytes lie in the message.
@@ -82,10 +99,38 @@ public struct TickReader {
         }
     }
 
+    /// A timestamp: as the bytes say it, or already put together.
     @usableFromInline
     struct TimeFields {
-        @usableFromInline var seconds: Int64 = 0
-        @usableFromInline var nanos: Int32 = 0
-        @inlinable @inline(__always) init() {}
+        /// Seconds, or nanoseconds since the Unix epoch where `nanos` is ``joined``.
+        @usableFromInline var value: Int64
+        @usableFromInline var nanos: Int64
+        /// No nanos of a message: those have 32 bits.
+        @inlinable static var joined: Int64 { .min }
+
+        @inlinable @inline(__always)
+        init() {
+            value = 0
+            nanos = 0
+        }
+
+        @inline(__always)
+        init(ns: Int64) {
+            value = ns
+            nanos = Self.joined
+        }
+
+        /// Nanoseconds since the Unix epoch; nil where out of range.
+        @inlinable @inline(__always)
+        var ns: Int64? {
+            nanos == Self.joined
+                ? value : TimestampParts.join(seconds: value, nanos: Int32(truncatingIfNeeded: nanos))
+        }
+
+        /// As the bytes say it.
+        @usableFromInline
+        var parts: (seconds: Int64, nanos: Int32) {
+            nanos == Self.joined ? TimestampParts.split(value) : (value, Int32(truncatingIfNeeded: nanos))
+        }
     }
 }

@@ -180,455 +180,108 @@ extension TestProto {
 
         public static let protoName = "tapedeck.test.EveryField"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if fDouble.bitPattern != 0 { length += 1 + ProtoSize.double(fDouble) }
-            if fFloat.bitPattern != 0 { length += 1 + ProtoSize.float(fFloat) }
-            if fInt64 != 0 { length += 1 + ProtoSize.int64(fInt64) }
-            if fUint64 != 0 { length += 1 + ProtoSize.uint64(fUint64) }
-            if fInt32 != 0 { length += 1 + ProtoSize.int32(fInt32) }
-            if fFixed64 != 0 { length += 1 + ProtoSize.fixed64(fFixed64) }
-            if fFixed32 != 0 { length += 1 + ProtoSize.fixed32(fFixed32) }
-            if fBool { length += 1 + ProtoSize.bool(fBool) }
-            if !fString.isEmpty { length += 1 + ProtoSize.string(fString) }
-            if !fBytes.isEmpty { length += 1 + ProtoSize.bytes(fBytes) }
-            if fUint32 != 0 { length += 1 + ProtoSize.uint32(fUint32) }
-            if fColor.rawValue != 0 { length += 1 + ProtoSize.enumeration(fColor) }
-            if fSfixed32 != 0 { length += 1 + ProtoSize.sfixed32(fSfixed32) }
-            if fSfixed64 != 0 { length += 1 + ProtoSize.sfixed64(fSfixed64) }
-            if fSint32 != 0 { length += 1 + ProtoSize.sint32(fSint32) }
-            if fSint64 != 0 { length += 2 + ProtoSize.sint64(fSint64) }
-            if let value = oDouble { length += 2 + ProtoSize.double(value) }
-            if let value = oFloat { length += 2 + ProtoSize.float(value) }
-            if let value = oInt64 { length += 2 + ProtoSize.int64(value) }
-            if let value = oUint64 { length += 2 + ProtoSize.uint64(value) }
-            if let value = oInt32 { length += 2 + ProtoSize.int32(value) }
-            if let value = oFixed64 { length += 2 + ProtoSize.fixed64(value) }
-            if let value = oBool { length += 2 + ProtoSize.bool(value) }
-            if let value = oString { length += 2 + ProtoSize.string(value) }
-            if let value = oBytes { length += 2 + ProtoSize.bytes(value) }
-            if let value = oColor { length += 2 + ProtoSize.enumeration(value) }
-            if let value = oSint64 { length += 2 + ProtoSize.sint64(value) }
-            if !rDouble.isEmpty {
-                let count = rDouble.reduce(0) { $0 + ProtoSize.double($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rFloat.isEmpty {
-                let count = rFloat.reduce(0) { $0 + ProtoSize.float($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rInt64.isEmpty {
-                let count = rInt64.reduce(0) { $0 + ProtoSize.int64($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rUint64.isEmpty {
-                let count = rUint64.reduce(0) { $0 + ProtoSize.uint64($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rInt32.isEmpty {
-                let count = rInt32.reduce(0) { $0 + ProtoSize.int32($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rFixed64.isEmpty {
-                let count = rFixed64.reduce(0) { $0 + ProtoSize.fixed64($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rFixed32.isEmpty {
-                let count = rFixed32.reduce(0) { $0 + ProtoSize.fixed32($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rBool.isEmpty {
-                let count = rBool.reduce(0) { $0 + ProtoSize.bool($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            for value in rString { length += 2 + ProtoSize.string(value) }
-            for value in rBytes { length += 2 + ProtoSize.bytes(value) }
-            if !rUint32.isEmpty {
-                let count = rUint32.reduce(0) { $0 + ProtoSize.uint32($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rColor.isEmpty {
-                let count = rColor.reduce(0) { $0 + ProtoSize.enumeration($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rSfixed32.isEmpty {
-                let count = rSfixed32.reduce(0) { $0 + ProtoSize.sfixed32($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rSint32.isEmpty {
-                let count = rSint32.reduce(0) { $0 + ProtoSize.sint32($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            if !rSint64.isEmpty {
-                let count = rSint64.reduce(0) { $0 + ProtoSize.sint64($1) }
-                length += 2 + ProtoSize.delimited(count)
-            }
-            for value in uInt32 { length += 2 + ProtoSize.int32(value) }
-            for value in uColor { length += 2 + ProtoSize.enumeration(value) }
-            for (key, value) in mStringInt32 {
-                length += 2 + ProtoSize.delimited(2 + ProtoSize.string(key) + ProtoSize.int32(value))
-            }
-            for (key, value) in mInt64String {
-                length += 2 + ProtoSize.delimited(2 + ProtoSize.int64(key) + ProtoSize.string(value))
-            }
-            for (key, value) in mBoolBytes {
-                length += 2 + ProtoSize.delimited(2 + ProtoSize.bool(key) + ProtoSize.bytes(value))
-            }
-            for (key, value) in mUint32Color {
-                length += 2 + ProtoSize.delimited(2 + ProtoSize.uint32(key) + ProtoSize.enumeration(value))
-            }
-            for (key, value) in mStringInner {
-                length += 2 + ProtoSize.delimited(2 + ProtoSize.string(key) + ProtoSize.message(value))
-            }
-            for (key, value) in mSint32Double {
-                length += 2 + ProtoSize.delimited(2 + ProtoSize.sint32(key) + ProtoSize.double(value))
-            }
-            if let value = inner { length += 2 + ProtoSize.message(value) }
-            for value in inners { length += 2 + ProtoSize.message(value) }
-            if let value = self_ { length += 2 + ProtoSize.message(value) }
-            if case .cString(let value)? = choice { length += 2 + ProtoSize.string(value) }
-            if case .cInt64(let value)? = choice { length += 2 + ProtoSize.int64(value) }
-            if case .cInner(let value)? = choice { length += 2 + ProtoSize.message(value) }
-            if case .cSelf(let value)? = choice { length += 2 + ProtoSize.message(value) }
-            if case .cBool(let value)? = choice { length += 2 + ProtoSize.bool(value) }
-            if case .cBytes(let value)? = choice { length += 2 + ProtoSize.bytes(value) }
-            if case .cColor(let value)? = choice { length += 2 + ProtoSize.enumeration(value) }
-            if case .dDouble(let value)? = other { length += 2 + ProtoSize.double(value) }
-            if case .dFixed32(let value)? = other { length += 2 + ProtoSize.fixed32(value) }
-            if let value = timestamp { length += 2 + ProtoSize.message(value) }
-            if let value = duration { length += 2 + ProtoSize.message(value) }
-            if let value = mask { length += 2 + ProtoSize.message(value) }
-            if let value = structure { length += 2 + ProtoSize.message(value) }
-            if let value = wrapped { length += 2 + ProtoSize.message(value) }
-            if let value = wrappedBool { length += 2 + ProtoSize.message(value) }
-            if `default` != 0 { length += 2 + ProtoSize.int32(`default`) }
-            if !`in`.isEmpty { length += 2 + ProtoSize.string(`in`) }
-            if `class` { length += 2 + ProtoSize.bool(`class`) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if fDouble.bitPattern != 0 {
-                writer.tag(9)
-                writer.double(fDouble)
-            }
-            if fFloat.bitPattern != 0 {
-                writer.tag(21)
-                writer.float(fFloat)
-            }
-            if fInt64 != 0 {
-                writer.tag(24)
-                writer.int64(fInt64)
-            }
-            if fUint64 != 0 {
-                writer.tag(32)
-                writer.uint64(fUint64)
-            }
-            if fInt32 != 0 {
-                writer.tag(40)
-                writer.int32(fInt32)
-            }
-            if fFixed64 != 0 {
-                writer.tag(49)
-                writer.fixed64(fFixed64)
-            }
-            if fFixed32 != 0 {
-                writer.tag(61)
-                writer.fixed32(fFixed32)
-            }
-            if fBool {
-                writer.tag(64)
-                writer.bool(fBool)
-            }
-            if !fString.isEmpty {
-                writer.tag(74)
-                writer.string(fString)
-            }
-            if !fBytes.isEmpty {
-                writer.tag(82)
-                writer.bytes(fBytes)
-            }
-            if fUint32 != 0 {
-                writer.tag(88)
-                writer.uint32(fUint32)
-            }
-            if fColor.rawValue != 0 {
-                writer.tag(96)
-                writer.enumeration(fColor)
-            }
-            if fSfixed32 != 0 {
-                writer.tag(109)
-                writer.sfixed32(fSfixed32)
-            }
-            if fSfixed64 != 0 {
-                writer.tag(113)
-                writer.sfixed64(fSfixed64)
-            }
-            if fSint32 != 0 {
-                writer.tag(120)
-                writer.sint32(fSint32)
-            }
-            if fSint64 != 0 {
-                writer.tag(128)
-                writer.sint64(fSint64)
-            }
-            if let value = oDouble {
-                writer.tag(809)
-                writer.double(value)
-            }
-            if let value = oFloat {
-                writer.tag(821)
-                writer.float(value)
-            }
-            if let value = oInt64 {
-                writer.tag(824)
-                writer.int64(value)
-            }
-            if let value = oUint64 {
-                writer.tag(832)
-                writer.uint64(value)
-            }
-            if let value = oInt32 {
-                writer.tag(840)
-                writer.int32(value)
-            }
-            if let value = oFixed64 {
-                writer.tag(849)
-                writer.fixed64(value)
-            }
-            if let value = oBool {
-                writer.tag(864)
-                writer.bool(value)
-            }
-            if let value = oString {
-                writer.tag(874)
-                writer.string(value)
-            }
-            if let value = oBytes {
-                writer.tag(882)
-                writer.bytes(value)
-            }
-            if let value = oColor {
-                writer.tag(896)
-                writer.enumeration(value)
-            }
-            if let value = oSint64 {
-                writer.tag(928)
-                writer.sint64(value)
-            }
-            if !rDouble.isEmpty {
-                writer.tag(1610)
-                writer.varint(UInt64(rDouble.reduce(0) { $0 + ProtoSize.double($1) }))
-                for value in rDouble { writer.double(value) }
-            }
-            if !rFloat.isEmpty {
-                writer.tag(1618)
-                writer.varint(UInt64(rFloat.reduce(0) { $0 + ProtoSize.float($1) }))
-                for value in rFloat { writer.float(value) }
-            }
-            if !rInt64.isEmpty {
-                writer.tag(1626)
-                writer.varint(UInt64(rInt64.reduce(0) { $0 + ProtoSize.int64($1) }))
-                for value in rInt64 { writer.int64(value) }
-            }
-            if !rUint64.isEmpty {
-                writer.tag(1634)
-                writer.varint(UInt64(rUint64.reduce(0) { $0 + ProtoSize.uint64($1) }))
-                for value in rUint64 { writer.uint64(value) }
-            }
-            if !rInt32.isEmpty {
-                writer.tag(1642)
-                writer.varint(UInt64(rInt32.reduce(0) { $0 + ProtoSize.int32($1) }))
-                for value in rInt32 { writer.int32(value) }
-            }
-            if !rFixed64.isEmpty {
-                writer.tag(1650)
-                writer.varint(UInt64(rFixed64.reduce(0) { $0 + ProtoSize.fixed64($1) }))
-                for value in rFixed64 { writer.fixed64(value) }
-            }
-            if !rFixed32.isEmpty {
-                writer.tag(1658)
-                writer.varint(UInt64(rFixed32.reduce(0) { $0 + ProtoSize.fixed32($1) }))
-                for value in rFixed32 { writer.fixed32(value) }
-            }
-            if !rBool.isEmpty {
-                writer.tag(1666)
-                writer.varint(UInt64(rBool.reduce(0) { $0 + ProtoSize.bool($1) }))
-                for value in rBool { writer.bool(value) }
-            }
-            for value in rString {
-                writer.tag(1674)
-                writer.string(value)
-            }
-            for value in rBytes {
-                writer.tag(1682)
-                writer.bytes(value)
-            }
-            if !rUint32.isEmpty {
-                writer.tag(1690)
-                writer.varint(UInt64(rUint32.reduce(0) { $0 + ProtoSize.uint32($1) }))
-                for value in rUint32 { writer.uint32(value) }
-            }
-            if !rColor.isEmpty {
-                writer.tag(1698)
-                writer.varint(UInt64(rColor.reduce(0) { $0 + ProtoSize.enumeration($1) }))
-                for value in rColor { writer.enumeration(value) }
-            }
-            if !rSfixed32.isEmpty {
-                writer.tag(1706)
-                writer.varint(UInt64(rSfixed32.reduce(0) { $0 + ProtoSize.sfixed32($1) }))
-                for value in rSfixed32 { writer.sfixed32(value) }
-            }
-            if !rSint32.isEmpty {
-                writer.tag(1722)
-                writer.varint(UInt64(rSint32.reduce(0) { $0 + ProtoSize.sint32($1) }))
-                for value in rSint32 { writer.sint32(value) }
-            }
-            if !rSint64.isEmpty {
-                writer.tag(1730)
-                writer.varint(UInt64(rSint64.reduce(0) { $0 + ProtoSize.sint64($1) }))
-                for value in rSint64 { writer.sint64(value) }
-            }
-            for value in uInt32 {
-                writer.tag(1736)
-                writer.int32(value)
-            }
-            for value in uColor {
-                writer.tag(1744)
-                writer.enumeration(value)
-            }
+            if fDouble.bitPattern != 0 { writer.double(9, fDouble) }
+            if fFloat.bitPattern != 0 { writer.float(21, fFloat) }
+            if fInt64 != 0 { writer.int64(24, fInt64) }
+            if fUint64 != 0 { writer.uint64(32, fUint64) }
+            if fInt32 != 0 { writer.int32(40, fInt32) }
+            if fFixed64 != 0 { writer.fixed64(49, fFixed64) }
+            if fFixed32 != 0 { writer.fixed32(61, fFixed32) }
+            if fBool { writer.bool(64, fBool) }
+            if !fString.isEmpty { writer.string(74, fString) }
+            if !fBytes.isEmpty { writer.bytes(82, fBytes) }
+            if fUint32 != 0 { writer.uint32(88, fUint32) }
+            if fColor.rawValue != 0 { writer.enumeration(96, fColor) }
+            if fSfixed32 != 0 { writer.sfixed32(109, fSfixed32) }
+            if fSfixed64 != 0 { writer.sfixed64(113, fSfixed64) }
+            if fSint32 != 0 { writer.sint32(120, fSint32) }
+            if fSint64 != 0 { writer.sint64(128, fSint64) }
+            if let value = oDouble { writer.double(809, value) }
+            if let value = oFloat { writer.float(821, value) }
+            if let value = oInt64 { writer.int64(824, value) }
+            if let value = oUint64 { writer.uint64(832, value) }
+            if let value = oInt32 { writer.int32(840, value) }
+            if let value = oFixed64 { writer.fixed64(849, value) }
+            if let value = oBool { writer.bool(864, value) }
+            if let value = oString { writer.string(874, value) }
+            if let value = oBytes { writer.bytes(882, value) }
+            if let value = oColor { writer.enumeration(896, value) }
+            if let value = oSint64 { writer.sint64(928, value) }
+            writer.packed(1610, rDouble) { $0.double(0, $1) }
+            writer.packed(1618, rFloat) { $0.float(0, $1) }
+            writer.packed(1626, rInt64) { $0.int64(0, $1) }
+            writer.packed(1634, rUint64) { $0.uint64(0, $1) }
+            writer.packed(1642, rInt32) { $0.int32(0, $1) }
+            writer.packed(1650, rFixed64) { $0.fixed64(0, $1) }
+            writer.packed(1658, rFixed32) { $0.fixed32(0, $1) }
+            writer.packed(1666, rBool) { $0.bool(0, $1) }
+            for value in rString { writer.string(1674, value) }
+            for value in rBytes { writer.bytes(1682, value) }
+            writer.packed(1690, rUint32) { $0.uint32(0, $1) }
+            writer.packed(1698, rColor) { $0.enumeration(0, $1) }
+            writer.packed(1706, rSfixed32) { $0.sfixed32(0, $1) }
+            writer.packed(1722, rSint32) { $0.sint32(0, $1) }
+            writer.packed(1730, rSint64) { $0.sint64(0, $1) }
+            for value in uInt32 { writer.int32(1736, value) }
+            for value in uColor { writer.enumeration(1744, value) }
             for (key, value) in mStringInt32.sorted(by: { $0.key < $1.key }) {
-                writer.tag(2410)
-                writer.varint(UInt64(2 + ProtoSize.string(key) + ProtoSize.int32(value)))
-                writer.tag(10)
-                writer.string(key)
-                writer.tag(16)
-                writer.int32(value)
+                let start = writer.begin(2410)
+                writer.string(10, key)
+                writer.int32(16, value)
+                writer.end(start)
             }
             for (key, value) in mInt64String.sorted(by: { $0.key < $1.key }) {
-                writer.tag(2418)
-                writer.varint(UInt64(2 + ProtoSize.int64(key) + ProtoSize.string(value)))
-                writer.tag(8)
-                writer.int64(key)
-                writer.tag(18)
-                writer.string(value)
+                let start = writer.begin(2418)
+                writer.int64(8, key)
+                writer.string(18, value)
+                writer.end(start)
             }
             for (key, value) in mBoolBytes.sorted(by: { !$0.key && $1.key }) {
-                writer.tag(2426)
-                writer.varint(UInt64(2 + ProtoSize.bool(key) + ProtoSize.bytes(value)))
-                writer.tag(8)
-                writer.bool(key)
-                writer.tag(18)
-                writer.bytes(value)
+                let start = writer.begin(2426)
+                writer.bool(8, key)
+                writer.bytes(18, value)
+                writer.end(start)
             }
             for (key, value) in mUint32Color.sorted(by: { $0.key < $1.key }) {
-                writer.tag(2434)
-                writer.varint(UInt64(2 + ProtoSize.uint32(key) + ProtoSize.enumeration(value)))
-                writer.tag(8)
-                writer.uint32(key)
-                writer.tag(16)
-                writer.enumeration(value)
+                let start = writer.begin(2434)
+                writer.uint32(8, key)
+                writer.enumeration(16, value)
+                writer.end(start)
             }
             for (key, value) in mStringInner.sorted(by: { $0.key < $1.key }) {
-                writer.tag(2442)
-                writer.varint(UInt64(2 + ProtoSize.string(key) + ProtoSize.message(value)))
-                writer.tag(10)
-                writer.string(key)
-                writer.tag(18)
-                writer.message(value)
+                let start = writer.begin(2442)
+                writer.string(10, key)
+                writer.message(18, value)
+                writer.end(start)
             }
             for (key, value) in mSint32Double.sorted(by: { $0.key < $1.key }) {
-                writer.tag(2450)
-                writer.varint(UInt64(2 + ProtoSize.sint32(key) + ProtoSize.double(value)))
-                writer.tag(8)
-                writer.sint32(key)
-                writer.tag(17)
-                writer.double(value)
+                let start = writer.begin(2450)
+                writer.sint32(8, key)
+                writer.double(17, value)
+                writer.end(start)
             }
-            if let value = inner {
-                writer.tag(3210)
-                writer.message(value)
-            }
-            for value in inners {
-                writer.tag(3218)
-                writer.message(value)
-            }
-            if let value = self_ {
-                writer.tag(3226)
-                writer.message(value)
-            }
-            if case .cString(let value)? = choice {
-                writer.tag(4010)
-                writer.string(value)
-            }
-            if case .cInt64(let value)? = choice {
-                writer.tag(4016)
-                writer.int64(value)
-            }
-            if case .cInner(let value)? = choice {
-                writer.tag(4026)
-                writer.message(value)
-            }
-            if case .cSelf(let value)? = choice {
-                writer.tag(4034)
-                writer.message(value)
-            }
-            if case .cBool(let value)? = choice {
-                writer.tag(4040)
-                writer.bool(value)
-            }
-            if case .cBytes(let value)? = choice {
-                writer.tag(4050)
-                writer.bytes(value)
-            }
-            if case .cColor(let value)? = choice {
-                writer.tag(4056)
-                writer.enumeration(value)
-            }
-            if case .dDouble(let value)? = other {
-                writer.tag(4089)
-                writer.double(value)
-            }
-            if case .dFixed32(let value)? = other {
-                writer.tag(4101)
-                writer.fixed32(value)
-            }
-            if let value = timestamp {
-                writer.tag(4810)
-                writer.message(value)
-            }
-            if let value = duration {
-                writer.tag(4818)
-                writer.message(value)
-            }
-            if let value = mask {
-                writer.tag(4826)
-                writer.message(value)
-            }
-            if let value = structure {
-                writer.tag(4834)
-                writer.message(value)
-            }
-            if let value = wrapped {
-                writer.tag(4842)
-                writer.message(value)
-            }
-            if let value = wrappedBool {
-                writer.tag(4850)
-                writer.message(value)
-            }
-            if `default` != 0 {
-                writer.tag(5608)
-                writer.int32(`default`)
-            }
-            if !`in`.isEmpty {
-                writer.tag(5618)
-                writer.string(`in`)
-            }
-            if `class` {
-                writer.tag(5624)
-                writer.bool(`class`)
-            }
+            if let value = inner { writer.message(3210, value) }
+            for value in inners { writer.message(3218, value) }
+            if let value = self_ { writer.message(3226, value) }
+            if case .cString(let value)? = choice { writer.string(4010, value) }
+            if case .cInt64(let value)? = choice { writer.int64(4016, value) }
+            if case .cInner(let value)? = choice { writer.message(4026, value) }
+            if case .cSelf(let value)? = choice { writer.message(4034, value) }
+            if case .cBool(let value)? = choice { writer.bool(4040, value) }
+            if case .cBytes(let value)? = choice { writer.bytes(4050, value) }
+            if case .cColor(let value)? = choice { writer.enumeration(4056, value) }
+            if case .dDouble(let value)? = other { writer.double(4089, value) }
+            if case .dFixed32(let value)? = other { writer.fixed32(4101, value) }
+            if let value = timestamp { writer.message(4810, value) }
+            if let value = duration { writer.message(4818, value) }
+            if let value = mask { writer.message(4826, value) }
+            if let value = structure { writer.message(4834, value) }
+            if let value = wrapped { writer.message(4842, value) }
+            if let value = wrappedBool { writer.message(4850, value) }
+            if `default` != 0 { writer.int32(5608, `default`) }
+            if !`in`.isEmpty { writer.string(5618, `in`) }
+            if `class` { writer.bool(5624, `class`) }
             writer.unknown(unknownFields)
         }
 
@@ -1273,37 +926,12 @@ extension TestProto {
 
             public static let protoName = "tapedeck.test.EveryField.Inner"
 
-            public var encodedLength: Int {
-                var length = unknownFields.count
-                if number != 0 { length += 1 + ProtoSize.int32(number) }
-                if !text.isEmpty { length += 1 + ProtoSize.string(text) }
-                if let value = back { length += 1 + ProtoSize.message(value) }
-                for value in children { length += 1 + ProtoSize.message(value) }
-                if kind.rawValue != 0 { length += 1 + ProtoSize.enumeration(kind) }
-                return length
-            }
-
             public func write(to writer: inout ProtoWriter) {
-                if number != 0 {
-                    writer.tag(8)
-                    writer.int32(number)
-                }
-                if !text.isEmpty {
-                    writer.tag(18)
-                    writer.string(text)
-                }
-                if let value = back {
-                    writer.tag(26)
-                    writer.message(value)
-                }
-                for value in children {
-                    writer.tag(34)
-                    writer.message(value)
-                }
-                if kind.rawValue != 0 {
-                    writer.tag(40)
-                    writer.enumeration(kind)
-                }
+                if number != 0 { writer.int32(8, number) }
+                if !text.isEmpty { writer.string(18, text) }
+                if let value = back { writer.message(26, value) }
+                for value in children { writer.message(34, value) }
+                if kind.rawValue != 0 { writer.enumeration(40, kind) }
                 writer.unknown(unknownFields)
             }
 

@@ -50,37 +50,12 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.OrderCommand"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if case .newOrder(let value)? = command { length += 1 + ProtoSize.message(value) }
-            if case .cancel(let value)? = command { length += 1 + ProtoSize.message(value) }
-            if let value = receivedTime { length += 1 + ProtoSize.message(value) }
-            if let value = deadline { length += 1 + ProtoSize.message(value) }
-            if !identity.isEmpty { length += 1 + ProtoSize.string(identity) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if case .newOrder(let value)? = command {
-                writer.tag(10)
-                writer.message(value)
-            }
-            if case .cancel(let value)? = command {
-                writer.tag(18)
-                writer.message(value)
-            }
-            if let value = receivedTime {
-                writer.tag(26)
-                writer.message(value)
-            }
-            if let value = deadline {
-                writer.tag(34)
-                writer.message(value)
-            }
-            if !identity.isEmpty {
-                writer.tag(42)
-                writer.string(identity)
-            }
+            if case .newOrder(let value)? = command { writer.message(10, value) }
+            if case .cancel(let value)? = command { writer.message(18, value) }
+            if let value = receivedTime { writer.message(26, value) }
+            if let value = deadline { writer.message(34, value) }
+            if !identity.isEmpty { writer.string(42, identity) }
             writer.unknown(unknownFields)
         }
 
@@ -165,72 +140,19 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.PositionUpdate"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !account.isEmpty { length += 1 + ProtoSize.string(account) }
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if quantityMicros != 0 { length += 1 + ProtoSize.int64(quantityMicros) }
-            if averagePriceMicros != 0 { length += 1 + ProtoSize.int64(averagePriceMicros) }
-            if averagePriceNanoRemainder != 0 { length += 1 + ProtoSize.int32(averagePriceNanoRemainder) }
-            if realizedPnlMicros != 0 { length += 1 + ProtoSize.int64(realizedPnlMicros) }
-            if unrealizedPnlMicros != 0 { length += 1 + ProtoSize.int64(unrealizedPnlMicros) }
-            if sequence != 0 { length += 1 + ProtoSize.uint64(sequence) }
-            if !executionId.isEmpty { length += 1 + ProtoSize.string(executionId) }
-            if let value = executionTime { length += 1 + ProtoSize.message(value) }
-            if let value = updateTime { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !account.isEmpty {
-                writer.tag(10)
-                writer.string(account)
-            }
-            if !symbol.isEmpty {
-                writer.tag(18)
-                writer.string(symbol)
-            }
-            if !exchange.isEmpty {
-                writer.tag(26)
-                writer.string(exchange)
-            }
-            if quantityMicros != 0 {
-                writer.tag(32)
-                writer.int64(quantityMicros)
-            }
-            if averagePriceMicros != 0 {
-                writer.tag(40)
-                writer.int64(averagePriceMicros)
-            }
-            if averagePriceNanoRemainder != 0 {
-                writer.tag(48)
-                writer.int32(averagePriceNanoRemainder)
-            }
-            if realizedPnlMicros != 0 {
-                writer.tag(56)
-                writer.int64(realizedPnlMicros)
-            }
-            if unrealizedPnlMicros != 0 {
-                writer.tag(64)
-                writer.int64(unrealizedPnlMicros)
-            }
-            if sequence != 0 {
-                writer.tag(72)
-                writer.uint64(sequence)
-            }
-            if !executionId.isEmpty {
-                writer.tag(82)
-                writer.string(executionId)
-            }
-            if let value = executionTime {
-                writer.tag(90)
-                writer.message(value)
-            }
-            if let value = updateTime {
-                writer.tag(98)
-                writer.message(value)
-            }
+            if !account.isEmpty { writer.string(10, account) }
+            if !symbol.isEmpty { writer.string(18, symbol) }
+            if !exchange.isEmpty { writer.string(26, exchange) }
+            if quantityMicros != 0 { writer.int64(32, quantityMicros) }
+            if averagePriceMicros != 0 { writer.int64(40, averagePriceMicros) }
+            if averagePriceNanoRemainder != 0 { writer.int32(48, averagePriceNanoRemainder) }
+            if realizedPnlMicros != 0 { writer.int64(56, realizedPnlMicros) }
+            if unrealizedPnlMicros != 0 { writer.int64(64, unrealizedPnlMicros) }
+            if sequence != 0 { writer.uint64(72, sequence) }
+            if !executionId.isEmpty { writer.string(82, executionId) }
+            if let value = executionTime { writer.message(90, value) }
+            if let value = updateTime { writer.message(98, value) }
             writer.unknown(unknownFields)
         }
 
@@ -336,77 +258,20 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.BookDelta"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if !feedHandlerId.isEmpty { length += 1 + ProtoSize.string(feedHandlerId) }
-            if epoch != 0 { length += 1 + ProtoSize.uint64(epoch) }
-            if sequence != 0 { length += 1 + ProtoSize.uint64(sequence) }
-            if let value = eventTime { length += 1 + ProtoSize.message(value) }
-            if let value = receivedTime { length += 1 + ProtoSize.message(value) }
-            if let value = publishTime { length += 1 + ProtoSize.message(value) }
-            if venueSequence != 0 { length += 1 + ProtoSize.uint64(venueSequence) }
-            if snapshot { length += 1 + ProtoSize.bool(snapshot) }
-            for value in bids { length += 1 + ProtoSize.message(value) }
-            for value in asks { length += 1 + ProtoSize.message(value) }
-            if state.rawValue != 0 { length += 1 + ProtoSize.enumeration(state) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !exchange.isEmpty {
-                writer.tag(10)
-                writer.string(exchange)
-            }
-            if !symbol.isEmpty {
-                writer.tag(18)
-                writer.string(symbol)
-            }
-            if !feedHandlerId.isEmpty {
-                writer.tag(26)
-                writer.string(feedHandlerId)
-            }
-            if epoch != 0 {
-                writer.tag(32)
-                writer.uint64(epoch)
-            }
-            if sequence != 0 {
-                writer.tag(40)
-                writer.uint64(sequence)
-            }
-            if let value = eventTime {
-                writer.tag(50)
-                writer.message(value)
-            }
-            if let value = receivedTime {
-                writer.tag(58)
-                writer.message(value)
-            }
-            if let value = publishTime {
-                writer.tag(66)
-                writer.message(value)
-            }
-            if venueSequence != 0 {
-                writer.tag(72)
-                writer.uint64(venueSequence)
-            }
-            if snapshot {
-                writer.tag(80)
-                writer.bool(snapshot)
-            }
-            for value in bids {
-                writer.tag(90)
-                writer.message(value)
-            }
-            for value in asks {
-                writer.tag(98)
-                writer.message(value)
-            }
-            if state.rawValue != 0 {
-                writer.tag(104)
-                writer.enumeration(state)
-            }
+            if !exchange.isEmpty { writer.string(10, exchange) }
+            if !symbol.isEmpty { writer.string(18, symbol) }
+            if !feedHandlerId.isEmpty { writer.string(26, feedHandlerId) }
+            if epoch != 0 { writer.uint64(32, epoch) }
+            if sequence != 0 { writer.uint64(40, sequence) }
+            if let value = eventTime { writer.message(50, value) }
+            if let value = receivedTime { writer.message(58, value) }
+            if let value = publishTime { writer.message(66, value) }
+            if venueSequence != 0 { writer.uint64(72, venueSequence) }
+            if snapshot { writer.bool(80, snapshot) }
+            for value in bids { writer.message(90, value) }
+            for value in asks { writer.message(98, value) }
+            if state.rawValue != 0 { writer.enumeration(104, state) }
             writer.unknown(unknownFields)
         }
 
@@ -526,32 +391,11 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.BookLevel"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if priceMicros != 0 { length += 1 + ProtoSize.int64(priceMicros) }
-            if priceNanoRemainder != 0 { length += 1 + ProtoSize.int32(priceNanoRemainder) }
-            if sizeMicros != 0 { length += 1 + ProtoSize.int64(sizeMicros) }
-            if sizeNanoRemainder != 0 { length += 1 + ProtoSize.int32(sizeNanoRemainder) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if priceMicros != 0 {
-                writer.tag(8)
-                writer.int64(priceMicros)
-            }
-            if priceNanoRemainder != 0 {
-                writer.tag(16)
-                writer.int32(priceNanoRemainder)
-            }
-            if sizeMicros != 0 {
-                writer.tag(24)
-                writer.int64(sizeMicros)
-            }
-            if sizeNanoRemainder != 0 {
-                writer.tag(32)
-                writer.int32(sizeNanoRemainder)
-            }
+            if priceMicros != 0 { writer.int64(8, priceMicros) }
+            if priceNanoRemainder != 0 { writer.int32(16, priceNanoRemainder) }
+            if sizeMicros != 0 { writer.int64(24, sizeMicros) }
+            if sizeNanoRemainder != 0 { writer.int32(32, sizeNanoRemainder) }
             writer.unknown(unknownFields)
         }
 
@@ -608,52 +452,15 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.DeadLetter"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !sourceTopic.isEmpty { length += 1 + ProtoSize.string(sourceTopic) }
-            if sourcePartition != 0 { length += 1 + ProtoSize.int32(sourcePartition) }
-            if sourceOffset != 0 { length += 1 + ProtoSize.uint64(sourceOffset) }
-            if !reasonCode.isEmpty { length += 1 + ProtoSize.string(reasonCode) }
-            if !reason.isEmpty { length += 1 + ProtoSize.string(reason) }
-            if !value.isEmpty { length += 1 + ProtoSize.bytes(value) }
-            if let value = failedTime { length += 1 + ProtoSize.message(value) }
-            if !consumer.isEmpty { length += 1 + ProtoSize.string(consumer) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !sourceTopic.isEmpty {
-                writer.tag(10)
-                writer.string(sourceTopic)
-            }
-            if sourcePartition != 0 {
-                writer.tag(16)
-                writer.int32(sourcePartition)
-            }
-            if sourceOffset != 0 {
-                writer.tag(24)
-                writer.uint64(sourceOffset)
-            }
-            if !reasonCode.isEmpty {
-                writer.tag(34)
-                writer.string(reasonCode)
-            }
-            if !reason.isEmpty {
-                writer.tag(42)
-                writer.string(reason)
-            }
-            if !value.isEmpty {
-                writer.tag(50)
-                writer.bytes(value)
-            }
-            if let value = failedTime {
-                writer.tag(58)
-                writer.message(value)
-            }
-            if !consumer.isEmpty {
-                writer.tag(66)
-                writer.string(consumer)
-            }
+            if !sourceTopic.isEmpty { writer.string(10, sourceTopic) }
+            if sourcePartition != 0 { writer.int32(16, sourcePartition) }
+            if sourceOffset != 0 { writer.uint64(24, sourceOffset) }
+            if !reasonCode.isEmpty { writer.string(34, reasonCode) }
+            if !reason.isEmpty { writer.string(42, reason) }
+            if !value.isEmpty { writer.bytes(50, value) }
+            if let value = failedTime { writer.message(58, value) }
+            if !consumer.isEmpty { writer.string(66, consumer) }
             writer.unknown(unknownFields)
         }
 

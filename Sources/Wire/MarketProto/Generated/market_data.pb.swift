@@ -308,27 +308,10 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.WriteAck"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if success { length += 1 + ProtoSize.bool(success) }
-            if !error.isEmpty { length += 1 + ProtoSize.string(error) }
-            if writeLatencyUs != 0 { length += 1 + ProtoSize.int64(writeLatencyUs) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if success {
-                writer.tag(8)
-                writer.bool(success)
-            }
-            if !error.isEmpty {
-                writer.tag(18)
-                writer.string(error)
-            }
-            if writeLatencyUs != 0 {
-                writer.tag(24)
-                writer.int64(writeLatencyUs)
-            }
+            if success { writer.bool(8, success) }
+            if !error.isEmpty { writer.string(18, error) }
+            if writeLatencyUs != 0 { writer.int64(24, writeLatencyUs) }
             writer.unknown(unknownFields)
         }
 
@@ -369,17 +352,8 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.TickBatch"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            for value in ticks { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            for value in ticks {
-                writer.tag(10)
-                writer.message(value)
-            }
+            for value in ticks { writer.message(10, value) }
             writer.unknown(unknownFields)
         }
 
@@ -465,157 +439,36 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.PriceUpdate"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if let value = bidMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = askMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = lastMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = volume { length += 1 + ProtoSize.int64(value) }
-            if let value = eventTime { length += 1 + ProtoSize.message(value) }
-            if let value = receivedTime { length += 1 + ProtoSize.message(value) }
-            if !feedHandlerId.isEmpty { length += 1 + ProtoSize.string(feedHandlerId) }
-            if sequence != 0 { length += 1 + ProtoSize.uint64(sequence) }
-            if epoch != 0 { length += 1 + ProtoSize.uint64(epoch) }
-            if kind.rawValue != 0 { length += 1 + ProtoSize.enumeration(kind) }
-            if let value = bidSizeMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = askSizeMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = publishTime { length += 1 + ProtoSize.message(value) }
-            if bidNanoRemainder != 0 { length += 2 + ProtoSize.int32(bidNanoRemainder) }
-            if askNanoRemainder != 0 { length += 2 + ProtoSize.int32(askNanoRemainder) }
-            if lastNanoRemainder != 0 { length += 2 + ProtoSize.int32(lastNanoRemainder) }
-            if bidSizeNanoRemainder != 0 { length += 2 + ProtoSize.int32(bidSizeNanoRemainder) }
-            if askSizeNanoRemainder != 0 { length += 2 + ProtoSize.int32(askSizeNanoRemainder) }
-            if volumeNanoRemainder != 0 { length += 2 + ProtoSize.int32(volumeNanoRemainder) }
-            if eventTimeSource.rawValue != 0 { length += 2 + ProtoSize.enumeration(eventTimeSource) }
-            if venueSequence != 0 { length += 2 + ProtoSize.uint64(venueSequence) }
-            if state.rawValue != 0 { length += 2 + ProtoSize.enumeration(state) }
-            if aggressorSide.rawValue != 0 { length += 2 + ProtoSize.enumeration(aggressorSide) }
-            if !tradeId.isEmpty { length += 2 + ProtoSize.string(tradeId) }
-            for value in conditions { length += 2 + ProtoSize.string(value) }
-            if let value = conflated { length += 2 + ProtoSize.message(value) }
-            if let value = exact { length += 2 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !exchange.isEmpty {
-                writer.tag(10)
-                writer.string(exchange)
-            }
-            if !symbol.isEmpty {
-                writer.tag(18)
-                writer.string(symbol)
-            }
-            if let value = bidMicros {
-                writer.tag(24)
-                writer.int64(value)
-            }
-            if let value = askMicros {
-                writer.tag(32)
-                writer.int64(value)
-            }
-            if let value = lastMicros {
-                writer.tag(40)
-                writer.int64(value)
-            }
-            if let value = volume {
-                writer.tag(48)
-                writer.int64(value)
-            }
-            if let value = eventTime {
-                writer.tag(58)
-                writer.message(value)
-            }
-            if let value = receivedTime {
-                writer.tag(66)
-                writer.message(value)
-            }
-            if !feedHandlerId.isEmpty {
-                writer.tag(74)
-                writer.string(feedHandlerId)
-            }
-            if sequence != 0 {
-                writer.tag(80)
-                writer.uint64(sequence)
-            }
-            if epoch != 0 {
-                writer.tag(88)
-                writer.uint64(epoch)
-            }
-            if kind.rawValue != 0 {
-                writer.tag(96)
-                writer.enumeration(kind)
-            }
-            if let value = bidSizeMicros {
-                writer.tag(104)
-                writer.int64(value)
-            }
-            if let value = askSizeMicros {
-                writer.tag(112)
-                writer.int64(value)
-            }
-            if let value = publishTime {
-                writer.tag(122)
-                writer.message(value)
-            }
-            if bidNanoRemainder != 0 {
-                writer.tag(128)
-                writer.int32(bidNanoRemainder)
-            }
-            if askNanoRemainder != 0 {
-                writer.tag(136)
-                writer.int32(askNanoRemainder)
-            }
-            if lastNanoRemainder != 0 {
-                writer.tag(144)
-                writer.int32(lastNanoRemainder)
-            }
-            if bidSizeNanoRemainder != 0 {
-                writer.tag(152)
-                writer.int32(bidSizeNanoRemainder)
-            }
-            if askSizeNanoRemainder != 0 {
-                writer.tag(160)
-                writer.int32(askSizeNanoRemainder)
-            }
-            if volumeNanoRemainder != 0 {
-                writer.tag(168)
-                writer.int32(volumeNanoRemainder)
-            }
-            if eventTimeSource.rawValue != 0 {
-                writer.tag(176)
-                writer.enumeration(eventTimeSource)
-            }
-            if venueSequence != 0 {
-                writer.tag(184)
-                writer.uint64(venueSequence)
-            }
-            if state.rawValue != 0 {
-                writer.tag(192)
-                writer.enumeration(state)
-            }
-            if aggressorSide.rawValue != 0 {
-                writer.tag(200)
-                writer.enumeration(aggressorSide)
-            }
-            if !tradeId.isEmpty {
-                writer.tag(210)
-                writer.string(tradeId)
-            }
-            for value in conditions {
-                writer.tag(218)
-                writer.string(value)
-            }
-            if let value = conflated {
-                writer.tag(226)
-                writer.message(value)
-            }
-            if let value = exact {
-                writer.tag(234)
-                writer.message(value)
-            }
+            if !exchange.isEmpty { writer.string(10, exchange) }
+            if !symbol.isEmpty { writer.string(18, symbol) }
+            if let value = bidMicros { writer.int64(24, value) }
+            if let value = askMicros { writer.int64(32, value) }
+            if let value = lastMicros { writer.int64(40, value) }
+            if let value = volume { writer.int64(48, value) }
+            if let value = eventTime { writer.message(58, value) }
+            if let value = receivedTime { writer.message(66, value) }
+            if !feedHandlerId.isEmpty { writer.string(74, feedHandlerId) }
+            if sequence != 0 { writer.uint64(80, sequence) }
+            if epoch != 0 { writer.uint64(88, epoch) }
+            if kind.rawValue != 0 { writer.enumeration(96, kind) }
+            if let value = bidSizeMicros { writer.int64(104, value) }
+            if let value = askSizeMicros { writer.int64(112, value) }
+            if let value = publishTime { writer.message(122, value) }
+            if bidNanoRemainder != 0 { writer.int32(128, bidNanoRemainder) }
+            if askNanoRemainder != 0 { writer.int32(136, askNanoRemainder) }
+            if lastNanoRemainder != 0 { writer.int32(144, lastNanoRemainder) }
+            if bidSizeNanoRemainder != 0 { writer.int32(152, bidSizeNanoRemainder) }
+            if askSizeNanoRemainder != 0 { writer.int32(160, askSizeNanoRemainder) }
+            if volumeNanoRemainder != 0 { writer.int32(168, volumeNanoRemainder) }
+            if eventTimeSource.rawValue != 0 { writer.enumeration(176, eventTimeSource) }
+            if venueSequence != 0 { writer.uint64(184, venueSequence) }
+            if state.rawValue != 0 { writer.enumeration(192, state) }
+            if aggressorSide.rawValue != 0 { writer.enumeration(200, aggressorSide) }
+            if !tradeId.isEmpty { writer.string(210, tradeId) }
+            for value in conditions { writer.string(218, value) }
+            if let value = conflated { writer.message(226, value) }
+            if let value = exact { writer.message(234, value) }
             writer.unknown(unknownFields)
         }
 
@@ -818,62 +671,17 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.Conflation"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if firstSequence != 0 { length += 1 + ProtoSize.uint64(firstSequence) }
-            if lastSequence != 0 { length += 1 + ProtoSize.uint64(lastSequence) }
-            if count != 0 { length += 1 + ProtoSize.uint64(count) }
-            if tradeCount != 0 { length += 1 + ProtoSize.uint64(tradeCount) }
-            if tradeVolume != 0 { length += 1 + ProtoSize.int64(tradeVolume) }
-            if tradeVolumeNanoRemainder != 0 { length += 1 + ProtoSize.int32(tradeVolumeNanoRemainder) }
-            if let value = tradeHighMicros { length += 1 + ProtoSize.int64(value) }
-            if tradeHighNanoRemainder != 0 { length += 1 + ProtoSize.int32(tradeHighNanoRemainder) }
-            if let value = tradeLowMicros { length += 1 + ProtoSize.int64(value) }
-            if tradeLowNanoRemainder != 0 { length += 1 + ProtoSize.int32(tradeLowNanoRemainder) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if firstSequence != 0 {
-                writer.tag(8)
-                writer.uint64(firstSequence)
-            }
-            if lastSequence != 0 {
-                writer.tag(16)
-                writer.uint64(lastSequence)
-            }
-            if count != 0 {
-                writer.tag(24)
-                writer.uint64(count)
-            }
-            if tradeCount != 0 {
-                writer.tag(32)
-                writer.uint64(tradeCount)
-            }
-            if tradeVolume != 0 {
-                writer.tag(40)
-                writer.int64(tradeVolume)
-            }
-            if tradeVolumeNanoRemainder != 0 {
-                writer.tag(48)
-                writer.int32(tradeVolumeNanoRemainder)
-            }
-            if let value = tradeHighMicros {
-                writer.tag(56)
-                writer.int64(value)
-            }
-            if tradeHighNanoRemainder != 0 {
-                writer.tag(64)
-                writer.int32(tradeHighNanoRemainder)
-            }
-            if let value = tradeLowMicros {
-                writer.tag(72)
-                writer.int64(value)
-            }
-            if tradeLowNanoRemainder != 0 {
-                writer.tag(80)
-                writer.int32(tradeLowNanoRemainder)
-            }
+            if firstSequence != 0 { writer.uint64(8, firstSequence) }
+            if lastSequence != 0 { writer.uint64(16, lastSequence) }
+            if count != 0 { writer.uint64(24, count) }
+            if tradeCount != 0 { writer.uint64(32, tradeCount) }
+            if tradeVolume != 0 { writer.int64(40, tradeVolume) }
+            if tradeVolumeNanoRemainder != 0 { writer.int32(48, tradeVolumeNanoRemainder) }
+            if let value = tradeHighMicros { writer.int64(56, value) }
+            if tradeHighNanoRemainder != 0 { writer.int32(64, tradeHighNanoRemainder) }
+            if let value = tradeLowMicros { writer.int64(72, value) }
+            if tradeLowNanoRemainder != 0 { writer.int32(80, tradeLowNanoRemainder) }
             writer.unknown(unknownFields)
         }
 
@@ -957,52 +765,15 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.ExactDecimals"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if priceScale != 0 { length += 1 + ProtoSize.int32(priceScale) }
-            if quantityScale != 0 { length += 1 + ProtoSize.int32(quantityScale) }
-            if let value = bid { length += 1 + ProtoSize.sint64(value) }
-            if let value = ask { length += 1 + ProtoSize.sint64(value) }
-            if let value = last { length += 1 + ProtoSize.sint64(value) }
-            if let value = bidSize { length += 1 + ProtoSize.sint64(value) }
-            if let value = askSize { length += 1 + ProtoSize.sint64(value) }
-            if let value = lastSize { length += 1 + ProtoSize.sint64(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if priceScale != 0 {
-                writer.tag(8)
-                writer.int32(priceScale)
-            }
-            if quantityScale != 0 {
-                writer.tag(16)
-                writer.int32(quantityScale)
-            }
-            if let value = bid {
-                writer.tag(24)
-                writer.sint64(value)
-            }
-            if let value = ask {
-                writer.tag(32)
-                writer.sint64(value)
-            }
-            if let value = last {
-                writer.tag(40)
-                writer.sint64(value)
-            }
-            if let value = bidSize {
-                writer.tag(48)
-                writer.sint64(value)
-            }
-            if let value = askSize {
-                writer.tag(56)
-                writer.sint64(value)
-            }
-            if let value = lastSize {
-                writer.tag(64)
-                writer.sint64(value)
-            }
+            if priceScale != 0 { writer.int32(8, priceScale) }
+            if quantityScale != 0 { writer.int32(16, quantityScale) }
+            if let value = bid { writer.sint64(24, value) }
+            if let value = ask { writer.sint64(32, value) }
+            if let value = last { writer.sint64(40, value) }
+            if let value = bidSize { writer.sint64(48, value) }
+            if let value = askSize { writer.sint64(56, value) }
+            if let value = lastSize { writer.sint64(64, value) }
             writer.unknown(unknownFields)
         }
 
@@ -1078,42 +849,13 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.PriceSubscription"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            for value in symbols { length += 1 + ProtoSize.string(value) }
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if throttleMs != 0 { length += 1 + ProtoSize.int32(throttleMs) }
-            if policy.rawValue != 0 { length += 1 + ProtoSize.enumeration(policy) }
-            if skipSnapshot { length += 1 + ProtoSize.bool(skipSnapshot) }
-            if !resumeToken.isEmpty { length += 1 + ProtoSize.bytes(resumeToken) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            for value in symbols {
-                writer.tag(10)
-                writer.string(value)
-            }
-            if !exchange.isEmpty {
-                writer.tag(18)
-                writer.string(exchange)
-            }
-            if throttleMs != 0 {
-                writer.tag(24)
-                writer.int32(throttleMs)
-            }
-            if policy.rawValue != 0 {
-                writer.tag(80)
-                writer.enumeration(policy)
-            }
-            if skipSnapshot {
-                writer.tag(88)
-                writer.bool(skipSnapshot)
-            }
-            if !resumeToken.isEmpty {
-                writer.tag(98)
-                writer.bytes(resumeToken)
-            }
+            for value in symbols { writer.string(10, value) }
+            if !exchange.isEmpty { writer.string(18, exchange) }
+            if throttleMs != 0 { writer.int32(24, throttleMs) }
+            if policy.rawValue != 0 { writer.enumeration(80, policy) }
+            if skipSnapshot { writer.bool(88, skipSnapshot) }
+            if !resumeToken.isEmpty { writer.bytes(98, resumeToken) }
             writer.unknown(unknownFields)
         }
 
@@ -1176,22 +918,9 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.QuoteRequest"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !symbol.isEmpty {
-                writer.tag(10)
-                writer.string(symbol)
-            }
-            if !exchange.isEmpty {
-                writer.tag(18)
-                writer.string(exchange)
-            }
+            if !symbol.isEmpty { writer.string(10, symbol) }
+            if !exchange.isEmpty { writer.string(18, exchange) }
             writer.unknown(unknownFields)
         }
 
@@ -1242,77 +971,20 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.QuoteResponse"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if let value = latest { length += 1 + ProtoSize.message(value) }
-            if let value = dayHighMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = dayLowMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = openMicros { length += 1 + ProtoSize.int64(value) }
-            if let value = prevCloseMicros { length += 1 + ProtoSize.int64(value) }
-            if dayHighNanoRemainder != 0 { length += 1 + ProtoSize.int32(dayHighNanoRemainder) }
-            if dayLowNanoRemainder != 0 { length += 1 + ProtoSize.int32(dayLowNanoRemainder) }
-            if openNanoRemainder != 0 { length += 1 + ProtoSize.int32(openNanoRemainder) }
-            if prevCloseNanoRemainder != 0 { length += 1 + ProtoSize.int32(prevCloseNanoRemainder) }
-            if dayVolume != 0 { length += 1 + ProtoSize.int64(dayVolume) }
-            if dayVolumeNanoRemainder != 0 { length += 1 + ProtoSize.int32(dayVolumeNanoRemainder) }
-            if dayTradeCount != 0 { length += 2 + ProtoSize.uint64(dayTradeCount) }
-            if tradingDay != 0 { length += 2 + ProtoSize.int32(tradingDay) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if let value = latest {
-                writer.tag(10)
-                writer.message(value)
-            }
-            if let value = dayHighMicros {
-                writer.tag(16)
-                writer.int64(value)
-            }
-            if let value = dayLowMicros {
-                writer.tag(24)
-                writer.int64(value)
-            }
-            if let value = openMicros {
-                writer.tag(32)
-                writer.int64(value)
-            }
-            if let value = prevCloseMicros {
-                writer.tag(40)
-                writer.int64(value)
-            }
-            if dayHighNanoRemainder != 0 {
-                writer.tag(80)
-                writer.int32(dayHighNanoRemainder)
-            }
-            if dayLowNanoRemainder != 0 {
-                writer.tag(88)
-                writer.int32(dayLowNanoRemainder)
-            }
-            if openNanoRemainder != 0 {
-                writer.tag(96)
-                writer.int32(openNanoRemainder)
-            }
-            if prevCloseNanoRemainder != 0 {
-                writer.tag(104)
-                writer.int32(prevCloseNanoRemainder)
-            }
-            if dayVolume != 0 {
-                writer.tag(112)
-                writer.int64(dayVolume)
-            }
-            if dayVolumeNanoRemainder != 0 {
-                writer.tag(120)
-                writer.int32(dayVolumeNanoRemainder)
-            }
-            if dayTradeCount != 0 {
-                writer.tag(128)
-                writer.uint64(dayTradeCount)
-            }
-            if tradingDay != 0 {
-                writer.tag(136)
-                writer.int32(tradingDay)
-            }
+            if let value = latest { writer.message(10, value) }
+            if let value = dayHighMicros { writer.int64(16, value) }
+            if let value = dayLowMicros { writer.int64(24, value) }
+            if let value = openMicros { writer.int64(32, value) }
+            if let value = prevCloseMicros { writer.int64(40, value) }
+            if dayHighNanoRemainder != 0 { writer.int32(80, dayHighNanoRemainder) }
+            if dayLowNanoRemainder != 0 { writer.int32(88, dayLowNanoRemainder) }
+            if openNanoRemainder != 0 { writer.int32(96, openNanoRemainder) }
+            if prevCloseNanoRemainder != 0 { writer.int32(104, prevCloseNanoRemainder) }
+            if dayVolume != 0 { writer.int64(112, dayVolume) }
+            if dayVolumeNanoRemainder != 0 { writer.int32(120, dayVolumeNanoRemainder) }
+            if dayTradeCount != 0 { writer.uint64(128, dayTradeCount) }
+            if tradingDay != 0 { writer.int32(136, tradingDay) }
             writer.unknown(unknownFields)
         }
 
@@ -1422,72 +1094,19 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.OrderRequest"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !orderId.isEmpty { length += 1 + ProtoSize.string(orderId) }
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if !side.isEmpty { length += 1 + ProtoSize.string(side) }
-            if quantityMicros != 0 { length += 1 + ProtoSize.int64(quantityMicros) }
-            if limitPriceMicros != 0 { length += 1 + ProtoSize.int64(limitPriceMicros) }
-            if !orderType.isEmpty { length += 1 + ProtoSize.string(orderType) }
-            if let value = clientTimestamp { length += 1 + ProtoSize.message(value) }
-            if !account.isEmpty { length += 1 + ProtoSize.string(account) }
-            if !idempotencyKey.isEmpty { length += 1 + ProtoSize.string(idempotencyKey) }
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if !timeInForce.isEmpty { length += 1 + ProtoSize.string(timeInForce) }
-            if stopPriceMicros != 0 { length += 1 + ProtoSize.int64(stopPriceMicros) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !orderId.isEmpty {
-                writer.tag(10)
-                writer.string(orderId)
-            }
-            if !symbol.isEmpty {
-                writer.tag(18)
-                writer.string(symbol)
-            }
-            if !side.isEmpty {
-                writer.tag(26)
-                writer.string(side)
-            }
-            if quantityMicros != 0 {
-                writer.tag(32)
-                writer.int64(quantityMicros)
-            }
-            if limitPriceMicros != 0 {
-                writer.tag(40)
-                writer.int64(limitPriceMicros)
-            }
-            if !orderType.isEmpty {
-                writer.tag(50)
-                writer.string(orderType)
-            }
-            if let value = clientTimestamp {
-                writer.tag(58)
-                writer.message(value)
-            }
-            if !account.isEmpty {
-                writer.tag(82)
-                writer.string(account)
-            }
-            if !idempotencyKey.isEmpty {
-                writer.tag(90)
-                writer.string(idempotencyKey)
-            }
-            if !exchange.isEmpty {
-                writer.tag(98)
-                writer.string(exchange)
-            }
-            if !timeInForce.isEmpty {
-                writer.tag(106)
-                writer.string(timeInForce)
-            }
-            if stopPriceMicros != 0 {
-                writer.tag(112)
-                writer.int64(stopPriceMicros)
-            }
+            if !orderId.isEmpty { writer.string(10, orderId) }
+            if !symbol.isEmpty { writer.string(18, symbol) }
+            if !side.isEmpty { writer.string(26, side) }
+            if quantityMicros != 0 { writer.int64(32, quantityMicros) }
+            if limitPriceMicros != 0 { writer.int64(40, limitPriceMicros) }
+            if !orderType.isEmpty { writer.string(50, orderType) }
+            if let value = clientTimestamp { writer.message(58, value) }
+            if !account.isEmpty { writer.string(82, account) }
+            if !idempotencyKey.isEmpty { writer.string(90, idempotencyKey) }
+            if !exchange.isEmpty { writer.string(98, exchange) }
+            if !timeInForce.isEmpty { writer.string(106, timeInForce) }
+            if stopPriceMicros != 0 { writer.int64(112, stopPriceMicros) }
             writer.unknown(unknownFields)
         }
 
@@ -1580,32 +1199,11 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.OrderBatchSummary"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if accepted != 0 { length += 1 + ProtoSize.int32(accepted) }
-            if rejected != 0 { length += 1 + ProtoSize.int32(rejected) }
-            for value in rejectionReasons { length += 1 + ProtoSize.string(value) }
-            for value in results { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if accepted != 0 {
-                writer.tag(8)
-                writer.int32(accepted)
-            }
-            if rejected != 0 {
-                writer.tag(16)
-                writer.int32(rejected)
-            }
-            for value in rejectionReasons {
-                writer.tag(26)
-                writer.string(value)
-            }
-            for value in results {
-                writer.tag(82)
-                writer.message(value)
-            }
+            if accepted != 0 { writer.int32(8, accepted) }
+            if rejected != 0 { writer.int32(16, rejected) }
+            for value in rejectionReasons { writer.string(26, value) }
+            for value in results { writer.message(82, value) }
             writer.unknown(unknownFields)
         }
 
@@ -1668,37 +1266,12 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.OrderResult"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !orderId.isEmpty { length += 1 + ProtoSize.string(orderId) }
-            if accepted { length += 1 + ProtoSize.bool(accepted) }
-            if !rejectionCode.isEmpty { length += 1 + ProtoSize.string(rejectionCode) }
-            if !rejectionReason.isEmpty { length += 1 + ProtoSize.string(rejectionReason) }
-            if let value = status { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !orderId.isEmpty {
-                writer.tag(10)
-                writer.string(orderId)
-            }
-            if accepted {
-                writer.tag(16)
-                writer.bool(accepted)
-            }
-            if !rejectionCode.isEmpty {
-                writer.tag(26)
-                writer.string(rejectionCode)
-            }
-            if !rejectionReason.isEmpty {
-                writer.tag(34)
-                writer.string(rejectionReason)
-            }
-            if let value = status {
-                writer.tag(42)
-                writer.message(value)
-            }
+            if !orderId.isEmpty { writer.string(10, orderId) }
+            if accepted { writer.bool(16, accepted) }
+            if !rejectionCode.isEmpty { writer.string(26, rejectionCode) }
+            if !rejectionReason.isEmpty { writer.string(34, rejectionReason) }
+            if let value = status { writer.message(42, value) }
             writer.unknown(unknownFields)
         }
 
@@ -1752,32 +1325,11 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.TradingMessage"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if case .newOrder(let value)? = payload { length += 1 + ProtoSize.message(value) }
-            if case .cancel(let value)? = payload { length += 1 + ProtoSize.message(value) }
-            if case .execution(let value)? = payload { length += 1 + ProtoSize.message(value) }
-            if case .status(let value)? = payload { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if case .newOrder(let value)? = payload {
-                writer.tag(10)
-                writer.message(value)
-            }
-            if case .cancel(let value)? = payload {
-                writer.tag(18)
-                writer.message(value)
-            }
-            if case .execution(let value)? = payload {
-                writer.tag(26)
-                writer.message(value)
-            }
-            if case .status(let value)? = payload {
-                writer.tag(34)
-                writer.message(value)
-            }
+            if case .newOrder(let value)? = payload { writer.message(10, value) }
+            if case .cancel(let value)? = payload { writer.message(18, value) }
+            if case .execution(let value)? = payload { writer.message(26, value) }
+            if case .status(let value)? = payload { writer.message(34, value) }
             writer.unknown(unknownFields)
         }
 
@@ -1849,32 +1401,11 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.OrderCancelRequest"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !orderId.isEmpty { length += 1 + ProtoSize.string(orderId) }
-            if !reason.isEmpty { length += 1 + ProtoSize.string(reason) }
-            if !account.isEmpty { length += 1 + ProtoSize.string(account) }
-            if !idempotencyKey.isEmpty { length += 1 + ProtoSize.string(idempotencyKey) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !orderId.isEmpty {
-                writer.tag(10)
-                writer.string(orderId)
-            }
-            if !reason.isEmpty {
-                writer.tag(18)
-                writer.string(reason)
-            }
-            if !account.isEmpty {
-                writer.tag(82)
-                writer.string(account)
-            }
-            if !idempotencyKey.isEmpty {
-                writer.tag(90)
-                writer.string(idempotencyKey)
-            }
+            if !orderId.isEmpty { writer.string(10, orderId) }
+            if !reason.isEmpty { writer.string(18, reason) }
+            if !account.isEmpty { writer.string(82, account) }
+            if !idempotencyKey.isEmpty { writer.string(90, idempotencyKey) }
             writer.unknown(unknownFields)
         }
 
@@ -1932,77 +1463,20 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.ExecutionReport"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !executionId.isEmpty { length += 1 + ProtoSize.string(executionId) }
-            if !orderId.isEmpty { length += 1 + ProtoSize.string(orderId) }
-            if fillPriceMicros != 0 { length += 1 + ProtoSize.int64(fillPriceMicros) }
-            if fillQuantityMicros != 0 { length += 1 + ProtoSize.int64(fillQuantityMicros) }
-            if let value = executionTime { length += 1 + ProtoSize.message(value) }
-            if !account.isEmpty { length += 1 + ProtoSize.string(account) }
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if !side.isEmpty { length += 1 + ProtoSize.string(side) }
-            if !venue.isEmpty { length += 1 + ProtoSize.string(venue) }
-            if feeMicros != 0 { length += 1 + ProtoSize.int64(feeMicros) }
-            if !feeCurrency.isEmpty { length += 2 + ProtoSize.string(feeCurrency) }
-            if leavesQuantityMicros != 0 { length += 2 + ProtoSize.int64(leavesQuantityMicros) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !executionId.isEmpty {
-                writer.tag(10)
-                writer.string(executionId)
-            }
-            if !orderId.isEmpty {
-                writer.tag(18)
-                writer.string(orderId)
-            }
-            if fillPriceMicros != 0 {
-                writer.tag(24)
-                writer.int64(fillPriceMicros)
-            }
-            if fillQuantityMicros != 0 {
-                writer.tag(32)
-                writer.int64(fillQuantityMicros)
-            }
-            if let value = executionTime {
-                writer.tag(42)
-                writer.message(value)
-            }
-            if !account.isEmpty {
-                writer.tag(82)
-                writer.string(account)
-            }
-            if !symbol.isEmpty {
-                writer.tag(90)
-                writer.string(symbol)
-            }
-            if !exchange.isEmpty {
-                writer.tag(98)
-                writer.string(exchange)
-            }
-            if !side.isEmpty {
-                writer.tag(106)
-                writer.string(side)
-            }
-            if !venue.isEmpty {
-                writer.tag(114)
-                writer.string(venue)
-            }
-            if feeMicros != 0 {
-                writer.tag(120)
-                writer.int64(feeMicros)
-            }
-            if !feeCurrency.isEmpty {
-                writer.tag(130)
-                writer.string(feeCurrency)
-            }
-            if leavesQuantityMicros != 0 {
-                writer.tag(136)
-                writer.int64(leavesQuantityMicros)
-            }
+            if !executionId.isEmpty { writer.string(10, executionId) }
+            if !orderId.isEmpty { writer.string(18, orderId) }
+            if fillPriceMicros != 0 { writer.int64(24, fillPriceMicros) }
+            if fillQuantityMicros != 0 { writer.int64(32, fillQuantityMicros) }
+            if let value = executionTime { writer.message(42, value) }
+            if !account.isEmpty { writer.string(82, account) }
+            if !symbol.isEmpty { writer.string(90, symbol) }
+            if !exchange.isEmpty { writer.string(98, exchange) }
+            if !side.isEmpty { writer.string(106, side) }
+            if !venue.isEmpty { writer.string(114, venue) }
+            if feeMicros != 0 { writer.int64(120, feeMicros) }
+            if !feeCurrency.isEmpty { writer.string(130, feeCurrency) }
+            if leavesQuantityMicros != 0 { writer.int64(136, leavesQuantityMicros) }
             writer.unknown(unknownFields)
         }
 
@@ -2105,57 +1579,16 @@ extension Proto {
 
         public static let protoName = "financial.marketdata.v1.OrderStatusUpdate"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !orderId.isEmpty { length += 1 + ProtoSize.string(orderId) }
-            if !status.isEmpty { length += 1 + ProtoSize.string(status) }
-            if remainingQuantityMicros != 0 { length += 1 + ProtoSize.int64(remainingQuantityMicros) }
-            if !account.isEmpty { length += 1 + ProtoSize.string(account) }
-            if !symbol.isEmpty { length += 1 + ProtoSize.string(symbol) }
-            if !exchange.isEmpty { length += 1 + ProtoSize.string(exchange) }
-            if !reasonCode.isEmpty { length += 1 + ProtoSize.string(reasonCode) }
-            if !reason.isEmpty { length += 1 + ProtoSize.string(reason) }
-            if let value = statusTime { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !orderId.isEmpty {
-                writer.tag(10)
-                writer.string(orderId)
-            }
-            if !status.isEmpty {
-                writer.tag(18)
-                writer.string(status)
-            }
-            if remainingQuantityMicros != 0 {
-                writer.tag(24)
-                writer.int64(remainingQuantityMicros)
-            }
-            if !account.isEmpty {
-                writer.tag(82)
-                writer.string(account)
-            }
-            if !symbol.isEmpty {
-                writer.tag(90)
-                writer.string(symbol)
-            }
-            if !exchange.isEmpty {
-                writer.tag(98)
-                writer.string(exchange)
-            }
-            if !reasonCode.isEmpty {
-                writer.tag(106)
-                writer.string(reasonCode)
-            }
-            if !reason.isEmpty {
-                writer.tag(114)
-                writer.string(reason)
-            }
-            if let value = statusTime {
-                writer.tag(122)
-                writer.message(value)
-            }
+            if !orderId.isEmpty { writer.string(10, orderId) }
+            if !status.isEmpty { writer.string(18, status) }
+            if remainingQuantityMicros != 0 { writer.int64(24, remainingQuantityMicros) }
+            if !account.isEmpty { writer.string(82, account) }
+            if !symbol.isEmpty { writer.string(90, symbol) }
+            if !exchange.isEmpty { writer.string(98, exchange) }
+            if !reasonCode.isEmpty { writer.string(106, reasonCode) }
+            if !reason.isEmpty { writer.string(114, reason) }
+            if let value = statusTime { writer.message(122, value) }
             writer.unknown(unknownFields)
         }
 

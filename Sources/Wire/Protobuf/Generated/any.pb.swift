@@ -132,22 +132,9 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Any"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !typeUrl.isEmpty { length += 1 + ProtoSize.string(typeUrl) }
-            if !value.isEmpty { length += 1 + ProtoSize.bytes(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !typeUrl.isEmpty {
-                writer.tag(10)
-                writer.string(typeUrl)
-            }
-            if !value.isEmpty {
-                writer.tag(18)
-                writer.bytes(value)
-            }
+            if !typeUrl.isEmpty { writer.string(10, typeUrl) }
+            if !value.isEmpty { writer.bytes(18, value) }
             writer.unknown(unknownFields)
         }
 

@@ -26,10 +26,6 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Empty"
 
-        public var encodedLength: Int {
-            unknownFields.count
-        }
-
         public func write(to writer: inout ProtoWriter) {
             writer.unknown(unknownFields)
         }

@@ -219,17 +219,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.FieldMask"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            for value in paths { length += 1 + ProtoSize.string(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            for value in paths {
-                writer.tag(10)
-                writer.string(value)
-            }
+            for value in paths { writer.string(10, value) }
             writer.unknown(unknownFields)
         }
 

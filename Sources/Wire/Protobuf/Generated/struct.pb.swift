@@ -68,22 +68,12 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Struct"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            for (key, value) in fields {
-                length += 1 + ProtoSize.delimited(2 + ProtoSize.string(key) + ProtoSize.message(value))
-            }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
             for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
-                writer.tag(10)
-                writer.varint(UInt64(2 + ProtoSize.string(key) + ProtoSize.message(value)))
-                writer.tag(10)
-                writer.string(key)
-                writer.tag(18)
-                writer.message(value)
+                let start = writer.begin(10)
+                writer.string(10, key)
+                writer.message(18, value)
+                writer.end(start)
             }
             writer.unknown(unknownFields)
         }
@@ -125,42 +115,13 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Value"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if case .nullValue(let value)? = kind { length += 1 + ProtoSize.enumeration(value) }
-            if case .numberValue(let value)? = kind { length += 1 + ProtoSize.double(value) }
-            if case .stringValue(let value)? = kind { length += 1 + ProtoSize.string(value) }
-            if case .boolValue(let value)? = kind { length += 1 + ProtoSize.bool(value) }
-            if case .structValue(let value)? = kind { length += 1 + ProtoSize.message(value) }
-            if case .listValue(let value)? = kind { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if case .nullValue(let value)? = kind {
-                writer.tag(8)
-                writer.enumeration(value)
-            }
-            if case .numberValue(let value)? = kind {
-                writer.tag(17)
-                writer.double(value)
-            }
-            if case .stringValue(let value)? = kind {
-                writer.tag(26)
-                writer.string(value)
-            }
-            if case .boolValue(let value)? = kind {
-                writer.tag(32)
-                writer.bool(value)
-            }
-            if case .structValue(let value)? = kind {
-                writer.tag(42)
-                writer.message(value)
-            }
-            if case .listValue(let value)? = kind {
-                writer.tag(50)
-                writer.message(value)
-            }
+            if case .nullValue(let value)? = kind { writer.enumeration(8, value) }
+            if case .numberValue(let value)? = kind { writer.double(17, value) }
+            if case .stringValue(let value)? = kind { writer.string(26, value) }
+            if case .boolValue(let value)? = kind { writer.bool(32, value) }
+            if case .structValue(let value)? = kind { writer.message(42, value) }
+            if case .listValue(let value)? = kind { writer.message(50, value) }
             writer.unknown(unknownFields)
         }
 
@@ -208,17 +169,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.ListValue"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            for value in values { length += 1 + ProtoSize.message(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            for value in values {
-                writer.tag(10)
-                writer.message(value)
-            }
+            for value in values { writer.message(10, value) }
             writer.unknown(unknownFields)
         }
 

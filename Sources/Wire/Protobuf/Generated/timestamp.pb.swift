@@ -121,22 +121,9 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Timestamp"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if seconds != 0 { length += 1 + ProtoSize.int64(seconds) }
-            if nanos != 0 { length += 1 + ProtoSize.int32(nanos) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if seconds != 0 {
-                writer.tag(8)
-                writer.int64(seconds)
-            }
-            if nanos != 0 {
-                writer.tag(16)
-                writer.int32(nanos)
-            }
+            if seconds != 0 { writer.int64(8, seconds) }
+            if nanos != 0 { writer.int32(16, nanos) }
             writer.unknown(unknownFields)
         }
 

@@ -27,17 +27,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.DoubleValue"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value.bitPattern != 0 { length += 1 + ProtoSize.double(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value.bitPattern != 0 {
-                writer.tag(9)
-                writer.double(value)
-            }
+            if value.bitPattern != 0 { writer.double(9, value) }
             writer.unknown(unknownFields)
         }
 
@@ -63,17 +54,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.FloatValue"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value.bitPattern != 0 { length += 1 + ProtoSize.float(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value.bitPattern != 0 {
-                writer.tag(13)
-                writer.float(value)
-            }
+            if value.bitPattern != 0 { writer.float(13, value) }
             writer.unknown(unknownFields)
         }
 
@@ -99,17 +81,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Int64Value"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value != 0 { length += 1 + ProtoSize.int64(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value != 0 {
-                writer.tag(8)
-                writer.int64(value)
-            }
+            if value != 0 { writer.int64(8, value) }
             writer.unknown(unknownFields)
         }
 
@@ -135,17 +108,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.UInt64Value"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value != 0 { length += 1 + ProtoSize.uint64(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value != 0 {
-                writer.tag(8)
-                writer.uint64(value)
-            }
+            if value != 0 { writer.uint64(8, value) }
             writer.unknown(unknownFields)
         }
 
@@ -171,17 +135,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.Int32Value"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value != 0 { length += 1 + ProtoSize.int32(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value != 0 {
-                writer.tag(8)
-                writer.int32(value)
-            }
+            if value != 0 { writer.int32(8, value) }
             writer.unknown(unknownFields)
         }
 
@@ -207,17 +162,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.UInt32Value"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value != 0 { length += 1 + ProtoSize.uint32(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value != 0 {
-                writer.tag(8)
-                writer.uint32(value)
-            }
+            if value != 0 { writer.uint32(8, value) }
             writer.unknown(unknownFields)
         }
 
@@ -243,17 +189,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.BoolValue"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if value { length += 1 + ProtoSize.bool(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if value {
-                writer.tag(8)
-                writer.bool(value)
-            }
+            if value { writer.bool(8, value) }
             writer.unknown(unknownFields)
         }
 
@@ -279,17 +216,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.StringValue"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !value.isEmpty { length += 1 + ProtoSize.string(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !value.isEmpty {
-                writer.tag(10)
-                writer.string(value)
-            }
+            if !value.isEmpty { writer.string(10, value) }
             writer.unknown(unknownFields)
         }
 
@@ -315,17 +243,8 @@ extension WellKnown {
 
         public static let protoName = "google.protobuf.BytesValue"
 
-        public var encodedLength: Int {
-            var length = unknownFields.count
-            if !value.isEmpty { length += 1 + ProtoSize.bytes(value) }
-            return length
-        }
-
         public func write(to writer: inout ProtoWriter) {
-            if !value.isEmpty {
-                writer.tag(10)
-                writer.bytes(value)
-            }
+            if !value.isEmpty { writer.bytes(10, value) }
             writer.unknown(unknownFields)
         }
 
