@@ -173,11 +173,13 @@ let package = Package(
         tests("TickCodecTests", ["TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
-        tests("EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "MarketModel", "TestSupport"]),
+        tests(
+            "EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "MarketModel", "TestSupport"]),
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "Observability", "BookEngine", "SimulatedVenue", "VenueFormats", "TimeSource", "SegmentLog",
+                "FeedService", "Observability", "BookEngine", "SimulatedVenue", "VenueFormats", "TimeSource",
+                "SegmentLog",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
@@ -200,7 +202,8 @@ let package = Package(
             "EdgeServiceTests",
             [
                 "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
-                "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+                "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto",
+                "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests("ObservabilityTests", ["Observability", "TestSupport"]),
         tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),

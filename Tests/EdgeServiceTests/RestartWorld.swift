@@ -193,6 +193,8 @@ final class RestartWorld {
 
     /// Returns once the condition holds, or after ten seconds: the test then fails by what it finds.
     static func wait(_ condition: () -> Bool) async {
-        for _ in 0..<10_000 where !condition() { try? await Task.sleep(nanoseconds: 1_000_000) }
+        let clock = ContinuousClock()
+        let end = clock.now + .seconds(10)
+        while !condition(), clock.now < end { await Task.yield() }
     }
 }

@@ -44,7 +44,7 @@ struct RecordingFaults {
             lines.insert((0..<(1 + random.below(300))).map { _ in UInt8(0x3a + random.below(190)) }, at: place)
         case .truncated: lines[place] = Array(line.prefix(time.count + 1 + random.below(line.count - time.count - 1)))
         case .noJSON: lines.insert(time + Array(#"{"e":"trade","s":BTC}"#.utf8), at: place)
-        case .tooFine: return replace(#"00","B":""#, #"001","B":""#) || replace(#"00","q":""#, #"001","q":""#)
+        case .tooFine: return replace(#"00","B":""#, #"0012345","B":""#) || replace(#"00","q":""#, #"0012345","q":""#)
         case .outOfRange: return replace(#""p":""#, #""p":"99999999999"#)
         case .farLevel: return replace(#""a":["#, #""a":[["99999999999.0","1"],"#) && text(line).contains("depthUpdate")
         case .missingField: return replace(#""s":"BTCUSDT","#, "") || replace(#""time":""#, #""time":"x"#)
@@ -91,7 +91,8 @@ struct RecordingFaults {
             }.joined(separator: ",")
         }
         let book = machine.book
-        return "{\"lastUpdateId\":\(machine.sequence),\"bids\":[\(side(book.bids(50)))],\"asks\":[\(side(book.asks(50)))]}"
+        let (bids, asks) = (side(book.bids(50)), side(book.asks(50)))
+        return "{\"lastUpdateId\":\(machine.sequence),\"bids\":[\(bids)],\"asks\":[\(asks)]}"
     }
 }
 

@@ -6,7 +6,8 @@ import VenueFormats
 struct BinanceTests {
     private let binance = FormatReading(format: .binance)
     private static let depth =
-        #"{"e":"depthUpdate","E":1723161255408,"s":"BTCUSDT","U":157,"u":160,"b":[["0.0024","10"]],"a":[["0.0026","0"]]}"#
+        #"{"e":"depthUpdate","E":1723161255408,"s":"BTCUSDT","U":157,"u":160,"#
+        + #""b":[["0.0024","10"]],"a":[["0.0026","0"]]}"#
     private static let ticker =
         #"{"u":400900217,"s":"BNBUSDT","b":"25.35190000","B":"31.21000000","a":"25.36520000","A":"40.66000000"}"#
     private static let trade =

@@ -6,7 +6,8 @@ import VenueFormats
 struct KrakenTests {
     private let kraken = FormatReading(format: .kraken)
     private static let snapshot =
-        #"[1664,{"as":[["13.26","2.5","1618678132.334706"]],"bs":[["13.2","0.25","1618678132.5"]]},"book-10","WAVES/EUR"]"#
+        #"[1664,{"as":[["13.26","2.5","1618678132.334706"]],"bs":[["13.2","0.25","1618678132.5"]]},"#
+        + #""book-10","WAVES/EUR"]"#
     private static let update =
         #"[1664,{"a":[["13.2645","0.00","1618678163.334706","r"]],"c":"560301834"},"book-10","WAVES/EUR"]"#
 

@@ -46,8 +46,8 @@ public final class FeedService: Sendable {
     private let state = Mutex(FeedCounters())
     private let stopping = Atomic<Bool>(false)
 
-    /// `report` takes what people should know: a fixed name of its kind (`feed.gap`), and what happened. It is called on
-    /// the feed's thread each time; whoever writes it down does so once per kind and period.
+    /// `report` takes what people should know: a fixed name of its kind (`feed.gap`), and what happened. It is called
+    /// on the feed's thread each time; whoever writes it down does so once per kind and period.
     public init(
         log: any EventLog, time: any TimeSource, source: FeedSource,
         report: @escaping @Sendable (_ kind: String, _ what: () -> String) -> Void
@@ -210,7 +210,8 @@ struct Pace {
             start = (recordedNs, nowNs)
             return nil
         }
-        guard let waitNs = Int64(exactly: (Double(recordedNs - start.recordedNs) / factor).rounded()) else { return nil }
+        let wait = Double(recordedNs - start.recordedNs) / factor
+        guard let waitNs = Int64(exactly: wait.rounded()) else { return nil }
         let (due, overflow) = start.nowNs.addingReportingOverflow(waitNs)
         return overflow ? nil : due
     }

@@ -80,12 +80,15 @@ struct Recording {
         // Settled by the first message that says something: the first line may be anybody's.
         if let named = messages.last {
             format = guess
-            learn(named.symbol)
+            learn(named)
         }
         return .messages(messages)
     }
 
-    private mutating func learn(_ symbol: String) {
+    private mutating func learn(_ message: VenueMessage) {
+        let symbol = message.symbol
+        // A wrong byte is no second instrument.
+        guard (try? Instrument(exchange: message.exchange, symbol: symbol)) != nil else { return }
         if streamSymbol.isEmpty, !hasSeveralSymbols { streamSymbol = symbol }
         guard symbol != streamSymbol else { return }
         hasSeveralSymbols = true
@@ -136,8 +139,8 @@ final class LineReader {
         buffer.deallocate()
     }
 
-    /// Reads a gzip file through once, so that one that is damaged or ends in the middle is refused before anything of it
-    /// is taken: its checksum stands at its end.
+    /// Reads a gzip file through once, so that one that is damaged or ends in the middle is refused before anything of
+    /// it is taken: its checksum stands at its end.
     static func check(_ path: String) throws(FeedError) {
         let reader = try LineReader(path: path)
         // Of a plain file there is nothing to check.
