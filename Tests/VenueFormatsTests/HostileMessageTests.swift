@@ -72,7 +72,11 @@ struct HostileMessageTests {
         let text = String(decoding: line, as: UTF8.self)
         // An escape may spell a digit; the obvious reader does not know it.
         guard !line.contains(UInt8(ascii: "\\")) else { return }
-        let texts = Set(line.split(separator: UInt8(ascii: "\"")).compactMap { plain(Array($0)) })
+        var texts = Set(line.split(separator: UInt8(ascii: "\"")).compactMap { plain(Array($0)) })
+        // A zero below zero is one.
+        for part in line.split(separator: UInt8(ascii: "\"")) where part.first == UInt8(ascii: "-") {
+            if plain(Array(part.dropFirst())) == "0" { texts.insert("0") }
+        }
         for message in messages {
             var levels = message.bids + message.asks
             if let trade = message.trade { levels.append(PriceLevel(price: trade.price, size: trade.size)) }

@@ -18,6 +18,7 @@ struct UpCommand {
     /// Runs until a signal, or a failure that no retry mends.
     func run() throws -> ExitCode {
         let signals = Signals()
+        try UpCommand.requireFiles(options.strings(.replay))
         let platform = try EmbeddedPlatform(options, diagnostics)
         platform.startWriter()
         let loops = options.int(.loops)
@@ -43,6 +44,22 @@ struct UpCommand {
         return .success
     }
 
+    /// Refuses what is no readable file before anything is opened or served.
+    private static func requireFiles(_ paths: [String]) throws(CommandError) {
+        for path in paths {
+            var status = stat()
+            guard stat(path, &status) == 0 else {
+                throw CommandError("cannot read the recording \(path): \(String(cString: strerror(errno)))")
+            }
+            guard status.st_mode & S_IFMT != S_IFDIR else {
+                throw CommandError("the recording \(path) is a directory; name files, one --replay each")
+            }
+            guard access(path, R_OK) == 0 else {
+                throw CommandError("cannot read the recording \(path): \(String(cString: strerror(errno)))")
+            }
+        }
+    }
+
     private func startFeeds(_ platform: EmbeddedPlatform) {
         let recordings = options.strings(.replay)
         guard recordings.isEmpty else {
@@ -65,6 +82,7 @@ struct UpCommand {
     /// Plays recordings until all of them are stored.
     func replay(_ files: [String]) throws -> ExitCode {
         let signals = Signals()
+        try UpCommand.requireFiles(files)
         let platform = try EmbeddedPlatform(options, diagnostics)
         platform.startWriter()
         let startedNs = platform.time.monotonicNs()

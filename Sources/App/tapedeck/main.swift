@@ -14,7 +14,7 @@ enum Program {
         do {
             invocation = try Invocation.parse(arguments: arguments, environment: ConfigurationEnvironment.read())
         } catch {
-            Diagnostics.standardError("tapedeck: \(error.description)\n")
+            Diagnostics.standardError("\(error.description)\n")
             return .usage
         }
         for warning in invocation.warnings { Diagnostics.standardError("tapedeck: \(warning)\n") }
