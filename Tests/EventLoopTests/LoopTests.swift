@@ -54,7 +54,7 @@ struct LoopTests {
 
     private final class Collector {
         var values: [Int] = []
-        var timer: LoopTimer?
+        var timer: (any LoopTimer)?
     }
 
     @Test func `Many wakes become at least one call, and the last is never lost`() async {

@@ -11,7 +11,7 @@ import Synchronization
 ///
 /// What is confined to a loop is not Sendable and is reached with ``execute(_:)`` from elsewhere. A job that is
 /// enqueued from the loop's own thread runs at the end of the current callback, never inside it.
-public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable {
+public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
     let uv: UnsafeMutablePointer<uv_loop_t>
     private let async: UnsafeMutablePointer<uv_async_t>
     /// Every read of the loop goes here: owners take what they need before they return.
@@ -60,10 +60,8 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
         uv.deallocate()
     }
 
-    /// Whether the caller is on this loop's thread.
     public var isCurrent: Bool { thread.withLock { $0.map { pthread_equal($0, pthread_self()) != 0 } ?? false } }
 
-    /// Runs a closure on the loop, after the current callback. From any thread; never inside the call.
     public func execute(_ body: @escaping @Sendable () -> Void) { add(.closure(body)) }
 
     public func enqueue(_ job: consuming ExecutorJob) { add(.swift(UnownedJob(job))) }
@@ -72,7 +70,6 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     public func checkIsolated() { precondition(isCurrent, "not on the loop's thread") }
 
-    /// Runs a closure at the end of this turn, before the loop waits again. On the loop only.
     public func afterTurn(_ body: @escaping () -> Void) { local.append(body) }
 
     private func runLocal() {
@@ -129,9 +126,19 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
         thread.withLock { $0 = id }
     }
 
+    /// libuv writes without MSG_NOSIGNAL: a peer that went away would end the process by SIGPIPE, which goes to the thread
+    /// that wrote. Blocked here, the write fails with EPIPE, whatever the program does with the signal.
+    private static func blockBrokenPipe() {
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGPIPE)
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+    }
+
     private static let main: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { argument in
         let loop = Unmanaged<EventLoop>.fromOpaque(argument!).takeRetainedValue()
         clinux_name_thread(loop.name)
+        EventLoop.blockBrokenPipe()
         uv_run(loop.uv, UV_RUN_DEFAULT)
         return nil
     }

@@ -132,6 +132,13 @@ enum Resolver {
         }
     }
 
+    /// An address as numbers; empty where it has none.
+    static func numericHost(_ address: UnsafePointer<sockaddr>, _ length: socklen_t) -> String {
+        var name = [CChar](repeating: 0, count: Int(NI_MAXHOST))
+        guard getnameinfo(address, length, &name, socklen_t(name.count), nil, 0, NI_NUMERICHOST) == 0 else { return "" }
+        return name.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+    }
+
     static func boundPort(_ descriptor: Int32) -> Int {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)

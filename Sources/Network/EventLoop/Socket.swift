@@ -2,35 +2,18 @@ import CUV
 import Glibc
 import Synchronization
 
-/// What a connection's owner is told. On the loop, never inside a call that it made.
-public protocol SocketOwner: AnyObject {
-    /// Bytes that arrived, valid during the call.
-    func received(_ bytes: UnsafeRawBufferPointer)
-    /// Everything written was handed to the system; more may be written now.
-    func drained()
-    /// The connection is gone. Told once, last.
-    func closed(_ error: SocketError?)
-}
-
-/// Why a socket call failed.
-public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
-    public let code: Int32
-    public var description: String { String(cString: uv_strerror(code)) }
-    public init(_ code: Int32) { self.code = code }
-}
-
 /// A TCP connection of a loop. Confined to it.
-public final class Socket {
-    public let loop: EventLoop
-    public weak var owner: (any SocketOwner)?
+public final class Socket: ByteStream {
+    private let eventLoop: EventLoop
+    public var loop: any Loop { eventLoop }
+    public weak var owner: (any ByteStreamOwner)?
     public private(set) var isClosed = false
     private let handle: UnsafeMutablePointer<uv_tcp_t>
-    private var closeError: SocketError?
-    /// Bytes handed to libuv that the system did not take yet.
+    private var closeError: StreamError?
     public private(set) var waitingBytes = 0
 
     init(loop: EventLoop) {
-        self.loop = loop
+        eventLoop = loop
         handle = .allocate(capacity: 1)
         uv_tcp_init(loop.uv, handle)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
@@ -39,6 +22,19 @@ public final class Socket {
 
     private var stream: UnsafeMutablePointer<uv_stream_t> {
         UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_stream_t.self)
+    }
+
+    private static func error(_ code: Int32) -> StreamError { StreamError(String(cString: uv_strerror(code))) }
+
+    public var peerAddress: String {
+        var storage = sockaddr_storage()
+        var length = Int32(MemoryLayout<sockaddr_storage>.size)
+        return withUnsafeMutablePointer(to: &storage) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                guard uv_tcp_getpeername(handle, address, &length) == 0 else { return "" }
+                return Resolver.numericHost(address, socklen_t(length))
+            }
+        }
     }
 
     /// Takes over an accepted descriptor.
@@ -55,7 +51,7 @@ public final class Socket {
 
     /// Connects; `connected` is called once, on the loop.
     public static func connect(
-        _ address: SocketAddress, loop: EventLoop, _ connected: @escaping (Result<Socket, SocketError>) -> Void
+        _ address: SocketAddress, loop: EventLoop, _ connected: @escaping (Result<Socket, StreamError>) -> Void
     ) {
         let socket = Socket(loop: loop)
         uv_tcp_nodelay(socket.handle, 1)
@@ -80,21 +76,20 @@ public final class Socket {
 
     private final class ConnectRequest {
         let socket: Socket
-        let connected: (Result<Socket, SocketError>) -> Void
-        init(_ socket: Socket, _ connected: @escaping (Result<Socket, SocketError>) -> Void) {
+        let connected: (Result<Socket, StreamError>) -> Void
+        init(_ socket: Socket, _ connected: @escaping (Result<Socket, StreamError>) -> Void) {
             self.socket = socket
             self.connected = connected
         }
         func finish(_ status: Int32) {
             guard status == 0 else {
                 socket.close()
-                return connected(.failure(SocketError(status)))
+                return connected(.failure(Socket.error(status)))
             }
             connected(.success(socket))
         }
     }
 
-    /// Bytes go to the owner from now on.
     public func startReading() {
         guard !isClosed else { return }
         uv_read_start(
@@ -102,25 +97,22 @@ public final class Socket {
             { handle, _, buffer in
                 let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
                 buffer!.pointee = uv_buf_init(
-                    socket.loop.readBuffer.baseAddress!.assumingMemoryBound(to: CChar.self),
-                    UInt32(socket.loop.readBuffer.count))
+                    socket.eventLoop.readBuffer.baseAddress!.assumingMemoryBound(to: CChar.self),
+                    UInt32(socket.eventLoop.readBuffer.count))
             },
             { handle, count, buffer in
                 guard count != 0 else { return }
                 let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
                 guard count > 0 else {
-                    socket.close(count == Int(UV_EOF.rawValue) ? nil : SocketError(Int32(count)))
+                    socket.close(count == Int(UV_EOF.rawValue) ? nil : Socket.error(Int32(count)))
                     return
                 }
                 socket.owner?.received(UnsafeRawBufferPointer(start: buffer!.pointee.base, count: count))
             })
     }
 
-    /// No bytes until reading starts again: the peer feels the pressure.
     public func stopReading() { if !isClosed { uv_read_stop(stream) } }
 
-    /// Writes bytes: at once what the system takes, the rest when it does. `drained()` follows when something had to
-    /// wait.
     public func write(_ bytes: UnsafeRawBufferPointer) {
         guard !isClosed, bytes.count > 0 else { return }
         var written = 0
@@ -130,7 +122,7 @@ public final class Socket {
             if result >= 0 {
                 written = Int(result)
             } else if result != UV_EAGAIN.rawValue {
-                return close(SocketError(result))
+                return close(Socket.error(result))
             }
         }
         guard written < bytes.count else { return }
@@ -173,17 +165,16 @@ public final class Socket {
 
         func finish(_ status: Int32) {
             socket.waitingBytes -= bytes.count
-            if status != 0 { return socket.close(SocketError(status)) }
+            if status != 0 { return socket.close(Socket.error(status)) }
             if socket.waitingBytes == 0, !socket.isClosed { socket.owner?.drained() }
         }
     }
 
-    /// Ends the connection; the owner hears of it after the current callback.
-    public func close(_ error: SocketError? = nil) {
+    public func close(_ error: StreamError?) {
         guard !isClosed else { return }
         isClosed = true
         closeError = error
-        loop.connectionCount.subtract(1, ordering: .relaxed)
+        eventLoop.connectionCount.subtract(1, ordering: .relaxed)
         let any = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_handle_t.self)
         uv_close(any) { handle in
             let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeRetainedValue()

@@ -36,7 +36,7 @@ public final class GRPCClientConnection: HTTP2ConnectionOwner {
                 let client = GRPCClientConnection(loop: loop, authority: "\(host):\(port)", messageBytesMax)
                 client.closed = closed
                 client.connection = HTTP2Connection(
-                    socket: socket, isServer: false, settings: HTTP2Settings(), owner: client)
+                    transport: socket, isServer: false, settings: HTTP2Settings(), owner: client)
                 opened(.success(client))
             case .failure(let error):
                 opened(.failure(GRPCStatus(.unavailable, "cannot connect to \(host):\(port): \(error)")))
@@ -93,7 +93,7 @@ public final class ClientCall: HTTP2StreamOwner, HTTP2Body {
     private let request: [UInt8]
     private var position = 0
     private var reader: MessageReader
-    private var deadline: LoopTimer?
+    private var deadline: (any LoopTimer)?
     private var httpStatus = ""
     private var trailers = GRPCMetadata()
     private var hasHeaders = false
@@ -111,7 +111,7 @@ public final class ClientCall: HTTP2StreamOwner, HTTP2Body {
         finish(status)
     }
 
-    func startDeadline(_ loop: EventLoop, _ milliseconds: Int) {
+    func startDeadline(_ loop: any Loop, _ milliseconds: Int) {
         deadline = loop.timer(afterMilliseconds: milliseconds) { [weak self] in
             self?.cancel(GRPCStatus(.deadlineExceeded, "no answer within \(milliseconds) ms"))
         }

@@ -139,9 +139,9 @@ final class LoopServer: HTTP2ConnectionOwner {
 
     var connectionCount: Int { connections.count }
 
-    func accept(_ socket: Socket) {
-        guard !isDraining else { return socket.close() }
-        let connection = HTTP2Connection(socket: socket, isServer: true, settings: configuration.http2, owner: self)
+    func accept(_ transport: any ByteStream) {
+        guard !isDraining else { return transport.close() }
+        let connection = HTTP2Connection(transport: transport, isServer: true, settings: configuration.http2, owner: self)
         connections[ObjectIdentifier(connection)] = connection
     }
 

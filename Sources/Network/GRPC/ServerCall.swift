@@ -29,7 +29,7 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     private let table: GRPCServiceTable
     private weak var stream: HTTP2Stream?
-    private let loop: EventLoop
+    private let loop: any Loop
     private var reader: MessageReader
     private var handler: GRPCServiceTable.Handler?
     private var request: [UInt8]?
@@ -37,12 +37,12 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     private var responsePosition = 0
     private var end: (status: GRPCStatus, trailers: GRPCMetadata)?
     private var isHeaderSent = false
-    private var deadline: LoopTimer?
+    private var deadline: (any LoopTimer)?
 
     init(_ stream: HTTP2Stream, table: GRPCServiceTable, messageBytesMax: Int) {
         self.stream = stream
         self.table = table
-        loop = stream.connection.socket.loop
+        loop = stream.connection.transport.loop
         reader = MessageReader(lengthMax: messageBytesMax)
     }
 

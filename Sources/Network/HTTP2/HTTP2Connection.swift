@@ -20,18 +20,18 @@ public struct HTTP2Settings: Sendable {
     /// Receive windows.
     public var streamWindowBytes: Int32 = 1 << 20
     public var connectionWindowBytes: Int32 = 8 << 20
-    /// Bytes that may wait for the socket before streams are asked for more.
+    /// Bytes that may wait for the transport before streams are asked for more.
     public var outputBytesMax = 256 << 10
 
     public init() {}
 }
 
-/// One HTTP/2 connection. Confined to the loop of its socket.
-public final class HTTP2Connection: SocketOwner {
+/// One HTTP/2 connection. Confined to the loop of its transport.
+public final class HTTP2Connection: ByteStreamOwner {
     /// A full DATA frame: 9 bytes of header and the largest payload sent.
     static let frameBytesMax = 9 + 16_384
 
-    public let socket: Socket
+    public let transport: any ByteStream
     public let isServer: Bool
     public private(set) var isClosed = false
     public private(set) var goAwayReceived = false
@@ -46,9 +46,9 @@ public final class HTTP2Connection: SocketOwner {
     private var isClosing = false
     private var closeReason = "the connection was closed"
 
-    /// Takes over a connected socket and sends its settings.
-    public init(socket: Socket, isServer: Bool, settings: HTTP2Settings, owner: any HTTP2ConnectionOwner) {
-        self.socket = socket
+    /// Takes over a connected stream of bytes and sends its settings.
+    public init(transport: any ByteStream, isServer: Bool, settings: HTTP2Settings, owner: any HTTP2ConnectionOwner) {
+        self.transport = transport
         self.isServer = isServer
         self.settings = settings
         self.owner = owner
@@ -70,8 +70,8 @@ public final class HTTP2Connection: SocketOwner {
         nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), entries, entries.count)
         nghttp2_session_set_local_window_size(
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, settings.connectionWindowBytes)
-        socket.owner = self
-        socket.startReading()
+        transport.owner = self
+        transport.startReading()
         scheduleFlush()
     }
 
@@ -183,11 +183,11 @@ extension HTTP2Connection {
         isClosing = true
         closeReason = reason
         flush()
-        socket.close()
+        transport.close()
         finish()
     }
 
-    public func closed(_ error: SocketError?) {
+    public func closed(_ error: StreamError?) {
         if let error { closeReason = "the connection failed: \(error)" }
         finish()
     }
@@ -222,7 +222,7 @@ extension HTTP2Connection {
     func scheduleFlush() {
         guard !isFlushScheduled, !isClosed else { return }
         isFlushScheduled = true
-        socket.loop.afterTurn { [weak self] in
+        transport.loop.afterTurn { [weak self] in
             self?.isFlushScheduled = false
             self?.flush()
         }
@@ -232,7 +232,7 @@ extension HTTP2Connection {
     private func flush() {
         guard !isClosed, !isInside else { return }
         isInside = true
-        while socket.waitingBytes < settings.outputBytesMax {
+        while transport.waitingBytes < settings.outputBytesMax {
             var chunk: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(session, &chunk)
             guard count > 0 else {
@@ -245,20 +245,20 @@ extension HTTP2Connection {
         writeOutput()
         isInside = false
         let isDone = nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
-        if isDone, !isClosing, socket.waitingBytes == 0 {
+        if isDone, !isClosing, transport.waitingBytes == 0 {
             close(reason: goAwayReceived ? "the peer closed it" : closeReason)
         }
     }
 
     private func writeOutput() {
         guard outputCount > 0 else { return }
-        socket.write(UnsafeRawBufferPointer(rebasing: output[..<outputCount]))
+        transport.write(UnsafeRawBufferPointer(rebasing: output[..<outputCount]))
         outputCount = 0
     }
 
     private func append(_ bytes: UnsafeRawBufferPointer) {
         if bytes.count > output.count - outputCount { writeOutput() }
-        guard bytes.count <= output.count else { return socket.write(bytes) }
+        guard bytes.count <= output.count else { return transport.write(bytes) }
         (output.baseAddress! + outputCount).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
         outputCount += bytes.count
     }

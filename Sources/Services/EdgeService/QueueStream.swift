@@ -29,7 +29,7 @@ final class QueueStream: FrameSource, EdgeStream, IndexedSubscriber, TapeFollowe
     private var conflator = ConflationSlots<Void>()
     /// How many pending lines the window has released; unused but under INTERVAL.
     private var released = 0
-    private var window: LoopTimer?
+    private var window: (any LoopTimer)?
     private var catchUp: TapeCursors?
     /// Set at the end: the stream is over after the queue.
     private var failure: (end: StreamEnd, token: ResumeToken)?

@@ -1,7 +1,7 @@
 import CUV
 
-/// A timer of a loop. Confined to it; made by ``EventLoop/timer(afterMilliseconds:_:)``.
-public final class LoopTimer {
+/// A libuv timer. Confined to its loop.
+final class EventLoopTimer: LoopTimer {
     private let handle = UnsafeMutablePointer<uv_timer_t>.allocate(capacity: 1)
     private var body: (() -> Void)?
     private let repeats: Bool
@@ -16,35 +16,31 @@ public final class LoopTimer {
         uv_timer_start(
             handle,
             { handle in
-                let timer = Unmanaged<LoopTimer>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
+                let timer = Unmanaged<EventLoopTimer>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
                 let body = timer.body
                 if !timer.repeats { timer.cancel() }
                 body?()
             }, interval, repeats ? interval : 0)
     }
 
-    /// The body is not called any more.
-    public func cancel() {
+    func cancel() {
         guard body != nil else { return }
         body = nil
         uv_close(UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_handle_t.self)) { handle in
-            let timer = Unmanaged<LoopTimer>.fromOpaque(handle!.pointee.data).takeRetainedValue()
+            let timer = Unmanaged<EventLoopTimer>.fromOpaque(handle!.pointee.data).takeRetainedValue()
             timer.handle.deallocate()
         }
     }
 }
 
 extension EventLoop {
-    /// Calls `body` once. On the loop only.
-    public func timer(afterMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> LoopTimer {
-        LoopTimer(self, milliseconds, repeats: false, body)
+    public func timer(afterMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> any LoopTimer {
+        EventLoopTimer(self, milliseconds, repeats: false, body)
     }
 
-    /// Calls `body` again and again. On the loop only.
-    public func repeatTimer(everyMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> LoopTimer {
-        LoopTimer(self, milliseconds, repeats: true, body)
+    public func repeatTimer(everyMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> any LoopTimer {
+        EventLoopTimer(self, milliseconds, repeats: true, body)
     }
 
-    /// Monotonic milliseconds as of the current turn of the loop. On the loop only.
     public var nowMilliseconds: UInt64 { uv_now(uv) }
 }

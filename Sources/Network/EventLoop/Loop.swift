@@ -1,0 +1,67 @@
+/// What a connection sees of its loop: time, timers and turns. ``EventLoop`` is one on libuv; a simulated world has its
+/// own, so that everything above runs there as it is.
+///
+/// All but ``execute(_:)`` and ``isCurrent`` is for code that runs on the loop. As a task executor it runs the jobs of
+/// async code on the loop, after the current callback.
+public protocol Loop: TaskExecutor {
+    /// Monotonic milliseconds as of the current turn.
+    var nowMilliseconds: UInt64 { get }
+    /// Whether the caller is on this loop's thread. From any thread.
+    var isCurrent: Bool { get }
+    /// Runs a closure on the loop, after the current callback. From any thread; never inside the call.
+    func execute(_ body: @escaping @Sendable () -> Void)
+    /// Runs a closure at the end of this turn, before the loop waits again.
+    func afterTurn(_ body: @escaping () -> Void)
+    /// Calls `body` once.
+    func timer(afterMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> any LoopTimer
+    /// Calls `body` again and again, at least a millisecond apart.
+    func repeatTimer(everyMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> any LoopTimer
+}
+
+/// A timer of a loop. Confined to it.
+public protocol LoopTimer: AnyObject {
+    /// The body is not called any more.
+    func cancel()
+}
+
+/// What the owner of a byte stream is told. On the loop, never inside a call that it made.
+public protocol ByteStreamOwner: AnyObject {
+    /// Bytes that arrived, valid during the call.
+    func received(_ bytes: UnsafeRawBufferPointer)
+    /// Everything written was handed on; more may be written now.
+    func drained()
+    /// The stream is gone; nil where the peer ended it in order. Told once, last.
+    func closed(_ error: StreamError?)
+}
+
+/// Bytes both ways between two peers: a TCP connection (``Socket``), one encrypted over another, or a simulated one.
+/// Confined to its loop.
+public protocol ByteStream: AnyObject {
+    var loop: any Loop { get }
+    /// Held weakly.
+    var owner: (any ByteStreamOwner)? { get set }
+    var isClosed: Bool { get }
+    /// Bytes written that were not handed on yet.
+    var waitingBytes: Int { get }
+    /// Numeric address of the other side, without the port; empty where there is none.
+    var peerAddress: String { get }
+    /// Bytes go to the owner from now on.
+    func startReading()
+    /// No bytes until reading starts again: the peer feels the pressure.
+    func stopReading()
+    /// Writes bytes: at once what is taken, the rest when it is. `drained()` follows when something had to wait.
+    func write(_ bytes: UnsafeRawBufferPointer)
+    /// Ends the stream; the owner hears of it after the current callback.
+    func close(_ error: StreamError?)
+}
+
+extension ByteStream {
+    /// Ends the stream without an error.
+    public func close() { close(nil) }
+}
+
+/// Why a byte stream failed.
+public struct StreamError: Error, Hashable, Sendable, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
+}
