@@ -109,8 +109,8 @@ let package = Package(
         room(
             "RocksStore", in: "Adapters",
             [
-                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CZstd",
-                "CLinux",
+                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CRocksLogger",
+                "CZstd", "CLinux",
             ],
             linkerSettings: [
                 link("rocksdb", archive: "librocksdb.a"), link("zstd", archive: "libzstd.a"),
@@ -154,6 +154,9 @@ let package = Package(
         .target(
             name: "CSimdJSON", path: "Sources/C/CSimdJSON", publicHeadersPath: "include",
             linkerSettings: [.linkedLibrary("simdjson")]),
+        .target(
+            name: "CRocksLogger", dependencies: ["CRocksDB"], path: "Sources/C/CRocksLogger",
+            publicHeadersPath: "include"),
         .target(name: "CLinux", path: "Sources/C/CLinux", publicHeadersPath: "include"),
         // Tools
         .executableTarget(

@@ -1,4 +1,5 @@
 import CRocksDB
+import CRocksLogger
 import Glibc
 import TickStore
 
@@ -61,8 +62,7 @@ final class RocksDatabase: @unchecked Sendable {
         rocksdb_options_set_max_open_files(options, Int32(limits.openFilesMax))
         rocksdb_options_set_max_background_jobs(options, 2)
         rocksdb_options_set_max_total_wal_size(options, UInt64(limits.logBytesMax))
-        rocksdb_options_set_keep_log_file_num(options, 4)
-        rocksdb_options_set_max_log_file_size(options, 4 << 20)
+        crockslogger_discard(options)
         rocksdb_options_set_stats_dump_period_sec(options, 0)
         rocksdb_options_set_stats_persist_period_sec(options, 0)
         rocksdb_options_set_compression(options, 0)
