@@ -45,6 +45,8 @@ public protocol ByteStream: AnyObject {
     var waitingBytes: Int { get }
     /// Numeric address of the other side, without the port; empty where there is none.
     var peerAddress: String { get }
+    /// What the other side proved by its certificate; nil without one.
+    var peerCertificate: PeerCertificate? { get }
     /// Bytes go to the owner from now on.
     func startReading()
     /// No bytes until reading starts again: the peer feels the pressure.
@@ -58,6 +60,22 @@ public protocol ByteStream: AnyObject {
 extension ByteStream {
     /// Ends the stream without an error.
     public func close() { close(nil) }
+
+    public var peerCertificate: PeerCertificate? { nil }
+}
+
+/// Names in a certificate that was verified.
+public struct PeerCertificate: Hashable, Sendable {
+    /// URI names (SPIFFE ids among them), DNS names and the subject's common name, as the certificate has them.
+    public let uris: [String]
+    public let dnsNames: [String]
+    public let commonName: String
+
+    public init(uris: [String], dnsNames: [String], commonName: String) {
+        self.uris = uris
+        self.dnsNames = dnsNames
+        self.commonName = commonName
+    }
 }
 
 /// Why a byte stream failed.

@@ -24,6 +24,10 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     public var responseMetadata = GRPCMetadata()
     /// The stream's messages. Setting it sends the response's headers.
     public var source: (any FrameSource)? { didSet { if source != nil { sendHeaders() } } }
+    /// Who calls; set by an authenticating interceptor.
+    public var identity: CallerIdentity?
+    /// What the caller may see and do; nil: everything.
+    public var permissions: (any CallerPermissions)?
     /// The call is over: answered, cancelled by the client, past its deadline, or cut off. Called once.
     public var onEnd: (() -> Void)?
 
