@@ -19,7 +19,7 @@ public enum CodecBench {
         times, feed, sequence, epoch, kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask \
         with sizes instead). encode goes from a tick in memory to bytes in the caller's buffer; read is one TickReader \
         over the bytes of message after message with every field taken, prices and times put together; neither \
-        allocates. message_encode, decode: the generated type of the same trade, order_…: an OrderRequest; \
+        allocates. Beside them in turn (of "byte_loop"): the same by plain loops, a varint byte after byte. message_encode, decode: the generated type of the same trade, order_…: an OrderRequest; \
         json_encode: its JSON mapping; json_parse: simdjson's document of that text, no value taken yet, which is less \
         than decode does. bytes: mean size. Allocations are not counted here: `valgrind` counts them.
         """
@@ -35,12 +35,20 @@ public enum CodecBench {
             let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
             let encoded = EncodedTicks(ticks, encoder)
             progress("\(ticks.count) ticks of \(encoded.byteCount / ticks.count) bytes")
-            func add(_ figure: String, _ body: () -> Void) {
-                figures.append(
-                    Figure(bench: "codec", figure: figure + suffix, unit: "ns", samples: samples(runs, body)))
+            func add(_ figure: String, _ ours: () -> Void, _ loops: () -> Void) {
+                // In turn, so that both see the same machine.
+                var values: [[Double]] = [[], []]
+                for _ in 0..<runs {
+                    values[0] += samples(1, ours)
+                    values[1] += samples(1, loops)
+                }
+                for (of, samples) in zip(["tapedeck", "byte_loop"], values) {
+                    figures.append(
+                        Figure(bench: "codec", figure: figure + suffix, unit: "ns", of: of, samples: samples))
+                }
             }
-            add("encode") { encoded.encodeAll(ticks, encoder) }
-            add("read") { encoded.readAll() }
+            add("encode", { encoded.encodeAll(ticks, encoder) }, { encoded.encodeAllByLoops(ticks) })
+            add("read", { encoded.readAll() }, { encoded.readAllByLoops() })
         }
         let updates = trades().map { tick in messages(tick) }
         figures += MessageBench(runs: runs, prefix: "").figures(updates)
@@ -135,6 +143,8 @@ private final class EncodedTicks {
     let places: [Range<Int>]
     let byteCount: Int
     var sink: UInt64 = 0
+    private let loops = ByteLoopCodec(
+        exchange: Array("XNAS".utf8), symbol: Array("AAPL".utf8), feed: Array("itch".utf8))
 
     init(_ ticks: [Tick], _ encoder: TickEncoder) {
         buffer = .allocate(byteCount: encoder.lengthMax, alignment: 16)
@@ -148,6 +158,13 @@ private final class EncodedTicks {
         }
         self.places = places
         byteCount = end
+        // The yardstick does the same work.
+        var written = 0
+        let first = buffer.baseAddress!.assumingMemoryBound(to: UInt8.self)
+        ticks.withUnsafeBufferPointer { written = loops.encode($0.baseAddress!, into: first) }
+        precondition(
+            UnsafeRawBufferPointer(rebasing: bytes[places[0]]).elementsEqual(UnsafeRawBufferPointer(buffer)[..<written])
+        )
     }
 
     deinit {
@@ -161,6 +178,24 @@ private final class EncodedTicks {
             for index in ticks.indices { sum &+= encoder.encode(ticks.baseAddress! + index, into: buffer) }
         }
         sink &+= UInt64(sum)
+    }
+
+    func encodeAllByLoops(_ ticks: [Tick]) {
+        var sum = 0
+        let bytes = buffer.baseAddress!.assumingMemoryBound(to: UInt8.self)
+        ticks.withUnsafeBufferPointer { ticks in
+            for index in ticks.indices { sum &+= loops.encode(ticks.baseAddress! + index, into: bytes) }
+        }
+        sink &+= UInt64(sum)
+    }
+
+    func readAllByLoops() {
+        var sum: UInt64 = 0
+        for place in places {
+            let update = UnsafeRawBufferPointer(start: bytes.baseAddress! + place.lowerBound, count: place.count)
+            sum &+= ByteLoopCodec.digest(update) ?? 0
+        }
+        sink &+= sum
     }
 
     func readAll() {
