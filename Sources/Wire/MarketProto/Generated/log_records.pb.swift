@@ -27,13 +27,11 @@ extension Proto {
             b3RvYnVmLlRpbWVzdGFtcFILcHVibGlzaFRpbWUSJQoOdmVudWVfc2VxdWVuY2UYCSABKARSDXZlbnVlU2VxdWVuY2USGgoIc25hcHNob3QYCi\
             ABKAhSCHNuYXBzaG90EjYKBGJpZHMYCyADKAsyIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5Cb29rTGV2ZWxSBGJpZHMSNgoEYXNrcxgMIAMo\
             CzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkJvb2tMZXZlbFIEYXNrcxI+CgVzdGF0ZRgNIAEoDjIoLmZpbmFuY2lhbC5tYXJrZXRkYXRhLn\
-            YxLkluc3RydW1lbnRTdGF0ZVIFc3RhdGUisQEKCUJvb2tMZXZlbBIhCgxwcmljZV9taWNyb3MYASABKANSC3ByaWNlTWljcm9zEjAKFHByaWNl\
-            X25hbm9fcmVtYWluZGVyGAIgASgFUhJwcmljZU5hbm9SZW1haW5kZXISHwoLc2l6ZV9taWNyb3MYAyABKANSCnNpemVNaWNyb3MSLgoTc2l6ZV\
-            9uYW5vX3JlbWFpbmRlchgEIAEoBVIRc2l6ZU5hbm9SZW1haW5kZXIipwIKCkRlYWRMZXR0ZXISIQoMc291cmNlX3RvcGljGAEgASgJUgtzb3Vy\
-            Y2VUb3BpYxIpChBzb3VyY2VfcGFydGl0aW9uGAIgASgFUg9zb3VyY2VQYXJ0aXRpb24SIwoNc291cmNlX29mZnNldBgDIAEoBFIMc291cmNlT2\
-            Zmc2V0Eh8KC3JlYXNvbl9jb2RlGAQgASgJUgpyZWFzb25Db2RlEhYKBnJlYXNvbhgFIAEoCVIGcmVhc29uEhQKBXZhbHVlGAYgASgMUgV2YWx1\
-            ZRI7CgtmYWlsZWRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCmZhaWxlZFRpbWUSGgoIY29uc3VtZXIYCCABKAlSCG\
-            NvbnN1bWVyYgZwcm90bzM=
+            YxLkluc3RydW1lbnRTdGF0ZVIFc3RhdGUipwIKCkRlYWRMZXR0ZXISIQoMc291cmNlX3RvcGljGAEgASgJUgtzb3VyY2VUb3BpYxIpChBzb3Vy\
+            Y2VfcGFydGl0aW9uGAIgASgFUg9zb3VyY2VQYXJ0aXRpb24SIwoNc291cmNlX29mZnNldBgDIAEoBFIMc291cmNlT2Zmc2V0Eh8KC3JlYXNvbl\
+            9jb2RlGAQgASgJUgpyZWFzb25Db2RlEhYKBnJlYXNvbhgFIAEoCVIGcmVhc29uEhQKBXZhbHVlGAYgASgMUgV2YWx1ZRI7CgtmYWlsZWRfdGlt\
+            ZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCmZhaWxlZFRpbWUSGgoIY29uc3VtZXIYCCABKAlSCGNvbnN1bWVyYgZwcm90bz\
+            M=
             """)
 
     /// Value of orders.commands.
@@ -374,60 +372,6 @@ extension Proto {
             if state.rawValue != 0 {
                 writer.name("state")
                 writer.enumeration(state)
-            }
-            writer.endObject()
-        }
-    }
-
-    public struct BookLevel: ProtoMessage {
-        public var priceMicros: Int64 = 0
-        public var priceNanoRemainder: Int32 = 0
-        /// 0 removes the level.
-        public var sizeMicros: Int64 = 0
-        public var sizeNanoRemainder: Int32 = 0
-        public var unknownFields = UnknownFields()
-
-        public init() {}
-
-        public static let protoName = "financial.marketdata.v1.BookLevel"
-
-        public func write(to writer: inout ProtoWriter) {
-            if priceMicros != 0 { writer.int64(8, priceMicros) }
-            if priceNanoRemainder != 0 { writer.int32(16, priceNanoRemainder) }
-            if sizeMicros != 0 { writer.int64(24, sizeMicros) }
-            if sizeNanoRemainder != 0 { writer.int32(32, sizeNanoRemainder) }
-            writer.unknown(unknownFields)
-        }
-
-        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
-            while let tag = try reader.nextTag() {
-                switch tag {
-                case 8: priceMicros = try reader.int64()
-                case 16: priceNanoRemainder = try reader.int32()
-                case 24: sizeMicros = try reader.int64()
-                case 32: sizeNanoRemainder = try reader.int32()
-                default: try reader.unknown(tag, into: &unknownFields)
-                }
-            }
-        }
-
-        public func writeJSON(to writer: inout JSONWriter) {
-            writer.beginObject()
-            if priceMicros != 0 {
-                writer.name("priceMicros")
-                writer.int64(priceMicros)
-            }
-            if priceNanoRemainder != 0 {
-                writer.name("priceNanoRemainder")
-                writer.int32(priceNanoRemainder)
-            }
-            if sizeMicros != 0 {
-                writer.name("sizeMicros")
-                writer.int64(sizeMicros)
-            }
-            if sizeNanoRemainder != 0 {
-                writer.name("sizeNanoRemainder")
-                writer.int32(sizeNanoRemainder)
             }
             writer.endObject()
         }

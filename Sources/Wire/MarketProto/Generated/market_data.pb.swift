@@ -11,7 +11,7 @@ extension Proto {
             CilmaW5hbmNpYWwvbWFya2V0ZGF0YS92MS9tYXJrZXRfZGF0YS5wcm90bxIXZmluYW5jaWFsLm1hcmtldGRhdGEudjEaH2dvb2dsZS9wcm90b2\
             J1Zi90aW1lc3RhbXAucHJvdG8iZAoIV3JpdGVBY2sSGAoHc3VjY2VzcxgBIAEoCFIHc3VjY2VzcxIUCgVlcnJvchgCIAEoCVIFZXJyb3ISKAoQ\
             d3JpdGVfbGF0ZW5jeV91cxgDIAEoA1IOd3JpdGVMYXRlbmN5VXMiRwoJVGlja0JhdGNoEjoKBXRpY2tzGAEgAygLMiQuZmluYW5jaWFsLm1hcm\
-            tldGRhdGEudjEuUHJpY2VVcGRhdGVSBXRpY2tzIsALCgtQcmljZVVwZGF0ZRIaCghleGNoYW5nZRgBIAEoCVIIZXhjaGFuZ2USFgoGc3ltYm9s\
+            tldGRhdGEudjEuUHJpY2VVcGRhdGVSBXRpY2tzIvYLCgtQcmljZVVwZGF0ZRIaCghleGNoYW5nZRgBIAEoCVIIZXhjaGFuZ2USFgoGc3ltYm9s\
             GAIgASgJUgZzeW1ib2wSIgoKYmlkX21pY3JvcxgDIAEoA0gAUgliaWRNaWNyb3OIAQESIgoKYXNrX21pY3JvcxgEIAEoA0gBUglhc2tNaWNyb3\
             OIAQESJAoLbGFzdF9taWNyb3MYBSABKANIAlIKbGFzdE1pY3Jvc4gBARIbCgZ2b2x1bWUYBiABKANIA1IGdm9sdW1liAEBEjkKCmV2ZW50X3Rp\
             bWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUglldmVudFRpbWUSPwoNcmVjZWl2ZWRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm\
@@ -28,67 +28,149 @@ extension Proto {
             dyZXNzb3Jfc2lkZRgZIAEoDjIdLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlNpZGVSDWFnZ3Jlc3NvclNpZGUSGQoIdHJhZGVfaWQYGiABKAlS\
             B3RyYWRlSWQSHgoKY29uZGl0aW9ucxgbIAMoCVIKY29uZGl0aW9ucxJBCgljb25mbGF0ZWQYHCABKAsyIy5maW5hbmNpYWwubWFya2V0ZGF0YS\
             52MS5Db25mbGF0aW9uUgljb25mbGF0ZWQSPAoFZXhhY3QYHSABKAsyJi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FeGFjdERlY2ltYWxzUgVl\
-            eGFjdEINCgtfYmlkX21pY3Jvc0INCgtfYXNrX21pY3Jvc0IOCgxfbGFzdF9taWNyb3NCCQoHX3ZvbHVtZUISChBfYmlkX3NpemVfbWljcm9zQh\
-            IKEF9hc2tfc2l6ZV9taWNyb3Mi8AMKCkNvbmZsYXRpb24SJQoOZmlyc3Rfc2VxdWVuY2UYASABKARSDWZpcnN0U2VxdWVuY2USIwoNbGFzdF9z\
-            ZXF1ZW5jZRgCIAEoBFIMbGFzdFNlcXVlbmNlEhQKBWNvdW50GAMgASgEUgVjb3VudBIfCgt0cmFkZV9jb3VudBgEIAEoBFIKdHJhZGVDb3VudB\
-            IhCgx0cmFkZV92b2x1bWUYBSABKANSC3RyYWRlVm9sdW1lEj0KG3RyYWRlX3ZvbHVtZV9uYW5vX3JlbWFpbmRlchgGIAEoBVIYdHJhZGVWb2x1\
-            bWVOYW5vUmVtYWluZGVyEi8KEXRyYWRlX2hpZ2hfbWljcm9zGAcgASgDSABSD3RyYWRlSGlnaE1pY3Jvc4gBARI5Chl0cmFkZV9oaWdoX25hbm\
-            9fcmVtYWluZGVyGAggASgFUhZ0cmFkZUhpZ2hOYW5vUmVtYWluZGVyEi0KEHRyYWRlX2xvd19taWNyb3MYCSABKANIAVIOdHJhZGVMb3dNaWNy\
-            b3OIAQESNwoYdHJhZGVfbG93X25hbm9fcmVtYWluZGVyGAogASgFUhV0cmFkZUxvd05hbm9SZW1haW5kZXJCFAoSX3RyYWRlX2hpZ2hfbWljcm\
-            9zQhMKEV90cmFkZV9sb3dfbWljcm9zIsECCg1FeGFjdERlY2ltYWxzEh8KC3ByaWNlX3NjYWxlGAEgASgFUgpwcmljZVNjYWxlEiUKDnF1YW50\
-            aXR5X3NjYWxlGAIgASgFUg1xdWFudGl0eVNjYWxlEhUKA2JpZBgDIAEoEkgAUgNiaWSIAQESFQoDYXNrGAQgASgSSAFSA2Fza4gBARIXCgRsYX\
-            N0GAUgASgSSAJSBGxhc3SIAQESHgoIYmlkX3NpemUYBiABKBJIA1IHYmlkU2l6ZYgBARIeCghhc2tfc2l6ZRgHIAEoEkgEUgdhc2tTaXpliAEB\
-            EiAKCWxhc3Rfc2l6ZRgIIAEoEkgFUghsYXN0U2l6ZYgBAUIGCgRfYmlkQgYKBF9hc2tCBwoFX2xhc3RCCwoJX2JpZF9zaXplQgsKCV9hc2tfc2\
-            l6ZUIMCgpfbGFzdF9zaXplIvMBChFQcmljZVN1YnNjcmlwdGlvbhIYCgdzeW1ib2xzGAEgAygJUgdzeW1ib2xzEhoKCGV4Y2hhbmdlGAIgASgJ\
-            UghleGNoYW5nZRIfCgt0aHJvdHRsZV9tcxgDIAEoBVIKdGhyb3R0bGVNcxI/CgZwb2xpY3kYCiABKA4yJy5maW5hbmNpYWwubWFya2V0ZGF0YS\
-            52MS5EZWxpdmVyeVBvbGljeVIGcG9saWN5EiMKDXNraXBfc25hcHNob3QYCyABKAhSDHNraXBTbmFwc2hvdBIhCgxyZXN1bWVfdG9rZW4YDCAB\
-            KAxSC3Jlc3VtZVRva2VuIkIKDFF1b3RlUmVxdWVzdBIWCgZzeW1ib2wYASABKAlSBnN5bWJvbBIaCghleGNoYW5nZRgCIAEoCVIIZXhjaGFuZ2\
-            UiwwUKDVF1b3RlUmVzcG9uc2USPAoGbGF0ZXN0GAEgASgLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGVSBmxhdGVzdBIr\
-            Cg9kYXlfaGlnaF9taWNyb3MYAiABKANIAFINZGF5SGlnaE1pY3Jvc4gBARIpCg5kYXlfbG93X21pY3JvcxgDIAEoA0gBUgxkYXlMb3dNaWNyb3\
-            OIAQESJAoLb3Blbl9taWNyb3MYBCABKANIAlIKb3Blbk1pY3Jvc4gBARIvChFwcmV2X2Nsb3NlX21pY3JvcxgFIAEoA0gDUg9wcmV2Q2xvc2VN\
-            aWNyb3OIAQESNQoXZGF5X2hpZ2hfbmFub19yZW1haW5kZXIYCiABKAVSFGRheUhpZ2hOYW5vUmVtYWluZGVyEjMKFmRheV9sb3dfbmFub19yZW\
-            1haW5kZXIYCyABKAVSE2RheUxvd05hbm9SZW1haW5kZXISLgoTb3Blbl9uYW5vX3JlbWFpbmRlchgMIAEoBVIRb3Blbk5hbm9SZW1haW5kZXIS\
-            OQoZcHJldl9jbG9zZV9uYW5vX3JlbWFpbmRlchgNIAEoBVIWcHJldkNsb3NlTmFub1JlbWFpbmRlchIdCgpkYXlfdm9sdW1lGA4gASgDUglkYX\
-            lWb2x1bWUSOQoZZGF5X3ZvbHVtZV9uYW5vX3JlbWFpbmRlchgPIAEoBVIWZGF5Vm9sdW1lTmFub1JlbWFpbmRlchImCg9kYXlfdHJhZGVfY291\
-            bnQYECABKARSDWRheVRyYWRlQ291bnQSHwoLdHJhZGluZ19kYXkYESABKAVSCnRyYWRpbmdEYXlCEgoQX2RheV9oaWdoX21pY3Jvc0IRCg9fZG\
-            F5X2xvd19taWNyb3NCDgoMX29wZW5fbWljcm9zQhQKEl9wcmV2X2Nsb3NlX21pY3JvcyLBAwoMT3JkZXJSZXF1ZXN0EhkKCG9yZGVyX2lkGAEg\
-            ASgJUgdvcmRlcklkEhYKBnN5bWJvbBgCIAEoCVIGc3ltYm9sEhIKBHNpZGUYAyABKAlSBHNpZGUSJwoPcXVhbnRpdHlfbWljcm9zGAQgASgDUg\
-            5xdWFudGl0eU1pY3JvcxIsChJsaW1pdF9wcmljZV9taWNyb3MYBSABKANSEGxpbWl0UHJpY2VNaWNyb3MSHQoKb3JkZXJfdHlwZRgGIAEoCVIJ\
-            b3JkZXJUeXBlEkUKEGNsaWVudF90aW1lc3RhbXAYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg9jbGllbnRUaW1lc3RhbXASGA\
-            oHYWNjb3VudBgKIAEoCVIHYWNjb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5EhoKCGV4Y2hhbmdlGAwgASgJ\
-            UghleGNoYW5nZRIiCg10aW1lX2luX2ZvcmNlGA0gASgJUgt0aW1lSW5Gb3JjZRIqChFzdG9wX3ByaWNlX21pY3JvcxgOIAEoA1IPc3RvcFByaW\
-            NlTWljcm9zIrgBChFPcmRlckJhdGNoU3VtbWFyeRIaCghhY2NlcHRlZBgBIAEoBVIIYWNjZXB0ZWQSGgoIcmVqZWN0ZWQYAiABKAVSCHJlamVj\
-            dGVkEisKEXJlamVjdGlvbl9yZWFzb25zGAMgAygJUhByZWplY3Rpb25SZWFzb25zEj4KB3Jlc3VsdHMYCiADKAsyJC5maW5hbmNpYWwubWFya2\
-            V0ZGF0YS52MS5PcmRlclJlc3VsdFIHcmVzdWx0cyLaAQoLT3JkZXJSZXN1bHQSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSGgoIYWNjZXB0\
-            ZWQYAiABKAhSCGFjY2VwdGVkEiUKDnJlamVjdGlvbl9jb2RlGAMgASgJUg1yZWplY3Rpb25Db2RlEikKEHJlamVjdGlvbl9yZWFzb24YBCABKA\
-            lSD3JlamVjdGlvblJlYXNvbhJCCgZzdGF0dXMYBSABKAsyKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclN0YXR1c1VwZGF0ZVIGc3Rh\
-            dHVzIrgCCg5UcmFkaW5nTWVzc2FnZRJECgluZXdfb3JkZXIYASABKAsyJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3RIAF\
-            IIbmV3T3JkZXISRQoGY2FuY2VsGAIgASgLMisuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJDYW5jZWxSZXF1ZXN0SABSBmNhbmNlbBJI\
-            CglleGVjdXRpb24YAyABKAsyKC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FeGVjdXRpb25SZXBvcnRIAFIJZXhlY3V0aW9uEkQKBnN0YXR1cx\
-            gEIAEoCzIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyU3RhdHVzVXBkYXRlSABSBnN0YXR1c0IJCgdwYXlsb2FkIooBChJPcmRlckNh\
-            bmNlbFJlcXVlc3QSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSFgoGcmVhc29uGAIgASgJUgZyZWFzb24SGAoHYWNjb3VudBgKIAEoCVIHYW\
-            Njb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5IuADCg9FeGVjdXRpb25SZXBvcnQSIQoMZXhlY3V0aW9uX2lk\
-            GAEgASgJUgtleGVjdXRpb25JZBIZCghvcmRlcl9pZBgCIAEoCVIHb3JkZXJJZBIqChFmaWxsX3ByaWNlX21pY3JvcxgDIAEoA1IPZmlsbFByaW\
-            NlTWljcm9zEjAKFGZpbGxfcXVhbnRpdHlfbWljcm9zGAQgASgDUhJmaWxsUXVhbnRpdHlNaWNyb3MSQQoOZXhlY3V0aW9uX3RpbWUYBSABKAsy\
-            Gi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg1leGVjdXRpb25UaW1lEhgKB2FjY291bnQYCiABKAlSB2FjY291bnQSFgoGc3ltYm9sGAsgAS\
-            gJUgZzeW1ib2wSGgoIZXhjaGFuZ2UYDCABKAlSCGV4Y2hhbmdlEhIKBHNpZGUYDSABKAlSBHNpZGUSFAoFdmVudWUYDiABKAlSBXZlbnVlEh0K\
-            CmZlZV9taWNyb3MYDyABKANSCWZlZU1pY3JvcxIhCgxmZWVfY3VycmVuY3kYECABKAlSC2ZlZUN1cnJlbmN5EjQKFmxlYXZlc19xdWFudGl0eV\
-            9taWNyb3MYESABKANSFGxlYXZlc1F1YW50aXR5TWljcm9zIsYCChFPcmRlclN0YXR1c1VwZGF0ZRIZCghvcmRlcl9pZBgBIAEoCVIHb3JkZXJJ\
-            ZBIWCgZzdGF0dXMYAiABKAlSBnN0YXR1cxI6ChlyZW1haW5pbmdfcXVhbnRpdHlfbWljcm9zGAMgASgDUhdyZW1haW5pbmdRdWFudGl0eU1pY3\
-            JvcxIYCgdhY2NvdW50GAogASgJUgdhY2NvdW50EhYKBnN5bWJvbBgLIAEoCVIGc3ltYm9sEhoKCGV4Y2hhbmdlGAwgASgJUghleGNoYW5nZRIf\
-            CgtyZWFzb25fY29kZRgNIAEoCVIKcmVhc29uQ29kZRIWCgZyZWFzb24YDiABKAlSBnJlYXNvbhI7CgtzdGF0dXNfdGltZRgPIAEoCzIaLmdvb2\
-            dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCnN0YXR1c1RpbWUqaQoIVGlja0tpbmQSGQoVVElDS19LSU5EX1VOU1BFQ0lGSUVEEAASEwoPVElDS19L\
-            SU5EX1FVT1RFEAESEwoPVElDS19LSU5EX1RSQURFEAISGAoUVElDS19LSU5EX0NPUlJFQ1RJT04QAyp4Cg9FdmVudFRpbWVTb3VyY2USGwoXRV\
-            ZFTlRfVElNRV9TT1VSQ0VfVkVOVUUQABIeChpFVkVOVF9USU1FX1NPVVJDRV9SRUNFSVZFRBABEigKJEVWRU5UX1RJTUVfU09VUkNFX1ZFTlVF\
-            X09VVF9PRl9SQU5HRRACKkgKD0luc3RydW1lbnRTdGF0ZRIZChVJTlNUUlVNRU5UX1NUQVRFX0xJVkUQABIaChZJTlNUUlVNRU5UX1NUQVRFX1\
-            NUQUxFEAEqOQoEU2lkZRIUChBTSURFX1VOU1BFQ0lGSUVEEAASDAoIU0lERV9CVVkQARINCglTSURFX1NFTEwQAiqEAQoORGVsaXZlcnlQb2xp\
-            Y3kSHwobREVMSVZFUllfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfUE9MSUNZX0FMTBABEhoKFkRFTElWRVJZX1BPTElDWV9MQV\
-            RFU1QQAhIcChhERUxJVkVSWV9QT0xJQ1lfSU5URVJWQUwQAzKcAwoRTWFya2V0RGF0YVNlcnZpY2USYgoMU3RyZWFtUHJpY2VzEiouZmluYW5j\
-            aWFsLm1hcmtldGRhdGEudjEuUHJpY2VTdWJzY3JpcHRpb24aJC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVVwZGF0ZTABElkKCEdldF\
-            F1b3RlEiUuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVvdGVSZXF1ZXN0GiYuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVvdGVSZXNwb25z\
-            ZRJjCgxTdWJtaXRPcmRlcnMSJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3QaKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS\
-            5PcmRlckJhdGNoU3VtbWFyeSgBEmMKC0xpdmVUcmFkaW5nEicuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVHJhZGluZ01lc3NhZ2UaJy5maW5h\
-            bmNpYWwubWFya2V0ZGF0YS52MS5UcmFkaW5nTWVzc2FnZSgBMAEyvgEKEVRpY2tXcml0ZXJTZXJ2aWNlElQKCVdyaXRlVGljaxIkLmZpbmFuY2\
+            eGFjdBI0ChZzdGFsZW5lc3NfdmlvbGF0aW9uX21zGB4gASgNUhRzdGFsZW5lc3NWaW9sYXRpb25Nc0INCgtfYmlkX21pY3Jvc0INCgtfYXNrX2\
+            1pY3Jvc0IOCgxfbGFzdF9taWNyb3NCCQoHX3ZvbHVtZUISChBfYmlkX3NpemVfbWljcm9zQhIKEF9hc2tfc2l6ZV9taWNyb3Mi8AMKCkNvbmZs\
+            YXRpb24SJQoOZmlyc3Rfc2VxdWVuY2UYASABKARSDWZpcnN0U2VxdWVuY2USIwoNbGFzdF9zZXF1ZW5jZRgCIAEoBFIMbGFzdFNlcXVlbmNlEh\
+            QKBWNvdW50GAMgASgEUgVjb3VudBIfCgt0cmFkZV9jb3VudBgEIAEoBFIKdHJhZGVDb3VudBIhCgx0cmFkZV92b2x1bWUYBSABKANSC3RyYWRl\
+            Vm9sdW1lEj0KG3RyYWRlX3ZvbHVtZV9uYW5vX3JlbWFpbmRlchgGIAEoBVIYdHJhZGVWb2x1bWVOYW5vUmVtYWluZGVyEi8KEXRyYWRlX2hpZ2\
+            hfbWljcm9zGAcgASgDSABSD3RyYWRlSGlnaE1pY3Jvc4gBARI5Chl0cmFkZV9oaWdoX25hbm9fcmVtYWluZGVyGAggASgFUhZ0cmFkZUhpZ2hO\
+            YW5vUmVtYWluZGVyEi0KEHRyYWRlX2xvd19taWNyb3MYCSABKANIAVIOdHJhZGVMb3dNaWNyb3OIAQESNwoYdHJhZGVfbG93X25hbm9fcmVtYW\
+            luZGVyGAogASgFUhV0cmFkZUxvd05hbm9SZW1haW5kZXJCFAoSX3RyYWRlX2hpZ2hfbWljcm9zQhMKEV90cmFkZV9sb3dfbWljcm9zIsECCg1F\
+            eGFjdERlY2ltYWxzEh8KC3ByaWNlX3NjYWxlGAEgASgFUgpwcmljZVNjYWxlEiUKDnF1YW50aXR5X3NjYWxlGAIgASgFUg1xdWFudGl0eVNjYW\
+            xlEhUKA2JpZBgDIAEoEkgAUgNiaWSIAQESFQoDYXNrGAQgASgSSAFSA2Fza4gBARIXCgRsYXN0GAUgASgSSAJSBGxhc3SIAQESHgoIYmlkX3Np\
+            emUYBiABKBJIA1IHYmlkU2l6ZYgBARIeCghhc2tfc2l6ZRgHIAEoEkgEUgdhc2tTaXpliAEBEiAKCWxhc3Rfc2l6ZRgIIAEoEkgFUghsYXN0U2\
+            l6ZYgBAUIGCgRfYmlkQgYKBF9hc2tCBwoFX2xhc3RCCwoJX2JpZF9zaXplQgsKCV9hc2tfc2l6ZUIMCgpfbGFzdF9zaXplIp0CChFQcmljZVN1\
+            YnNjcmlwdGlvbhIYCgdzeW1ib2xzGAEgAygJUgdzeW1ib2xzEhoKCGV4Y2hhbmdlGAIgASgJUghleGNoYW5nZRIfCgt0aHJvdHRsZV9tcxgDIA\
+            EoBVIKdGhyb3R0bGVNcxI/CgZwb2xpY3kYCiABKA4yJy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5EZWxpdmVyeVBvbGljeVIGcG9saWN5EiMK\
+            DXNraXBfc25hcHNob3QYCyABKAhSDHNraXBTbmFwc2hvdBIhCgxyZXN1bWVfdG9rZW4YDCABKAxSC3Jlc3VtZVRva2VuEigKEG1heF9zdGFsZW\
+            5lc3NfbXMYDSABKA1SDm1heFN0YWxlbmVzc01zIpYFChBTdWJzY3JpYmVSZXF1ZXN0Eh0KCnJlcXVlc3RfaWQYASABKARSCXJlcXVlc3RJZBI8\
+            CgNhZGQYAiABKAsyKC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5BZGRTdWJzY3JpcHRpb25IAFIDYWRkEkUKBmNoYW5nZRgDIAEoCzIrLmZpbm\
+            FuY2lhbC5tYXJrZXRkYXRhLnYxLkNoYW5nZVN1YnNjcmlwdGlvbkgAUgZjaGFuZ2USRQoGcmVtb3ZlGAQgASgLMisuZmluYW5jaWFsLm1hcmtl\
+            dGRhdGEudjEuUmVtb3ZlU3Vic2NyaXB0aW9uSABSBnJlbW92ZRI9CghhZGRfYm9vaxgFIAEoCzIgLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk\
+            FkZEJvb2tIAFIHYWRkQm9vaxJGCgtjaGFuZ2VfYm9vaxgGIAEoCzIjLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkNoYW5nZUJvb2tIAFIKY2hh\
+            bmdlQm9vaxI6CgRmaWxsGAcgASgLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuRmlsbFJlcXVlc3RIAFIEZmlsbBJGCgtjYW5jZWxfZmlsbB\
+            gIIAEoCzIjLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkNhbmNlbEZpbGxIAFIKY2FuY2VsRmlsbBI6CgRsaXN0GAkgASgLMiQuZmluYW5jaWFs\
+            Lm1hcmtldGRhdGEudjEuTGlzdFJlcXVlc3RIAFIEbGlzdBJFCgdvcHRpb25zGAogASgLMikuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2\
+            NyaWJlT3B0aW9uc0gAUgdvcHRpb25zQgkKB3JlcXVlc3QiigEKD0FkZFN1YnNjcmlwdGlvbhInCg9zdWJzY3JpcHRpb25faWQYASABKARSDnN1\
+            YnNjcmlwdGlvbklkEk4KDHN1YnNjcmlwdGlvbhgCIAEoCzIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaWNlU3Vic2NyaXB0aW9uUgxzdW\
+            JzY3JpcHRpb24itgIKEkNoYW5nZVN1YnNjcmlwdGlvbhInCg9zdWJzY3JpcHRpb25faWQYASABKARSDnN1YnNjcmlwdGlvbklkEj8KBnBvbGlj\
+            eRgCIAEoDjInLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkRlbGl2ZXJ5UG9saWN5UgZwb2xpY3kSHwoLdGhyb3R0bGVfbXMYAyABKAVSCnRocm\
+            90dGxlTXMSKAoQbWF4X3N0YWxlbmVzc19tcxgEIAEoDVIObWF4U3RhbGVuZXNzTXMSHwoLYWRkX3N5bWJvbHMYBSADKAlSCmFkZFN5bWJvbHMS\
+            JQoOcmVtb3ZlX3N5bWJvbHMYBiADKAlSDXJlbW92ZVN5bWJvbHMSIwoNc2tpcF9zbmFwc2hvdBgHIAEoCFIMc2tpcFNuYXBzaG90Ij0KElJlbW\
+            92ZVN1YnNjcmlwdGlvbhInCg9zdWJzY3JpcHRpb25faWQYASABKARSDnN1YnNjcmlwdGlvbklkIt0BCgdBZGRCb29rEicKD3N1YnNjcmlwdGlv\
+            bl9pZBgBIAEoBFIOc3Vic2NyaXB0aW9uSWQSGgoIZXhjaGFuZ2UYAiABKAlSCGV4Y2hhbmdlEhYKBnN5bWJvbBgDIAEoCVIGc3ltYm9sEhQKBW\
+            RlcHRoGAQgASgNUgVkZXB0aBInCg9ncm91cGluZ19taWNyb3MYBSABKANSDmdyb3VwaW5nTWljcm9zEjYKF2dyb3VwaW5nX25hbm9fcmVtYWlu\
+            ZGVyGAYgASgFUhVncm91cGluZ05hbm9SZW1haW5kZXIirAEKCkNoYW5nZUJvb2sSJwoPc3Vic2NyaXB0aW9uX2lkGAEgASgEUg5zdWJzY3JpcH\
+            Rpb25JZBIUCgVkZXB0aBgCIAEoDVIFZGVwdGgSJwoPZ3JvdXBpbmdfbWljcm9zGAMgASgDUg5ncm91cGluZ01pY3JvcxI2Chdncm91cGluZ19u\
+            YW5vX3JlbWFpbmRlchgEIAEoBVIVZ3JvdXBpbmdOYW5vUmVtYWluZGVyIkkKC0ZpbGxSZXF1ZXN0EjoKBnJhbmdlcxgBIAMoCzIiLmZpbmFuY2\
+            lhbC5tYXJrZXRkYXRhLnYxLkZpbGxSYW5nZVIGcmFuZ2VzIskBCglGaWxsUmFuZ2USGgoIZXhjaGFuZ2UYASABKAlSCGV4Y2hhbmdlEhYKBnN5\
+            bWJvbBgCIAEoCVIGc3ltYm9sEiYKD2ZlZWRfaGFuZGxlcl9pZBgDIAEoCVINZmVlZEhhbmRsZXJJZBIUCgVlcG9jaBgEIAEoBFIFZXBvY2gSJQ\
+            oOZmlyc3Rfc2VxdWVuY2UYBSABKARSDWZpcnN0U2VxdWVuY2USIwoNbGFzdF9zZXF1ZW5jZRgGIAEoBFIMbGFzdFNlcXVlbmNlIjQKCkNhbmNl\
+            bEZpbGwSJgoPZmlsbF9yZXF1ZXN0X2lkGAEgASgEUg1maWxsUmVxdWVzdElkIg0KC0xpc3RSZXF1ZXN0IjUKEFN1YnNjcmliZU9wdGlvbnMSIQ\
+            oMaGVhcnRiZWF0X21zGAEgASgNUgtoZWFydGJlYXRNcyLlBAoRU3Vic2NyaWJlUmVzcG9uc2USPgoHdXBkYXRlcxgBIAMoCzIkLmZpbmFuY2lh\
+            bC5tYXJrZXRkYXRhLnYxLlByaWNlVXBkYXRlUgd1cGRhdGVzEicKD3N1YnNjcmlwdGlvbl9pZBgCIAEoBFIOc3Vic2NyaXB0aW9uSWQSJgoPZm\
+            lsbF9yZXF1ZXN0X2lkGAMgASgEUg1maWxsUmVxdWVzdElkEhoKCHNuYXBzaG90GAQgASgIUghzbmFwc2hvdBJACgZyZXN1bHQYBSABKAsyJi5m\
+            aW5hbmNpYWwubWFya2V0ZGF0YS52MS5SZXF1ZXN0UmVzdWx0SABSBnJlc3VsdBJCCgloZWFydGJlYXQYBiABKAsyIi5maW5hbmNpYWwubWFya2\
+            V0ZGF0YS52MS5IZWFydGJlYXRIAFIJaGVhcnRiZWF0EjkKBGJvb2sYByABKAsyIy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5Cb29rVXBkYXRl\
+            SABSBGJvb2sSPQoIZmlsbF9lbmQYCCABKAsyIC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5GaWxsRW5kSABSB2ZpbGxFbmQSVQoQc3Vic2NyaX\
+            B0aW9uX2VuZBgJIAEoCzIoLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1YnNjcmlwdGlvbkVuZEgAUg9zdWJzY3JpcHRpb25FbmQSQwoKc3Ry\
+            ZWFtX2VuZBgKIAEoCzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN0cmVhbUVuZEgAUglzdHJlYW1FbmRCBwoFZXZlbnQi7QIKDVJlcXVlc3\
+            RSZXN1bHQSHQoKcmVxdWVzdF9pZBgBIAEoBFIJcmVxdWVzdElkEj0KBWVycm9yGAIgASgOMicuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vi\
+            c2NyaWJlRXJyb3JSBWVycm9yEhgKB21lc3NhZ2UYAyABKAlSB21lc3NhZ2USIQoMcmVzdW1lX3Rva2VuGAQgASgMUgtyZXN1bWVUb2tlbhIlCg\
+            5zbmFwc2hvdF9jb3VudBgFIAEoDVINc25hcHNob3RDb3VudBI4CgRsb3N0GAYgAygLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuTG9zdFJl\
+            Y29yZHNSBGxvc3QSPQoEbGlzdBgHIAEoCzIpLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1YnNjcmlwdGlvbkxpc3RSBGxpc3QSIQoMaGVhcn\
+            RiZWF0X21zGAggASgNUgtoZWFydGJlYXRNcyKcAQoQU3Vic2NyaXB0aW9uTGlzdBJPCg1zdWJzY3JpcHRpb25zGAEgAygLMikuZmluYW5jaWFs\
+            Lm1hcmtldGRhdGEudjEuU3Vic2NyaXB0aW9uSW5mb1INc3Vic2NyaXB0aW9ucxI3CgVmaWxscxgCIAMoCzIhLmZpbmFuY2lhbC5tYXJrZXRkYX\
+            RhLnYxLkZpbGxJbmZvUgVmaWxscyLPAgoQU3Vic2NyaXB0aW9uSW5mbxInCg9zdWJzY3JpcHRpb25faWQYASABKARSDnN1YnNjcmlwdGlvbklk\
+            Ek4KDHN1YnNjcmlwdGlvbhgCIAEoCzIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaWNlU3Vic2NyaXB0aW9uUgxzdWJzY3JpcHRpb24SNA\
+            oEYm9vaxgDIAEoCzIgLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkFkZEJvb2tSBGJvb2sSHQoKc2VudF9jb3VudBgEIAEoBFIJc2VudENvdW50\
+            EicKD2NvbmZsYXRlZF9jb3VudBgFIAEoBFIOY29uZmxhdGVkQ291bnQSIwoNd2FpdGluZ19ieXRlcxgGIAEoBFIMd2FpdGluZ0J5dGVzEh8KC2\
+            NhdGNoaW5nX3VwGAcgASgIUgpjYXRjaGluZ1VwIlEKCEZpbGxJbmZvEiYKD2ZpbGxfcmVxdWVzdF9pZBgBIAEoBFINZmlsbFJlcXVlc3RJZBId\
+            CgpzZW50X2NvdW50GAIgASgEUglzZW50Q291bnQiXgoJSGVhcnRiZWF0Ei4KBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW\
+            1wUgR0aW1lEiEKDHJlc3VtZV90b2tlbhgCIAEoDFILcmVzdW1lVG9rZW4iygEKB0ZpbGxFbmQSJgoPZmlsbF9yZXF1ZXN0X2lkGAEgASgEUg1m\
+            aWxsUmVxdWVzdElkEj0KB3Jlc3VsdHMYAiADKAsyIy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5GaWxsUmVzdWx0UgdyZXN1bHRzEj4KB291dG\
+            NvbWUYAyABKA4yJC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5GaWxsT3V0Y29tZVIHb3V0Y29tZRIYCgdtZXNzYWdlGAQgASgJUgdtZXNzYWdl\
+            IrkBCgpGaWxsUmVzdWx0EjgKBXJhbmdlGAEgASgLMiIuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuRmlsbFJhbmdlUgVyYW5nZRIUCgVjb3VudB\
+            gCIAEoBFIFY291bnQSFgoGZGlnZXN0GAMgASgGUgZkaWdlc3QSQwoHbWlzc2luZxgEIAMoCzIpLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk1p\
+            c3NpbmdTZXF1ZW5jZXNSB21pc3NpbmcingEKEE1pc3NpbmdTZXF1ZW5jZXMSJQoOZmlyc3Rfc2VxdWVuY2UYASABKARSDWZpcnN0U2VxdWVuY2\
+            USIwoNbGFzdF9zZXF1ZW5jZRgCIAEoBFIMbGFzdFNlcXVlbmNlEj4KBnJlYXNvbhgDIAEoDjImLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk1p\
+            c3NpbmdSZWFzb25SBnJlYXNvbiKdAQoLTG9zdFJlY29yZHMSFAoFdG9waWMYASABKAlSBXRvcGljEhwKCXBhcnRpdGlvbhgCIAEoDVIJcGFydG\
+            l0aW9uEiEKDGZpcnN0X29mZnNldBgDIAEoBFILZmlyc3RPZmZzZXQSHwoLbGFzdF9vZmZzZXQYBCABKARSCmxhc3RPZmZzZXQSFgoGcmVhc29u\
+            GAUgASgJUgZyZWFzb24ixAEKD1N1YnNjcmlwdGlvbkVuZBI6CgZyZWFzb24YASABKA4yIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FbmRSZW\
+            Fzb25SBnJlYXNvbhIYCgdtZXNzYWdlGAIgASgJUgdtZXNzYWdlEiEKDHJlc3VtZV90b2tlbhgDIAEoDFILcmVzdW1lVG9rZW4SOAoEbG9zdBgE\
+            IAMoCzIkLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkxvc3RSZWNvcmRzUgRsb3N0IoQBCglTdHJlYW1FbmQSOgoGcmVhc29uGAEgASgOMiIuZm\
+            luYW5jaWFsLm1hcmtldGRhdGEudjEuRW5kUmVhc29uUgZyZWFzb24SGAoHbWVzc2FnZRgCIAEoCVIHbWVzc2FnZRIhCgxyZXN1bWVfdG9rZW4Y\
+            AyABKAxSC3Jlc3VtZVRva2VuIq4ECgpCb29rVXBkYXRlEhoKCGV4Y2hhbmdlGAEgASgJUghleGNoYW5nZRIWCgZzeW1ib2wYAiABKAlSBnN5bW\
+            JvbBImCg9mZWVkX2hhbmRsZXJfaWQYAyABKAlSDWZlZWRIYW5kbGVySWQSFAoFZXBvY2gYBCABKARSBWVwb2NoEhoKCHNlcXVlbmNlGAUgASgE\
+            UghzZXF1ZW5jZRIrChFwcmV2aW91c19zZXF1ZW5jZRgGIAEoBFIQcHJldmlvdXNTZXF1ZW5jZRIaCghzbmFwc2hvdBgHIAEoCFIIc25hcHNob3\
+            QSNgoEYmlkcxgIIAMoCzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkJvb2tMZXZlbFIEYmlkcxI2CgRhc2tzGAkgAygLMiIuZmluYW5jaWFs\
+            Lm1hcmtldGRhdGEudjEuQm9va0xldmVsUgRhc2tzEh4KCmNvbnNpc3RlbnQYCiABKAhSCmNvbnNpc3RlbnQSOQoKZXZlbnRfdGltZRgLIAEoCz\
+            IaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCWV2ZW50VGltZRI/Cg1yZWNlaXZlZF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRp\
+            bWVzdGFtcFIMcmVjZWl2ZWRUaW1lEj0KDHB1Ymxpc2hfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSC3B1Ymxpc2hUaW\
+            1lIrEBCglCb29rTGV2ZWwSIQoMcHJpY2VfbWljcm9zGAEgASgDUgtwcmljZU1pY3JvcxIwChRwcmljZV9uYW5vX3JlbWFpbmRlchgCIAEoBVIS\
+            cHJpY2VOYW5vUmVtYWluZGVyEh8KC3NpemVfbWljcm9zGAMgASgDUgpzaXplTWljcm9zEi4KE3NpemVfbmFub19yZW1haW5kZXIYBCABKAVSEX\
+            NpemVOYW5vUmVtYWluZGVyIkIKDFF1b3RlUmVxdWVzdBIWCgZzeW1ib2wYASABKAlSBnN5bWJvbBIaCghleGNoYW5nZRgCIAEoCVIIZXhjaGFu\
+            Z2UiwwUKDVF1b3RlUmVzcG9uc2USPAoGbGF0ZXN0GAEgASgLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGVSBmxhdGVzdB\
+            IrCg9kYXlfaGlnaF9taWNyb3MYAiABKANIAFINZGF5SGlnaE1pY3Jvc4gBARIpCg5kYXlfbG93X21pY3JvcxgDIAEoA0gBUgxkYXlMb3dNaWNy\
+            b3OIAQESJAoLb3Blbl9taWNyb3MYBCABKANIAlIKb3Blbk1pY3Jvc4gBARIvChFwcmV2X2Nsb3NlX21pY3JvcxgFIAEoA0gDUg9wcmV2Q2xvc2\
+            VNaWNyb3OIAQESNQoXZGF5X2hpZ2hfbmFub19yZW1haW5kZXIYCiABKAVSFGRheUhpZ2hOYW5vUmVtYWluZGVyEjMKFmRheV9sb3dfbmFub19y\
+            ZW1haW5kZXIYCyABKAVSE2RheUxvd05hbm9SZW1haW5kZXISLgoTb3Blbl9uYW5vX3JlbWFpbmRlchgMIAEoBVIRb3Blbk5hbm9SZW1haW5kZX\
+            ISOQoZcHJldl9jbG9zZV9uYW5vX3JlbWFpbmRlchgNIAEoBVIWcHJldkNsb3NlTmFub1JlbWFpbmRlchIdCgpkYXlfdm9sdW1lGA4gASgDUglk\
+            YXlWb2x1bWUSOQoZZGF5X3ZvbHVtZV9uYW5vX3JlbWFpbmRlchgPIAEoBVIWZGF5Vm9sdW1lTmFub1JlbWFpbmRlchImCg9kYXlfdHJhZGVfY2\
+            91bnQYECABKARSDWRheVRyYWRlQ291bnQSHwoLdHJhZGluZ19kYXkYESABKAVSCnRyYWRpbmdEYXlCEgoQX2RheV9oaWdoX21pY3Jvc0IRCg9f\
+            ZGF5X2xvd19taWNyb3NCDgoMX29wZW5fbWljcm9zQhQKEl9wcmV2X2Nsb3NlX21pY3JvcyLBAwoMT3JkZXJSZXF1ZXN0EhkKCG9yZGVyX2lkGA\
+            EgASgJUgdvcmRlcklkEhYKBnN5bWJvbBgCIAEoCVIGc3ltYm9sEhIKBHNpZGUYAyABKAlSBHNpZGUSJwoPcXVhbnRpdHlfbWljcm9zGAQgASgD\
+            Ug5xdWFudGl0eU1pY3JvcxIsChJsaW1pdF9wcmljZV9taWNyb3MYBSABKANSEGxpbWl0UHJpY2VNaWNyb3MSHQoKb3JkZXJfdHlwZRgGIAEoCV\
+            IJb3JkZXJUeXBlEkUKEGNsaWVudF90aW1lc3RhbXAYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg9jbGllbnRUaW1lc3RhbXAS\
+            GAoHYWNjb3VudBgKIAEoCVIHYWNjb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5EhoKCGV4Y2hhbmdlGAwgAS\
+            gJUghleGNoYW5nZRIiCg10aW1lX2luX2ZvcmNlGA0gASgJUgt0aW1lSW5Gb3JjZRIqChFzdG9wX3ByaWNlX21pY3JvcxgOIAEoA1IPc3RvcFBy\
+            aWNlTWljcm9zIrgBChFPcmRlckJhdGNoU3VtbWFyeRIaCghhY2NlcHRlZBgBIAEoBVIIYWNjZXB0ZWQSGgoIcmVqZWN0ZWQYAiABKAVSCHJlam\
+            VjdGVkEisKEXJlamVjdGlvbl9yZWFzb25zGAMgAygJUhByZWplY3Rpb25SZWFzb25zEj4KB3Jlc3VsdHMYCiADKAsyJC5maW5hbmNpYWwubWFy\
+            a2V0ZGF0YS52MS5PcmRlclJlc3VsdFIHcmVzdWx0cyLaAQoLT3JkZXJSZXN1bHQSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSGgoIYWNjZX\
+            B0ZWQYAiABKAhSCGFjY2VwdGVkEiUKDnJlamVjdGlvbl9jb2RlGAMgASgJUg1yZWplY3Rpb25Db2RlEikKEHJlamVjdGlvbl9yZWFzb24YBCAB\
+            KAlSD3JlamVjdGlvblJlYXNvbhJCCgZzdGF0dXMYBSABKAsyKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclN0YXR1c1VwZGF0ZVIGc3\
+            RhdHVzIrgCCg5UcmFkaW5nTWVzc2FnZRJECgluZXdfb3JkZXIYASABKAsyJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3RI\
+            AFIIbmV3T3JkZXISRQoGY2FuY2VsGAIgASgLMisuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJDYW5jZWxSZXF1ZXN0SABSBmNhbmNlbB\
+            JICglleGVjdXRpb24YAyABKAsyKC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FeGVjdXRpb25SZXBvcnRIAFIJZXhlY3V0aW9uEkQKBnN0YXR1\
+            cxgEIAEoCzIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyU3RhdHVzVXBkYXRlSABSBnN0YXR1c0IJCgdwYXlsb2FkIooBChJPcmRlck\
+            NhbmNlbFJlcXVlc3QSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSFgoGcmVhc29uGAIgASgJUgZyZWFzb24SGAoHYWNjb3VudBgKIAEoCVIH\
+            YWNjb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5IuADCg9FeGVjdXRpb25SZXBvcnQSIQoMZXhlY3V0aW9uX2\
+            lkGAEgASgJUgtleGVjdXRpb25JZBIZCghvcmRlcl9pZBgCIAEoCVIHb3JkZXJJZBIqChFmaWxsX3ByaWNlX21pY3JvcxgDIAEoA1IPZmlsbFBy\
+            aWNlTWljcm9zEjAKFGZpbGxfcXVhbnRpdHlfbWljcm9zGAQgASgDUhJmaWxsUXVhbnRpdHlNaWNyb3MSQQoOZXhlY3V0aW9uX3RpbWUYBSABKA\
+            syGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg1leGVjdXRpb25UaW1lEhgKB2FjY291bnQYCiABKAlSB2FjY291bnQSFgoGc3ltYm9sGAsg\
+            ASgJUgZzeW1ib2wSGgoIZXhjaGFuZ2UYDCABKAlSCGV4Y2hhbmdlEhIKBHNpZGUYDSABKAlSBHNpZGUSFAoFdmVudWUYDiABKAlSBXZlbnVlEh\
+            0KCmZlZV9taWNyb3MYDyABKANSCWZlZU1pY3JvcxIhCgxmZWVfY3VycmVuY3kYECABKAlSC2ZlZUN1cnJlbmN5EjQKFmxlYXZlc19xdWFudGl0\
+            eV9taWNyb3MYESABKANSFGxlYXZlc1F1YW50aXR5TWljcm9zIsYCChFPcmRlclN0YXR1c1VwZGF0ZRIZCghvcmRlcl9pZBgBIAEoCVIHb3JkZX\
+            JJZBIWCgZzdGF0dXMYAiABKAlSBnN0YXR1cxI6ChlyZW1haW5pbmdfcXVhbnRpdHlfbWljcm9zGAMgASgDUhdyZW1haW5pbmdRdWFudGl0eU1p\
+            Y3JvcxIYCgdhY2NvdW50GAogASgJUgdhY2NvdW50EhYKBnN5bWJvbBgLIAEoCVIGc3ltYm9sEhoKCGV4Y2hhbmdlGAwgASgJUghleGNoYW5nZR\
+            IfCgtyZWFzb25fY29kZRgNIAEoCVIKcmVhc29uQ29kZRIWCgZyZWFzb24YDiABKAlSBnJlYXNvbhI7CgtzdGF0dXNfdGltZRgPIAEoCzIaLmdv\
+            b2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCnN0YXR1c1RpbWUqaQoIVGlja0tpbmQSGQoVVElDS19LSU5EX1VOU1BFQ0lGSUVEEAASEwoPVElDS1\
+            9LSU5EX1FVT1RFEAESEwoPVElDS19LSU5EX1RSQURFEAISGAoUVElDS19LSU5EX0NPUlJFQ1RJT04QAyp4Cg9FdmVudFRpbWVTb3VyY2USGwoX\
+            RVZFTlRfVElNRV9TT1VSQ0VfVkVOVUUQABIeChpFVkVOVF9USU1FX1NPVVJDRV9SRUNFSVZFRBABEigKJEVWRU5UX1RJTUVfU09VUkNFX1ZFTl\
+            VFX09VVF9PRl9SQU5HRRACKkgKD0luc3RydW1lbnRTdGF0ZRIZChVJTlNUUlVNRU5UX1NUQVRFX0xJVkUQABIaChZJTlNUUlVNRU5UX1NUQVRF\
+            X1NUQUxFEAEqOQoEU2lkZRIUChBTSURFX1VOU1BFQ0lGSUVEEAASDAoIU0lERV9CVVkQARINCglTSURFX1NFTEwQAiqnAQoORGVsaXZlcnlQb2\
+            xpY3kSHwobREVMSVZFUllfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfUE9MSUNZX0FMTBABEhoKFkRFTElWRVJZX1BPTElDWV9M\
+            QVRFU1QQAhIcChhERUxJVkVSWV9QT0xJQ1lfSU5URVJWQUwQAxIhCh1ERUxJVkVSWV9QT0xJQ1lfTUFYX1NUQUxFTkVTUxAEKtwECg5TdWJzY3\
+            JpYmVFcnJvchIYChRTVUJTQ1JJQkVfRVJST1JfTk9ORRAAEiQKIFNVQlNDUklCRV9FUlJPUl9JTlZBTElEX0FSR1VNRU5UEAESJwojU1VCU0NS\
+            SUJFX0VSUk9SX1NVQlNDUklQVElPTl9FWElTVFMQAhIoCiRTVUJTQ1JJQkVfRVJST1JfU1VCU0NSSVBUSU9OX1VOS05PV04QAxIqCiZTVUJTQ1\
+            JJQkVfRVJST1JfVE9PX01BTllfU1VCU0NSSVBUSU9OUxAEEiQKIFNVQlNDUklCRV9FUlJPUl9UT09fTUFOWV9TWU1CT0xTEAUSIgoeU1VCU0NS\
+            SUJFX0VSUk9SX1RPT19NQU5ZX0JPT0tTEAYSIgoeU1VCU0NSSUJFX0VSUk9SX1RPT19NQU5ZX0ZJTExTEAcSIgoeU1VCU0NSSUJFX0VSUk9SX0\
+            ZJTExfVE9PX0xBUkdFEAgSHwobU1VCU0NSSUJFX0VSUk9SX0ZJTExfRVhJU1RTEAkSIAocU1VCU0NSSUJFX0VSUk9SX0ZJTExfVU5LTk9XThAK\
+            EiYKIlNVQlNDUklCRV9FUlJPUl9JTlNUUlVNRU5UX1VOS05PV04QCxIlCiFTVUJTQ1JJQkVfRVJST1JfUEVSTUlTU0lPTl9ERU5JRUQQDBIhCh\
+            1TVUJTQ1JJQkVfRVJST1JfVE9LRU5fSU5WQUxJRBANEh8KG1NVQlNDUklCRV9FUlJPUl9DQVRDSElOR19VUBAOEiMKH1NVQlNDUklCRV9FUlJP\
+            Ul9TRVJWRVJfU1RPUFBJTkcQDypeCgtGaWxsT3V0Y29tZRIaChZGSUxMX09VVENPTUVfQ09NUExFVEVEEAASGgoWRklMTF9PVVRDT01FX0NBTk\
+            NFTExFRBABEhcKE0ZJTExfT1VUQ09NRV9GQUlMRUQQAiqKAQoNTWlzc2luZ1JlYXNvbhIeChpNSVNTSU5HX1JFQVNPTl9VTlNQRUNJRklFRBAA\
+            EiAKHE1JU1NJTkdfUkVBU09OX05PVF9QVUJMSVNIRUQQARIXChNNSVNTSU5HX1JFQVNPTl9HT05FEAISHgoaTUlTU0lOR19SRUFTT05fTk9UX1\
+            JFQUNIRUQQAyr6AQoJRW5kUmVhc29uEhoKFkVORF9SRUFTT05fVU5TUEVDSUZJRUQQABIYChRFTkRfUkVBU09OX0NPTVBMRVRFRBABEh4KGkVO\
+            RF9SRUFTT05fU0VSVkVSX1NUT1BQSU5HEAISHgoaRU5EX1JFQVNPTl9SRUFERVJfVE9PX1NMT1cQAxIeChpFTkRfUkVBU09OX1JFQ09SRFNfTU\
+            lTU0lORxAEEhkKFUVORF9SRUFTT05fTE9HX0ZBSUxFRBAFEhoKFkVORF9SRUFTT05fQkFEX1JFUVVFU1QQBhIgChxFTkRfUkVBU09OX1RPT19N\
+            QU5ZX1JFUVVFU1RTEAcyhAQKEU1hcmtldERhdGFTZXJ2aWNlEmIKDFN0cmVhbVByaWNlcxIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaW\
+            NlU3Vic2NyaXB0aW9uGiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGUwARJZCghHZXRRdW90ZRIlLmZpbmFuY2lhbC5tYXJr\
+            ZXRkYXRhLnYxLlF1b3RlUmVxdWVzdBomLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlF1b3RlUmVzcG9uc2USYwoMU3VibWl0T3JkZXJzEiUuZm\
+            luYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJSZXF1ZXN0GiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJCYXRjaFN1bW1hcnkoARJj\
+            CgtMaXZlVHJhZGluZxInLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlRyYWRpbmdNZXNzYWdlGicuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVH\
+            JhZGluZ01lc3NhZ2UoATABEmYKCVN1YnNjcmliZRIpLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1YnNjcmliZVJlcXVlc3QaKi5maW5hbmNp\
+            YWwubWFya2V0ZGF0YS52MS5TdWJzY3JpYmVSZXNwb25zZSgBMAEyvgEKEVRpY2tXcml0ZXJTZXJ2aWNlElQKCVdyaXRlVGljaxIkLmZpbmFuY2\
             lhbC5tYXJrZXRkYXRhLnYxLlByaWNlVXBkYXRlGiEuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuV3JpdGVBY2sSUwoKV3JpdGVCYXRjaBIiLmZp\
             bmFuY2lhbC5tYXJrZXRkYXRhLnYxLlRpY2tCYXRjaBohLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLldyaXRlQWNrYgZwcm90bzM=
             """)
@@ -261,6 +343,9 @@ extension Proto {
         case latest
         /// At most one update per instrument in each window of throttle_ms.
         case interval
+        /// As little is left out as keeps every update from waiting for the reader longer than max_staleness_ms. Where even the
+        /// latest of each instrument is late, it says so in staleness_violation_ms.
+        case maxStaleness
         /// A number that the schema does not know.
         case unrecognized(Int32)
 
@@ -270,6 +355,7 @@ extension Proto {
             case 1: self = .all
             case 2: self = .latest
             case 3: self = .interval
+            case 4: self = .maxStaleness
             default: self = .unrecognized(rawValue)
             }
         }
@@ -280,6 +366,7 @@ extension Proto {
             case .all: 1
             case .latest: 2
             case .interval: 3
+            case .maxStaleness: 4
             case .unrecognized(let number): number
             }
         }
@@ -290,6 +377,256 @@ extension Proto {
             case .all: "DELIVERY_POLICY_ALL"
             case .latest: "DELIVERY_POLICY_LATEST"
             case .interval: "DELIVERY_POLICY_INTERVAL"
+            case .maxStaleness: "DELIVERY_POLICY_MAX_STALENESS"
+            case .unrecognized: nil
+            }
+        }
+
+        public var description: String { protoName ?? String(rawValue) }
+    }
+
+    /// Why a request was refused. Nothing was changed then.
+    public enum SubscribeError: ProtoEnum, CustomStringConvertible {
+        /// Not refused.
+        case none
+        /// The request cannot be: message says which field and why.
+        case invalidArgument
+        /// The subscription_id is in use.
+        case subscriptionExists
+        /// No subscription of this id, or one of the other kind.
+        case subscriptionUnknown
+        case tooManySubscriptions
+        /// In the subscription, or over all subscriptions of the stream.
+        case tooManySymbols
+        case tooManyBooks
+        case tooManyFills
+        /// More ranges, or more sequences, than one fill may ask for.
+        case fillTooLarge
+        /// A fill of this request_id is in flight.
+        case fillExists
+        case fillUnknown
+        /// No tick of the instrument, or none of this feed.
+        case instrumentUnknown
+        /// The caller may not see it; message names the symbol.
+        case permissionDenied
+        /// The resume_token is none, or one of another log.
+        case tokenInvalid
+        /// The subscription still reads what its token left open; ask again when it has caught up (ListRequest says).
+        case catchingUp
+        /// The server is stopping.
+        case serverStopping
+        /// A number that the schema does not know.
+        case unrecognized(Int32)
+
+        public init(rawValue: Int32) {
+            switch rawValue {
+            case 0: self = .none
+            case 1: self = .invalidArgument
+            case 2: self = .subscriptionExists
+            case 3: self = .subscriptionUnknown
+            case 4: self = .tooManySubscriptions
+            case 5: self = .tooManySymbols
+            case 6: self = .tooManyBooks
+            case 7: self = .tooManyFills
+            case 8: self = .fillTooLarge
+            case 9: self = .fillExists
+            case 10: self = .fillUnknown
+            case 11: self = .instrumentUnknown
+            case 12: self = .permissionDenied
+            case 13: self = .tokenInvalid
+            case 14: self = .catchingUp
+            case 15: self = .serverStopping
+            default: self = .unrecognized(rawValue)
+            }
+        }
+
+        public var rawValue: Int32 {
+            switch self {
+            case .none: 0
+            case .invalidArgument: 1
+            case .subscriptionExists: 2
+            case .subscriptionUnknown: 3
+            case .tooManySubscriptions: 4
+            case .tooManySymbols: 5
+            case .tooManyBooks: 6
+            case .tooManyFills: 7
+            case .fillTooLarge: 8
+            case .fillExists: 9
+            case .fillUnknown: 10
+            case .instrumentUnknown: 11
+            case .permissionDenied: 12
+            case .tokenInvalid: 13
+            case .catchingUp: 14
+            case .serverStopping: 15
+            case .unrecognized(let number): number
+            }
+        }
+
+        public var protoName: String? {
+            switch self {
+            case .none: "SUBSCRIBE_ERROR_NONE"
+            case .invalidArgument: "SUBSCRIBE_ERROR_INVALID_ARGUMENT"
+            case .subscriptionExists: "SUBSCRIBE_ERROR_SUBSCRIPTION_EXISTS"
+            case .subscriptionUnknown: "SUBSCRIBE_ERROR_SUBSCRIPTION_UNKNOWN"
+            case .tooManySubscriptions: "SUBSCRIBE_ERROR_TOO_MANY_SUBSCRIPTIONS"
+            case .tooManySymbols: "SUBSCRIBE_ERROR_TOO_MANY_SYMBOLS"
+            case .tooManyBooks: "SUBSCRIBE_ERROR_TOO_MANY_BOOKS"
+            case .tooManyFills: "SUBSCRIBE_ERROR_TOO_MANY_FILLS"
+            case .fillTooLarge: "SUBSCRIBE_ERROR_FILL_TOO_LARGE"
+            case .fillExists: "SUBSCRIBE_ERROR_FILL_EXISTS"
+            case .fillUnknown: "SUBSCRIBE_ERROR_FILL_UNKNOWN"
+            case .instrumentUnknown: "SUBSCRIBE_ERROR_INSTRUMENT_UNKNOWN"
+            case .permissionDenied: "SUBSCRIBE_ERROR_PERMISSION_DENIED"
+            case .tokenInvalid: "SUBSCRIBE_ERROR_TOKEN_INVALID"
+            case .catchingUp: "SUBSCRIBE_ERROR_CATCHING_UP"
+            case .serverStopping: "SUBSCRIBE_ERROR_SERVER_STOPPING"
+            case .unrecognized: nil
+            }
+        }
+
+        public var description: String { protoName ?? String(rawValue) }
+    }
+
+    public enum FillOutcome: ProtoEnum, CustomStringConvertible {
+        /// Every sequence was sent or is in missing.
+        case completed
+        /// The client cancelled it: what follows the last sequence sent is in missing, as NOT_REACHED.
+        case cancelled
+        /// The log or the store failed: what could not be read is in missing, as NOT_REACHED.
+        case failed
+        /// A number that the schema does not know.
+        case unrecognized(Int32)
+
+        public init(rawValue: Int32) {
+            switch rawValue {
+            case 0: self = .completed
+            case 1: self = .cancelled
+            case 2: self = .failed
+            default: self = .unrecognized(rawValue)
+            }
+        }
+
+        public var rawValue: Int32 {
+            switch self {
+            case .completed: 0
+            case .cancelled: 1
+            case .failed: 2
+            case .unrecognized(let number): number
+            }
+        }
+
+        public var protoName: String? {
+            switch self {
+            case .completed: "FILL_OUTCOME_COMPLETED"
+            case .cancelled: "FILL_OUTCOME_CANCELLED"
+            case .failed: "FILL_OUTCOME_FAILED"
+            case .unrecognized: nil
+            }
+        }
+
+        public var description: String { protoName ?? String(rawValue) }
+    }
+
+    public enum MissingReason: ProtoEnum, CustomStringConvertible {
+        case unspecified
+        /// The feed has not published it.
+        case notPublished
+        /// Neither the log nor the store has it any more, or ever had it.
+        case gone
+        /// The fill ended before it came there.
+        case notReached
+        /// A number that the schema does not know.
+        case unrecognized(Int32)
+
+        public init(rawValue: Int32) {
+            switch rawValue {
+            case 0: self = .unspecified
+            case 1: self = .notPublished
+            case 2: self = .gone
+            case 3: self = .notReached
+            default: self = .unrecognized(rawValue)
+            }
+        }
+
+        public var rawValue: Int32 {
+            switch self {
+            case .unspecified: 0
+            case .notPublished: 1
+            case .gone: 2
+            case .notReached: 3
+            case .unrecognized(let number): number
+            }
+        }
+
+        public var protoName: String? {
+            switch self {
+            case .unspecified: "MISSING_REASON_UNSPECIFIED"
+            case .notPublished: "MISSING_REASON_NOT_PUBLISHED"
+            case .gone: "MISSING_REASON_GONE"
+            case .notReached: "MISSING_REASON_NOT_REACHED"
+            case .unrecognized: nil
+            }
+        }
+
+        public var description: String { protoName ?? String(rawValue) }
+    }
+
+    /// Why a subscription or a stream ended. A new reason may appear; what is not known here means: resume.
+    public enum EndReason: ProtoEnum, CustomStringConvertible {
+        case unspecified
+        /// The client has closed its side and nothing is left to send.
+        case completed
+        case serverStopping
+        /// Under ALL more waited than the server keeps for a reader.
+        case readerTooSlow
+        /// Records between what was sent and what is to come are gone.
+        case recordsMissing
+        case logFailed
+        /// A message was no SubscribeRequest, or its request_id was 0.
+        case badRequest
+        /// Answers to requests waited for the reader beyond the server's bound.
+        case tooManyRequests
+        /// A number that the schema does not know.
+        case unrecognized(Int32)
+
+        public init(rawValue: Int32) {
+            switch rawValue {
+            case 0: self = .unspecified
+            case 1: self = .completed
+            case 2: self = .serverStopping
+            case 3: self = .readerTooSlow
+            case 4: self = .recordsMissing
+            case 5: self = .logFailed
+            case 6: self = .badRequest
+            case 7: self = .tooManyRequests
+            default: self = .unrecognized(rawValue)
+            }
+        }
+
+        public var rawValue: Int32 {
+            switch self {
+            case .unspecified: 0
+            case .completed: 1
+            case .serverStopping: 2
+            case .readerTooSlow: 3
+            case .recordsMissing: 4
+            case .logFailed: 5
+            case .badRequest: 6
+            case .tooManyRequests: 7
+            case .unrecognized(let number): number
+            }
+        }
+
+        public var protoName: String? {
+            switch self {
+            case .unspecified: "END_REASON_UNSPECIFIED"
+            case .completed: "END_REASON_COMPLETED"
+            case .serverStopping: "END_REASON_SERVER_STOPPING"
+            case .readerTooSlow: "END_REASON_READER_TOO_SLOW"
+            case .recordsMissing: "END_REASON_RECORDS_MISSING"
+            case .logFailed: "END_REASON_LOG_FAILED"
+            case .badRequest: "END_REASON_BAD_REQUEST"
+            case .tooManyRequests: "END_REASON_TOO_MANY_REQUESTS"
             case .unrecognized: nil
             }
         }
@@ -433,6 +770,9 @@ extension Proto {
         public var conflated: Proto.Conflation?
         /// Present only where nano remainders cannot hold the values exactly.
         public var exact: Proto.ExactDecimals?
+        /// Present only under policy MAX_STALENESS, on an update that is sent later than the bound allows: how long, in
+        /// milliseconds, the earliest update that this one stands for waited for the reader.
+        public var stalenessViolationMs: UInt32 = 0
         public var unknownFields = UnknownFields()
 
         public init() {}
@@ -469,6 +809,7 @@ extension Proto {
             for value in conditions { writer.string(218, value) }
             if let value = conflated { writer.message(226, value) }
             if let value = exact { writer.message(234, value) }
+            if stalenessViolationMs != 0 { writer.uint32(240, stalenessViolationMs) }
             writer.unknown(unknownFields)
         }
 
@@ -519,6 +860,7 @@ extension Proto {
                     var value = exact ?? Proto.ExactDecimals()
                     try reader.message(into: &value)
                     exact = value
+                case 240: stalenessViolationMs = try reader.uint32()
                 default: try reader.unknown(tag, into: &unknownFields)
                 }
             }
@@ -646,6 +988,10 @@ extension Proto {
             if let value = exact {
                 writer.name("exact")
                 writer.message(value)
+            }
+            if stalenessViolationMs != 0 {
+                writer.name("stalenessViolationMs")
+                writer.uint32(stalenessViolationMs)
             }
             writer.endObject()
         }
@@ -843,6 +1189,8 @@ extension Proto {
         public var skipSnapshot: Bool = false
         /// Continue where a token of an earlier stream ended; overrides the snapshot.
         public var resumeToken: [UInt8] = []
+        /// With policy MAX_STALENESS, and only with it: the bound in milliseconds, from 1.
+        public var maxStalenessMs: UInt32 = 0
         public var unknownFields = UnknownFields()
 
         public init() {}
@@ -856,6 +1204,7 @@ extension Proto {
             if policy.rawValue != 0 { writer.enumeration(80, policy) }
             if skipSnapshot { writer.bool(88, skipSnapshot) }
             if !resumeToken.isEmpty { writer.bytes(98, resumeToken) }
+            if maxStalenessMs != 0 { writer.uint32(104, maxStalenessMs) }
             writer.unknown(unknownFields)
         }
 
@@ -868,6 +1217,7 @@ extension Proto {
                 case 80: policy = try reader.enumeration()
                 case 88: skipSnapshot = try reader.bool()
                 case 98: resumeToken = try reader.bytes()
+                case 104: maxStalenessMs = try reader.uint32()
                 default: try reader.unknown(tag, into: &unknownFields)
                 }
             }
@@ -903,6 +1253,1664 @@ extension Proto {
             if !resumeToken.isEmpty {
                 writer.name("resumeToken")
                 writer.bytes(resumeToken)
+            }
+            if maxStalenessMs != 0 {
+                writer.name("maxStalenessMs")
+                writer.uint32(maxStalenessMs)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// What a client asks for. Requests are answered in the order in which they came, each with one RequestResult.
+    public struct SubscribeRequest: ProtoMessage {
+        /// Chosen by the client and repeated in the answers; not 0. A fill is known by it until its FillEnd.
+        public var requestId: UInt64 = 0
+        public var request: OneOf_Request?
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.SubscribeRequest"
+
+        public func write(to writer: inout ProtoWriter) {
+            if requestId != 0 { writer.uint64(8, requestId) }
+            if case .add(let value)? = request { writer.message(18, value) }
+            if case .change(let value)? = request { writer.message(26, value) }
+            if case .remove(let value)? = request { writer.message(34, value) }
+            if case .addBook(let value)? = request { writer.message(42, value) }
+            if case .changeBook(let value)? = request { writer.message(50, value) }
+            if case .fill(let value)? = request { writer.message(58, value) }
+            if case .cancelFill(let value)? = request { writer.message(66, value) }
+            if case .list(let value)? = request { writer.message(74, value) }
+            if case .options(let value)? = request { writer.message(82, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: requestId = try reader.uint64()
+                case 18:
+                    var value = Proto.AddSubscription()
+                    if case .add(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .add(value)
+                case 26:
+                    var value = Proto.ChangeSubscription()
+                    if case .change(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .change(value)
+                case 34:
+                    var value = Proto.RemoveSubscription()
+                    if case .remove(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .remove(value)
+                case 42:
+                    var value = Proto.AddBook()
+                    if case .addBook(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .addBook(value)
+                case 50:
+                    var value = Proto.ChangeBook()
+                    if case .changeBook(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .changeBook(value)
+                case 58:
+                    var value = Proto.FillRequest()
+                    if case .fill(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .fill(value)
+                case 66:
+                    var value = Proto.CancelFill()
+                    if case .cancelFill(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .cancelFill(value)
+                case 74:
+                    var value = Proto.ListRequest()
+                    if case .list(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .list(value)
+                case 82:
+                    var value = Proto.SubscribeOptions()
+                    if case .options(let current)? = request { value = current }
+                    try reader.message(into: &value)
+                    request = .options(value)
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if requestId != 0 {
+                writer.name("requestId")
+                writer.uint64(requestId)
+            }
+            if case .add(let value)? = request {
+                writer.name("add")
+                writer.message(value)
+            }
+            if case .change(let value)? = request {
+                writer.name("change")
+                writer.message(value)
+            }
+            if case .remove(let value)? = request {
+                writer.name("remove")
+                writer.message(value)
+            }
+            if case .addBook(let value)? = request {
+                writer.name("addBook")
+                writer.message(value)
+            }
+            if case .changeBook(let value)? = request {
+                writer.name("changeBook")
+                writer.message(value)
+            }
+            if case .fill(let value)? = request {
+                writer.name("fill")
+                writer.message(value)
+            }
+            if case .cancelFill(let value)? = request {
+                writer.name("cancelFill")
+                writer.message(value)
+            }
+            if case .list(let value)? = request {
+                writer.name("list")
+                writer.message(value)
+            }
+            if case .options(let value)? = request {
+                writer.name("options")
+                writer.message(value)
+            }
+            writer.endObject()
+        }
+
+        public indirect enum OneOf_Request: Hashable, Sendable {
+            case add(Proto.AddSubscription)
+            case change(Proto.ChangeSubscription)
+            case remove(Proto.RemoveSubscription)
+            case addBook(Proto.AddBook)
+            case changeBook(Proto.ChangeBook)
+            case fill(Proto.FillRequest)
+            case cancelFill(Proto.CancelFill)
+            case list(Proto.ListRequest)
+            case options(Proto.SubscribeOptions)
+        }
+    }
+
+    /// Begins a subscription to prices. Its result comes first, then the snapshot or what the token left open, then what is new.
+    public struct AddSubscription: ProtoMessage {
+        /// Chosen by the client, unique among the stream's subscriptions to prices and books; not 0.
+        public var subscriptionId: UInt64 = 0
+        /// Means what it means for StreamPrices.
+        public var subscription: Proto.PriceSubscription?
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.AddSubscription"
+
+        public func write(to writer: inout ProtoWriter) {
+            if subscriptionId != 0 { writer.uint64(8, subscriptionId) }
+            if let value = subscription { writer.message(18, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: subscriptionId = try reader.uint64()
+                case 18:
+                    var value = subscription ?? Proto.PriceSubscription()
+                    try reader.message(into: &value)
+                    subscription = value
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            if let value = subscription {
+                writer.name("subscription")
+                writer.message(value)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Changes a subscription without a gap: what waits under the old policy is sent or accounted for before anything new.
+    public struct ChangeSubscription: ProtoMessage {
+        public var subscriptionId: UInt64 = 0
+        /// UNSPECIFIED leaves the policy, and what belongs to it, as it is. Else the next two go with it as in PriceSubscription.
+        public var policy: Proto.DeliveryPolicy = Proto.DeliveryPolicy(rawValue: 0)
+        public var throttleMs: Int32 = 0
+        public var maxStalenessMs: UInt32 = 0
+        /// Symbols to add (their last values follow as a snapshot unless declined) and to take out. Not for a subscription to all
+        /// symbols, and not while one that was resumed has not caught up: the result says so by name.
+        public var addSymbols: [String] = []
+        public var removeSymbols: [String] = []
+        public var skipSnapshot: Bool = false
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.ChangeSubscription"
+
+        public func write(to writer: inout ProtoWriter) {
+            if subscriptionId != 0 { writer.uint64(8, subscriptionId) }
+            if policy.rawValue != 0 { writer.enumeration(16, policy) }
+            if throttleMs != 0 { writer.int32(24, throttleMs) }
+            if maxStalenessMs != 0 { writer.uint32(32, maxStalenessMs) }
+            for value in addSymbols { writer.string(42, value) }
+            for value in removeSymbols { writer.string(50, value) }
+            if skipSnapshot { writer.bool(56, skipSnapshot) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: subscriptionId = try reader.uint64()
+                case 16: policy = try reader.enumeration()
+                case 24: throttleMs = try reader.int32()
+                case 32: maxStalenessMs = try reader.uint32()
+                case 42: addSymbols.append(try reader.string())
+                case 50: removeSymbols.append(try reader.string())
+                case 56: skipSnapshot = try reader.bool()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            if policy.rawValue != 0 {
+                writer.name("policy")
+                writer.enumeration(policy)
+            }
+            if throttleMs != 0 {
+                writer.name("throttleMs")
+                writer.int32(throttleMs)
+            }
+            if maxStalenessMs != 0 {
+                writer.name("maxStalenessMs")
+                writer.uint32(maxStalenessMs)
+            }
+            if !addSymbols.isEmpty {
+                writer.name("addSymbols")
+                writer.beginArray()
+                for value in addSymbols {
+                    writer.element()
+                    writer.string(value)
+                }
+                writer.endArray()
+            }
+            if !removeSymbols.isEmpty {
+                writer.name("removeSymbols")
+                writer.beginArray()
+                for value in removeSymbols {
+                    writer.element()
+                    writer.string(value)
+                }
+                writer.endArray()
+            }
+            if skipSnapshot {
+                writer.name("skipSnapshot")
+                writer.bool(skipSnapshot)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// After its result nothing of the subscription is sent any more.
+    public struct RemoveSubscription: ProtoMessage {
+        public var subscriptionId: UInt64 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.RemoveSubscription"
+
+        public func write(to writer: inout ProtoWriter) {
+            if subscriptionId != 0 { writer.uint64(8, subscriptionId) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: subscriptionId = try reader.uint64()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Begins a subscription to the order book of one instrument. After the result comes one BookUpdate that is a snapshot, then
+    /// changes, each joined to the one before by sequence.
+    public struct AddBook: ProtoMessage {
+        /// Shares its numbers with AddSubscription.
+        public var subscriptionId: UInt64 = 0
+        public var exchange: String = ""
+        public var symbol: String = ""
+        /// Levels of each side, best first; 0: all that the server keeps.
+        public var depth: UInt32 = 0
+        /// Width of price groups: levels are summed up into multiples of it, bids downward and asks upward. 0 in both: not grouped.
+        public var groupingMicros: Int64 = 0
+        public var groupingNanoRemainder: Int32 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.AddBook"
+
+        public func write(to writer: inout ProtoWriter) {
+            if subscriptionId != 0 { writer.uint64(8, subscriptionId) }
+            if !exchange.isEmpty { writer.string(18, exchange) }
+            if !symbol.isEmpty { writer.string(26, symbol) }
+            if depth != 0 { writer.uint32(32, depth) }
+            if groupingMicros != 0 { writer.int64(40, groupingMicros) }
+            if groupingNanoRemainder != 0 { writer.int32(48, groupingNanoRemainder) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: subscriptionId = try reader.uint64()
+                case 18: exchange = try reader.string()
+                case 26: symbol = try reader.string()
+                case 32: depth = try reader.uint32()
+                case 40: groupingMicros = try reader.int64()
+                case 48: groupingNanoRemainder = try reader.int32()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            if !exchange.isEmpty {
+                writer.name("exchange")
+                writer.string(exchange)
+            }
+            if !symbol.isEmpty {
+                writer.name("symbol")
+                writer.string(symbol)
+            }
+            if depth != 0 {
+                writer.name("depth")
+                writer.uint32(depth)
+            }
+            if groupingMicros != 0 {
+                writer.name("groupingMicros")
+                writer.int64(groupingMicros)
+            }
+            if groupingNanoRemainder != 0 {
+                writer.name("groupingNanoRemainder")
+                writer.int32(groupingNanoRemainder)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Changes how a book is seen. The next BookUpdate is a snapshot.
+    public struct ChangeBook: ProtoMessage {
+        public var subscriptionId: UInt64 = 0
+        /// As in AddBook; all of them are set anew.
+        public var depth: UInt32 = 0
+        public var groupingMicros: Int64 = 0
+        public var groupingNanoRemainder: Int32 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.ChangeBook"
+
+        public func write(to writer: inout ProtoWriter) {
+            if subscriptionId != 0 { writer.uint64(8, subscriptionId) }
+            if depth != 0 { writer.uint32(16, depth) }
+            if groupingMicros != 0 { writer.int64(24, groupingMicros) }
+            if groupingNanoRemainder != 0 { writer.int32(32, groupingNanoRemainder) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: subscriptionId = try reader.uint64()
+                case 16: depth = try reader.uint32()
+                case 24: groupingMicros = try reader.int64()
+                case 32: groupingNanoRemainder = try reader.int32()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            if depth != 0 {
+                writer.name("depth")
+                writer.uint32(depth)
+            }
+            if groupingMicros != 0 {
+                writer.name("groupingMicros")
+                writer.int64(groupingMicros)
+            }
+            if groupingNanoRemainder != 0 {
+                writer.name("groupingNanoRemainder")
+                writer.int32(groupingNanoRemainder)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Brings updates singly that are past: what a policy left out, or what was missed. Ends with one FillEnd.
+    public struct FillRequest: ProtoMessage {
+        /// One or more, brought in this order.
+        public var ranges: [Proto.FillRange] = []
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.FillRequest"
+
+        public func write(to writer: inout ProtoWriter) {
+            for value in ranges { writer.message(10, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10:
+                    var value = Proto.FillRange()
+                    try reader.message(into: &value)
+                    ranges.append(value)
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !ranges.isEmpty {
+                writer.name("ranges")
+                writer.beginArray()
+                for value in ranges {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            writer.endObject()
+        }
+    }
+
+    /// A run of an instrument's sequence, both ends included.
+    public struct FillRange: ProtoMessage {
+        public var exchange: String = ""
+        public var symbol: String = ""
+        /// Empty: the feed that quotes and snapshots of the instrument follow.
+        public var feedHandlerId: String = ""
+        /// 0: the feed's newest.
+        public var epoch: UInt64 = 0
+        public var firstSequence: UInt64 = 0
+        public var lastSequence: UInt64 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.FillRange"
+
+        public func write(to writer: inout ProtoWriter) {
+            if !exchange.isEmpty { writer.string(10, exchange) }
+            if !symbol.isEmpty { writer.string(18, symbol) }
+            if !feedHandlerId.isEmpty { writer.string(26, feedHandlerId) }
+            if epoch != 0 { writer.uint64(32, epoch) }
+            if firstSequence != 0 { writer.uint64(40, firstSequence) }
+            if lastSequence != 0 { writer.uint64(48, lastSequence) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10: exchange = try reader.string()
+                case 18: symbol = try reader.string()
+                case 26: feedHandlerId = try reader.string()
+                case 32: epoch = try reader.uint64()
+                case 40: firstSequence = try reader.uint64()
+                case 48: lastSequence = try reader.uint64()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !exchange.isEmpty {
+                writer.name("exchange")
+                writer.string(exchange)
+            }
+            if !symbol.isEmpty {
+                writer.name("symbol")
+                writer.string(symbol)
+            }
+            if !feedHandlerId.isEmpty {
+                writer.name("feedHandlerId")
+                writer.string(feedHandlerId)
+            }
+            if epoch != 0 {
+                writer.name("epoch")
+                writer.uint64(epoch)
+            }
+            if firstSequence != 0 {
+                writer.name("firstSequence")
+                writer.uint64(firstSequence)
+            }
+            if lastSequence != 0 {
+                writer.name("lastSequence")
+                writer.uint64(lastSequence)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Ends a fill early; its FillEnd says how far it came.
+    public struct CancelFill: ProtoMessage {
+        /// Of the FillRequest.
+        public var fillRequestId: UInt64 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.CancelFill"
+
+        public func write(to writer: inout ProtoWriter) {
+            if fillRequestId != 0 { writer.uint64(8, fillRequestId) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: fillRequestId = try reader.uint64()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if fillRequestId != 0 {
+                writer.name("fillRequestId")
+                writer.uint64(fillRequestId)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Asks for a SubscriptionList.
+    public struct ListRequest: ProtoMessage {
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.ListRequest"
+
+        public func write(to writer: inout ProtoWriter) {
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                try reader.unknown(tag, into: &unknownFields)
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            writer.endObject()
+        }
+    }
+
+    /// Settings of the stream.
+    public struct SubscribeOptions: ProtoMessage {
+        /// How often a Heartbeat comes, in milliseconds; 0: the server's default.
+        public var heartbeatMs: UInt32 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.SubscribeOptions"
+
+        public func write(to writer: inout ProtoWriter) {
+            if heartbeatMs != 0 { writer.uint32(8, heartbeatMs) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: heartbeatMs = try reader.uint32()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if heartbeatMs != 0 {
+                writer.name("heartbeatMs")
+                writer.uint32(heartbeatMs)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// One message to the client: updates, or one event.
+    public struct SubscribeResponse: ProtoMessage {
+        /// Updates of one subscription or one fill, in order.
+        public var updates: [Proto.PriceUpdate] = []
+        /// Whose updates, or which subscription the event is about; 0 where it is none.
+        public var subscriptionId: UInt64 = 0
+        /// The updates are of this fill; 0 where they are not.
+        public var fillRequestId: UInt64 = 0
+        /// The updates are last values at the point where the subscription begins, and no news.
+        public var snapshot: Bool = false
+        public var event: OneOf_Event?
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.SubscribeResponse"
+
+        public func write(to writer: inout ProtoWriter) {
+            for value in updates { writer.message(10, value) }
+            if subscriptionId != 0 { writer.uint64(16, subscriptionId) }
+            if fillRequestId != 0 { writer.uint64(24, fillRequestId) }
+            if snapshot { writer.bool(32, snapshot) }
+            if case .result(let value)? = event { writer.message(42, value) }
+            if case .heartbeat(let value)? = event { writer.message(50, value) }
+            if case .book(let value)? = event { writer.message(58, value) }
+            if case .fillEnd(let value)? = event { writer.message(66, value) }
+            if case .subscriptionEnd(let value)? = event { writer.message(74, value) }
+            if case .streamEnd(let value)? = event { writer.message(82, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10:
+                    var value = Proto.PriceUpdate()
+                    try reader.message(into: &value)
+                    updates.append(value)
+                case 16: subscriptionId = try reader.uint64()
+                case 24: fillRequestId = try reader.uint64()
+                case 32: snapshot = try reader.bool()
+                case 42:
+                    var value = Proto.RequestResult()
+                    if case .result(let current)? = event { value = current }
+                    try reader.message(into: &value)
+                    event = .result(value)
+                case 50:
+                    var value = Proto.Heartbeat()
+                    if case .heartbeat(let current)? = event { value = current }
+                    try reader.message(into: &value)
+                    event = .heartbeat(value)
+                case 58:
+                    var value = Proto.BookUpdate()
+                    if case .book(let current)? = event { value = current }
+                    try reader.message(into: &value)
+                    event = .book(value)
+                case 66:
+                    var value = Proto.FillEnd()
+                    if case .fillEnd(let current)? = event { value = current }
+                    try reader.message(into: &value)
+                    event = .fillEnd(value)
+                case 74:
+                    var value = Proto.SubscriptionEnd()
+                    if case .subscriptionEnd(let current)? = event { value = current }
+                    try reader.message(into: &value)
+                    event = .subscriptionEnd(value)
+                case 82:
+                    var value = Proto.StreamEnd()
+                    if case .streamEnd(let current)? = event { value = current }
+                    try reader.message(into: &value)
+                    event = .streamEnd(value)
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !updates.isEmpty {
+                writer.name("updates")
+                writer.beginArray()
+                for value in updates {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            if fillRequestId != 0 {
+                writer.name("fillRequestId")
+                writer.uint64(fillRequestId)
+            }
+            if snapshot {
+                writer.name("snapshot")
+                writer.bool(snapshot)
+            }
+            if case .result(let value)? = event {
+                writer.name("result")
+                writer.message(value)
+            }
+            if case .heartbeat(let value)? = event {
+                writer.name("heartbeat")
+                writer.message(value)
+            }
+            if case .book(let value)? = event {
+                writer.name("book")
+                writer.message(value)
+            }
+            if case .fillEnd(let value)? = event {
+                writer.name("fillEnd")
+                writer.message(value)
+            }
+            if case .subscriptionEnd(let value)? = event {
+                writer.name("subscriptionEnd")
+                writer.message(value)
+            }
+            if case .streamEnd(let value)? = event {
+                writer.name("streamEnd")
+                writer.message(value)
+            }
+            writer.endObject()
+        }
+
+        public indirect enum OneOf_Event: Hashable, Sendable {
+            case result(Proto.RequestResult)
+            case heartbeat(Proto.Heartbeat)
+            case book(Proto.BookUpdate)
+            case fillEnd(Proto.FillEnd)
+            case subscriptionEnd(Proto.SubscriptionEnd)
+            case streamEnd(Proto.StreamEnd)
+        }
+    }
+
+    /// The answer to one request.
+    public struct RequestResult: ProtoMessage {
+        public var requestId: UInt64 = 0
+        public var error: Proto.SubscribeError = Proto.SubscribeError(rawValue: 0)
+        /// For a person; empty without an error.
+        public var message: String = ""
+        /// Of a new subscription, where it begins: as good as a token of a heartbeat until the first one.
+        public var resumeToken: [UInt8] = []
+        /// Of a new subscription or added symbols: how many updates the snapshot that follows has.
+        public var snapshotCount: UInt32 = 0
+        /// Of a resumed subscription: what the token left open and is gone. The subscription goes on at the oldest that exists.
+        public var lost: [Proto.LostRecords] = []
+        /// Of a ListRequest.
+        public var list: Proto.SubscriptionList?
+        /// Of SubscribeOptions: the interval that holds now.
+        public var heartbeatMs: UInt32 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.RequestResult"
+
+        public func write(to writer: inout ProtoWriter) {
+            if requestId != 0 { writer.uint64(8, requestId) }
+            if error.rawValue != 0 { writer.enumeration(16, error) }
+            if !message.isEmpty { writer.string(26, message) }
+            if !resumeToken.isEmpty { writer.bytes(34, resumeToken) }
+            if snapshotCount != 0 { writer.uint32(40, snapshotCount) }
+            for value in lost { writer.message(50, value) }
+            if let value = list { writer.message(58, value) }
+            if heartbeatMs != 0 { writer.uint32(64, heartbeatMs) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: requestId = try reader.uint64()
+                case 16: error = try reader.enumeration()
+                case 26: message = try reader.string()
+                case 34: resumeToken = try reader.bytes()
+                case 40: snapshotCount = try reader.uint32()
+                case 50:
+                    var value = Proto.LostRecords()
+                    try reader.message(into: &value)
+                    lost.append(value)
+                case 58:
+                    var value = list ?? Proto.SubscriptionList()
+                    try reader.message(into: &value)
+                    list = value
+                case 64: heartbeatMs = try reader.uint32()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if requestId != 0 {
+                writer.name("requestId")
+                writer.uint64(requestId)
+            }
+            if error.rawValue != 0 {
+                writer.name("error")
+                writer.enumeration(error)
+            }
+            if !message.isEmpty {
+                writer.name("message")
+                writer.string(message)
+            }
+            if !resumeToken.isEmpty {
+                writer.name("resumeToken")
+                writer.bytes(resumeToken)
+            }
+            if snapshotCount != 0 {
+                writer.name("snapshotCount")
+                writer.uint32(snapshotCount)
+            }
+            if !lost.isEmpty {
+                writer.name("lost")
+                writer.beginArray()
+                for value in lost {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            if let value = list {
+                writer.name("list")
+                writer.message(value)
+            }
+            if heartbeatMs != 0 {
+                writer.name("heartbeatMs")
+                writer.uint32(heartbeatMs)
+            }
+            writer.endObject()
+        }
+    }
+
+    public struct SubscriptionList: ProtoMessage {
+        /// In the order of their ids.
+        public var subscriptions: [Proto.SubscriptionInfo] = []
+        /// Fills in flight, in the order of their ids.
+        public var fills: [Proto.FillInfo] = []
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.SubscriptionList"
+
+        public func write(to writer: inout ProtoWriter) {
+            for value in subscriptions { writer.message(10, value) }
+            for value in fills { writer.message(18, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10:
+                    var value = Proto.SubscriptionInfo()
+                    try reader.message(into: &value)
+                    subscriptions.append(value)
+                case 18:
+                    var value = Proto.FillInfo()
+                    try reader.message(into: &value)
+                    fills.append(value)
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !subscriptions.isEmpty {
+                writer.name("subscriptions")
+                writer.beginArray()
+                for value in subscriptions {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            if !fills.isEmpty {
+                writer.name("fills")
+                writer.beginArray()
+                for value in fills {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            writer.endObject()
+        }
+    }
+
+    public struct SubscriptionInfo: ProtoMessage {
+        public var subscriptionId: UInt64 = 0
+        /// As it is now, without token; absent for a book.
+        public var subscription: Proto.PriceSubscription?
+        /// Absent for prices.
+        public var book: Proto.AddBook?
+        /// Messages sent, snapshot included, and updates that the policy left out.
+        public var sentCount: UInt64 = 0
+        public var conflatedCount: UInt64 = 0
+        /// Bytes that wait for the reader.
+        public var waitingBytes: UInt64 = 0
+        /// It still reads what its token left open.
+        public var catchingUp: Bool = false
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.SubscriptionInfo"
+
+        public func write(to writer: inout ProtoWriter) {
+            if subscriptionId != 0 { writer.uint64(8, subscriptionId) }
+            if let value = subscription { writer.message(18, value) }
+            if let value = book { writer.message(26, value) }
+            if sentCount != 0 { writer.uint64(32, sentCount) }
+            if conflatedCount != 0 { writer.uint64(40, conflatedCount) }
+            if waitingBytes != 0 { writer.uint64(48, waitingBytes) }
+            if catchingUp { writer.bool(56, catchingUp) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: subscriptionId = try reader.uint64()
+                case 18:
+                    var value = subscription ?? Proto.PriceSubscription()
+                    try reader.message(into: &value)
+                    subscription = value
+                case 26:
+                    var value = book ?? Proto.AddBook()
+                    try reader.message(into: &value)
+                    book = value
+                case 32: sentCount = try reader.uint64()
+                case 40: conflatedCount = try reader.uint64()
+                case 48: waitingBytes = try reader.uint64()
+                case 56: catchingUp = try reader.bool()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if subscriptionId != 0 {
+                writer.name("subscriptionId")
+                writer.uint64(subscriptionId)
+            }
+            if let value = subscription {
+                writer.name("subscription")
+                writer.message(value)
+            }
+            if let value = book {
+                writer.name("book")
+                writer.message(value)
+            }
+            if sentCount != 0 {
+                writer.name("sentCount")
+                writer.uint64(sentCount)
+            }
+            if conflatedCount != 0 {
+                writer.name("conflatedCount")
+                writer.uint64(conflatedCount)
+            }
+            if waitingBytes != 0 {
+                writer.name("waitingBytes")
+                writer.uint64(waitingBytes)
+            }
+            if catchingUp {
+                writer.name("catchingUp")
+                writer.bool(catchingUp)
+            }
+            writer.endObject()
+        }
+    }
+
+    public struct FillInfo: ProtoMessage {
+        public var fillRequestId: UInt64 = 0
+        public var sentCount: UInt64 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.FillInfo"
+
+        public func write(to writer: inout ProtoWriter) {
+            if fillRequestId != 0 { writer.uint64(8, fillRequestId) }
+            if sentCount != 0 { writer.uint64(16, sentCount) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: fillRequestId = try reader.uint64()
+                case 16: sentCount = try reader.uint64()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if fillRequestId != 0 {
+                writer.name("fillRequestId")
+                writer.uint64(fillRequestId)
+            }
+            if sentCount != 0 {
+                writer.name("sentCount")
+                writer.uint64(sentCount)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Says that the stream is well: without one (or anything else) for more than its interval, the connection is not. Sent when
+    /// the stream is quiet and when it is busy.
+    public struct Heartbeat: ProtoMessage {
+        /// The server's clock.
+        public var time: WellKnown.Timestamp?
+        /// A subscription that is resumed with it misses nothing that this stream had not sent before this message. It may repeat
+        /// updates where a subscription was behind: (feed, epoch, sequence) tells.
+        public var resumeToken: [UInt8] = []
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.Heartbeat"
+
+        public func write(to writer: inout ProtoWriter) {
+            if let value = time { writer.message(10, value) }
+            if !resumeToken.isEmpty { writer.bytes(18, resumeToken) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10:
+                    var value = time ?? WellKnown.Timestamp()
+                    try reader.message(into: &value)
+                    time = value
+                case 18: resumeToken = try reader.bytes()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if let value = time {
+                writer.name("time")
+                writer.message(value)
+            }
+            if !resumeToken.isEmpty {
+                writer.name("resumeToken")
+                writer.bytes(resumeToken)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// The end of a fill.
+    public struct FillEnd: ProtoMessage {
+        public var fillRequestId: UInt64 = 0
+        /// One for each range asked for, in the same order.
+        public var results: [Proto.FillResult] = []
+        public var outcome: Proto.FillOutcome = Proto.FillOutcome(rawValue: 0)
+        /// For a person; empty where it was completed.
+        public var message: String = ""
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.FillEnd"
+
+        public func write(to writer: inout ProtoWriter) {
+            if fillRequestId != 0 { writer.uint64(8, fillRequestId) }
+            for value in results { writer.message(18, value) }
+            if outcome.rawValue != 0 { writer.enumeration(24, outcome) }
+            if !message.isEmpty { writer.string(34, message) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: fillRequestId = try reader.uint64()
+                case 18:
+                    var value = Proto.FillResult()
+                    try reader.message(into: &value)
+                    results.append(value)
+                case 24: outcome = try reader.enumeration()
+                case 34: message = try reader.string()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if fillRequestId != 0 {
+                writer.name("fillRequestId")
+                writer.uint64(fillRequestId)
+            }
+            if !results.isEmpty {
+                writer.name("results")
+                writer.beginArray()
+                for value in results {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            if outcome.rawValue != 0 {
+                writer.name("outcome")
+                writer.enumeration(outcome)
+            }
+            if !message.isEmpty {
+                writer.name("message")
+                writer.string(message)
+            }
+            writer.endObject()
+        }
+    }
+
+    public struct FillResult: ProtoMessage {
+        /// As asked for, with feed and epoch filled in.
+        public var range: Proto.FillRange?
+        /// Updates sent.
+        public var count: UInt64 = 0
+        /// FNV-1a (64 bits) over the encoded bytes of the updates sent, one after the other: as they came, which is also how the
+        /// protobuf libraries write them again.
+        public var digest: UInt64 = 0
+        /// What was not sent, ascending; none overlap. count plus these is the whole range.
+        public var missing: [Proto.MissingSequences] = []
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.FillResult"
+
+        public func write(to writer: inout ProtoWriter) {
+            if let value = range { writer.message(10, value) }
+            if count != 0 { writer.uint64(16, count) }
+            if digest != 0 { writer.fixed64(25, digest) }
+            for value in missing { writer.message(34, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10:
+                    var value = range ?? Proto.FillRange()
+                    try reader.message(into: &value)
+                    range = value
+                case 16: count = try reader.uint64()
+                case 25: digest = try reader.fixed64()
+                case 34:
+                    var value = Proto.MissingSequences()
+                    try reader.message(into: &value)
+                    missing.append(value)
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if let value = range {
+                writer.name("range")
+                writer.message(value)
+            }
+            if count != 0 {
+                writer.name("count")
+                writer.uint64(count)
+            }
+            if digest != 0 {
+                writer.name("digest")
+                writer.fixed64(digest)
+            }
+            if !missing.isEmpty {
+                writer.name("missing")
+                writer.beginArray()
+                for value in missing {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            writer.endObject()
+        }
+    }
+
+    public struct MissingSequences: ProtoMessage {
+        public var firstSequence: UInt64 = 0
+        public var lastSequence: UInt64 = 0
+        public var reason: Proto.MissingReason = Proto.MissingReason(rawValue: 0)
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.MissingSequences"
+
+        public func write(to writer: inout ProtoWriter) {
+            if firstSequence != 0 { writer.uint64(8, firstSequence) }
+            if lastSequence != 0 { writer.uint64(16, lastSequence) }
+            if reason.rawValue != 0 { writer.enumeration(24, reason) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: firstSequence = try reader.uint64()
+                case 16: lastSequence = try reader.uint64()
+                case 24: reason = try reader.enumeration()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if firstSequence != 0 {
+                writer.name("firstSequence")
+                writer.uint64(firstSequence)
+            }
+            if lastSequence != 0 {
+                writer.name("lastSequence")
+                writer.uint64(lastSequence)
+            }
+            if reason.rawValue != 0 {
+                writer.name("reason")
+                writer.enumeration(reason)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Records of the log that are gone, whatever their instruments were. A gap in an instrument's sequences shows which.
+    public struct LostRecords: ProtoMessage {
+        public var topic: String = ""
+        public var partition: UInt32 = 0
+        /// Offsets, both included.
+        public var firstOffset: UInt64 = 0
+        public var lastOffset: UInt64 = 0
+        /// expired, cut by generation N, or damaged: as in the trailer tapedeck-missing.
+        public var reason: String = ""
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.LostRecords"
+
+        public func write(to writer: inout ProtoWriter) {
+            if !topic.isEmpty { writer.string(10, topic) }
+            if partition != 0 { writer.uint32(16, partition) }
+            if firstOffset != 0 { writer.uint64(24, firstOffset) }
+            if lastOffset != 0 { writer.uint64(32, lastOffset) }
+            if !reason.isEmpty { writer.string(42, reason) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10: topic = try reader.string()
+                case 16: partition = try reader.uint32()
+                case 24: firstOffset = try reader.uint64()
+                case 32: lastOffset = try reader.uint64()
+                case 42: reason = try reader.string()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !topic.isEmpty {
+                writer.name("topic")
+                writer.string(topic)
+            }
+            if partition != 0 {
+                writer.name("partition")
+                writer.uint32(partition)
+            }
+            if firstOffset != 0 {
+                writer.name("firstOffset")
+                writer.uint64(firstOffset)
+            }
+            if lastOffset != 0 {
+                writer.name("lastOffset")
+                writer.uint64(lastOffset)
+            }
+            if !reason.isEmpty {
+                writer.name("reason")
+                writer.string(reason)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// The subscription of this message's subscription_id is over; the stream and other subscriptions go on.
+    public struct SubscriptionEnd: ProtoMessage {
+        public var reason: Proto.EndReason = Proto.EndReason(rawValue: 0)
+        /// For a person.
+        public var message: String = ""
+        /// Where a new subscription goes on, without loss but for what lost says.
+        public var resumeToken: [UInt8] = []
+        public var lost: [Proto.LostRecords] = []
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.SubscriptionEnd"
+
+        public func write(to writer: inout ProtoWriter) {
+            if reason.rawValue != 0 { writer.enumeration(8, reason) }
+            if !message.isEmpty { writer.string(18, message) }
+            if !resumeToken.isEmpty { writer.bytes(26, resumeToken) }
+            for value in lost { writer.message(34, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: reason = try reader.enumeration()
+                case 18: message = try reader.string()
+                case 26: resumeToken = try reader.bytes()
+                case 34:
+                    var value = Proto.LostRecords()
+                    try reader.message(into: &value)
+                    lost.append(value)
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if reason.rawValue != 0 {
+                writer.name("reason")
+                writer.enumeration(reason)
+            }
+            if !message.isEmpty {
+                writer.name("message")
+                writer.string(message)
+            }
+            if !resumeToken.isEmpty {
+                writer.name("resumeToken")
+                writer.bytes(resumeToken)
+            }
+            if !lost.isEmpty {
+                writer.name("lost")
+                writer.beginArray()
+                for value in lost {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            writer.endObject()
+        }
+    }
+
+    /// The stream is over.
+    public struct StreamEnd: ProtoMessage {
+        public var reason: Proto.EndReason = Proto.EndReason(rawValue: 0)
+        /// For a person.
+        public var message: String = ""
+        /// For all subscriptions that were open.
+        public var resumeToken: [UInt8] = []
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.StreamEnd"
+
+        public func write(to writer: inout ProtoWriter) {
+            if reason.rawValue != 0 { writer.enumeration(8, reason) }
+            if !message.isEmpty { writer.string(18, message) }
+            if !resumeToken.isEmpty { writer.bytes(26, resumeToken) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: reason = try reader.enumeration()
+                case 18: message = try reader.string()
+                case 26: resumeToken = try reader.bytes()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if reason.rawValue != 0 {
+                writer.name("reason")
+                writer.enumeration(reason)
+            }
+            if !message.isEmpty {
+                writer.name("message")
+                writer.string(message)
+            }
+            if !resumeToken.isEmpty {
+                writer.name("resumeToken")
+                writer.bytes(resumeToken)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// A client's view of a book: all of it, or what changed.
+    public struct BookUpdate: ProtoMessage {
+        public var exchange: String = ""
+        public var symbol: String = ""
+        public var feedHandlerId: String = ""
+        public var epoch: UInt64 = 0
+        /// Of the feed's last change to the book that is in this view.
+        public var sequence: UInt64 = 0
+        /// The sequence of the BookUpdate before this one; 0 on a snapshot. Unequal to what the client holds, it has missed one.
+        public var previousSequence: UInt64 = 0
+        /// The levels are the whole view; else those that changed, with size 0 where one is gone from the view.
+        public var snapshot: Bool = false
+        /// Best first.
+        public var bids: [Proto.BookLevel] = []
+        public var asks: [Proto.BookLevel] = []
+        /// The feed vouches for the book. When false, the levels (if any) are the last that it vouched for.
+        public var consistent: Bool = false
+        /// Times of the feed's last change in it.
+        public var eventTime: WellKnown.Timestamp?
+        public var receivedTime: WellKnown.Timestamp?
+        public var publishTime: WellKnown.Timestamp?
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.BookUpdate"
+
+        public func write(to writer: inout ProtoWriter) {
+            if !exchange.isEmpty { writer.string(10, exchange) }
+            if !symbol.isEmpty { writer.string(18, symbol) }
+            if !feedHandlerId.isEmpty { writer.string(26, feedHandlerId) }
+            if epoch != 0 { writer.uint64(32, epoch) }
+            if sequence != 0 { writer.uint64(40, sequence) }
+            if previousSequence != 0 { writer.uint64(48, previousSequence) }
+            if snapshot { writer.bool(56, snapshot) }
+            for value in bids { writer.message(66, value) }
+            for value in asks { writer.message(74, value) }
+            if consistent { writer.bool(80, consistent) }
+            if let value = eventTime { writer.message(90, value) }
+            if let value = receivedTime { writer.message(98, value) }
+            if let value = publishTime { writer.message(106, value) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10: exchange = try reader.string()
+                case 18: symbol = try reader.string()
+                case 26: feedHandlerId = try reader.string()
+                case 32: epoch = try reader.uint64()
+                case 40: sequence = try reader.uint64()
+                case 48: previousSequence = try reader.uint64()
+                case 56: snapshot = try reader.bool()
+                case 66:
+                    var value = Proto.BookLevel()
+                    try reader.message(into: &value)
+                    bids.append(value)
+                case 74:
+                    var value = Proto.BookLevel()
+                    try reader.message(into: &value)
+                    asks.append(value)
+                case 80: consistent = try reader.bool()
+                case 90:
+                    var value = eventTime ?? WellKnown.Timestamp()
+                    try reader.message(into: &value)
+                    eventTime = value
+                case 98:
+                    var value = receivedTime ?? WellKnown.Timestamp()
+                    try reader.message(into: &value)
+                    receivedTime = value
+                case 106:
+                    var value = publishTime ?? WellKnown.Timestamp()
+                    try reader.message(into: &value)
+                    publishTime = value
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !exchange.isEmpty {
+                writer.name("exchange")
+                writer.string(exchange)
+            }
+            if !symbol.isEmpty {
+                writer.name("symbol")
+                writer.string(symbol)
+            }
+            if !feedHandlerId.isEmpty {
+                writer.name("feedHandlerId")
+                writer.string(feedHandlerId)
+            }
+            if epoch != 0 {
+                writer.name("epoch")
+                writer.uint64(epoch)
+            }
+            if sequence != 0 {
+                writer.name("sequence")
+                writer.uint64(sequence)
+            }
+            if previousSequence != 0 {
+                writer.name("previousSequence")
+                writer.uint64(previousSequence)
+            }
+            if snapshot {
+                writer.name("snapshot")
+                writer.bool(snapshot)
+            }
+            if !bids.isEmpty {
+                writer.name("bids")
+                writer.beginArray()
+                for value in bids {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            if !asks.isEmpty {
+                writer.name("asks")
+                writer.beginArray()
+                for value in asks {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
+            }
+            if consistent {
+                writer.name("consistent")
+                writer.bool(consistent)
+            }
+            if let value = eventTime {
+                writer.name("eventTime")
+                writer.message(value)
+            }
+            if let value = receivedTime {
+                writer.name("receivedTime")
+                writer.message(value)
+            }
+            if let value = publishTime {
+                writer.name("publishTime")
+                writer.message(value)
+            }
+            writer.endObject()
+        }
+    }
+
+    public struct BookLevel: ProtoMessage {
+        public var priceMicros: Int64 = 0
+        public var priceNanoRemainder: Int32 = 0
+        /// 0 removes the level.
+        public var sizeMicros: Int64 = 0
+        public var sizeNanoRemainder: Int32 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.BookLevel"
+
+        public func write(to writer: inout ProtoWriter) {
+            if priceMicros != 0 { writer.int64(8, priceMicros) }
+            if priceNanoRemainder != 0 { writer.int32(16, priceNanoRemainder) }
+            if sizeMicros != 0 { writer.int64(24, sizeMicros) }
+            if sizeNanoRemainder != 0 { writer.int32(32, sizeNanoRemainder) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: priceMicros = try reader.int64()
+                case 16: priceNanoRemainder = try reader.int32()
+                case 24: sizeMicros = try reader.int64()
+                case 32: sizeNanoRemainder = try reader.int32()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if priceMicros != 0 {
+                writer.name("priceMicros")
+                writer.int64(priceMicros)
+            }
+            if priceNanoRemainder != 0 {
+                writer.name("priceNanoRemainder")
+                writer.int32(priceNanoRemainder)
+            }
+            if sizeMicros != 0 {
+                writer.name("sizeMicros")
+                writer.int64(sizeMicros)
+            }
+            if sizeNanoRemainder != 0 {
+                writer.name("sizeNanoRemainder")
+                writer.int32(sizeNanoRemainder)
             }
             writer.endObject()
         }
@@ -1673,6 +3681,11 @@ extension Proto {
         public static let liveTrading = RPCMethod<Proto.TradingMessage, Proto.TradingMessage>(
             path: "/financial.marketdata.v1.MarketDataService/LiveTrading", clientStreaming: true,
             serverStreaming: true)
+        /// Prices and books with everything changed in flight: subscriptions come and go, ranges are brought again, and what a
+        /// stream of prices alone cannot say (results, heartbeats, losses, ends) is said between the updates.
+        public static let subscribe = RPCMethod<Proto.SubscribeRequest, Proto.SubscribeResponse>(
+            path: "/financial.marketdata.v1.MarketDataService/Subscribe", clientStreaming: true,
+            serverStreaming: true)
     }
 
     /// Calls ``MarketDataService`` through a channel.
@@ -1700,6 +3713,12 @@ extension Proto {
         public func liveTrading(_ requests: AsyncStream<Proto.TradingMessage>) -> AsyncThrowingStream<Proto.TradingMessage, any Error> {
             channel.bidirectional(MarketDataService.liveTrading, requests)
         }
+
+        /// Prices and books with everything changed in flight: subscriptions come and go, ranges are brought again, and what a
+        /// stream of prices alone cannot say (results, heartbeats, losses, ends) is said between the updates.
+        public func subscribe(_ requests: AsyncStream<Proto.SubscribeRequest>) -> AsyncThrowingStream<Proto.SubscribeResponse, any Error> {
+            channel.bidirectional(MarketDataService.subscribe, requests)
+        }
     }
 
     /// What a server of ``MarketDataService`` implements.
@@ -1708,6 +3727,7 @@ extension Proto {
         func getQuote(_ request: Proto.QuoteRequest) async throws -> Proto.QuoteResponse
         func submitOrders(_ requests: AsyncThrowingStream<Proto.OrderRequest, any Error>) async throws -> Proto.OrderBatchSummary
         func liveTrading(_ requests: AsyncThrowingStream<Proto.TradingMessage, any Error>) -> AsyncThrowingStream<Proto.TradingMessage, any Error>
+        func subscribe(_ requests: AsyncThrowingStream<Proto.SubscribeRequest, any Error>) -> AsyncThrowingStream<Proto.SubscribeResponse, any Error>
     }
 
     /// Synchronous writes for low-volume callers who need the store's ack. Internal: never on the public port.
@@ -1749,6 +3769,7 @@ extension Proto.MarketDataServiceHandler {
         registry.unary(Proto.MarketDataService.getQuote) { try await self.getQuote($0) }
         registry.clientStreaming(Proto.MarketDataService.submitOrders) { try await self.submitOrders($0) }
         registry.bidirectional(Proto.MarketDataService.liveTrading) { self.liveTrading($0) }
+        registry.bidirectional(Proto.MarketDataService.subscribe) { self.subscribe($0) }
     }
 }
 
