@@ -230,7 +230,6 @@ if isFuzz {
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
                 "MarketProto", "Protobuf", "TickCodec", "VenueFormats", "MarketModel", "CZstd", "Simulation",
-                "TestSupport",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

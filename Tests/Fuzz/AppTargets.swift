@@ -25,7 +25,8 @@ extension FuzzTarget {
             guard let again = try? ConfigurationFile.parse(Array(lines.joined().utf8), path: "f") else {
                 return require(false, "refused when written plainly: \(lines)")
             }
-            let texts = { (entries: [ConfigurationFile.Entry]) in entries.map { [$0.key.text] + $0.values.map(\.text) } }
+            let texts = { (entries: [ConfigurationFile.Entry]) in entries.map { [$0.key.text] + $0.values.map(\.text) }
+            }
             require(texts(again) == texts(entries), "\(texts(again)), not \(texts(entries))")
         })
 

@@ -31,7 +31,9 @@ enum LogSamples {
     /// All files of a closed log, and an index.
     static let files: [(name: String, bytes: [UInt8])] = {
         let disk = SimulatedDisk(seed: 1)
-        guard let log = try? SegmentLog(disk: disk, time: VirtualTime(), configuration: configuration) else { return [] }
+        guard let log = try? SegmentLog(disk: disk, time: VirtualTime(), configuration: configuration) else {
+            return []
+        }
         let ticks = TopicPartition(.ticksRaw, 0)
         for round in 0..<6 {
             let blocks = [block(.ticksRaw, count: 3, from: UInt64(round * 3)), block(.booksDeltas, count: 1)]

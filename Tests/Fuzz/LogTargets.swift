@@ -10,7 +10,11 @@ extension FuzzTarget {
     /// into a block anew, are accepted and the same.
     static let block = FuzzTarget(
         name: "block",
-        seeds: { [Array(LogSamples.block(.ticksRaw, count: 3).image), Array(LogSamples.block(.auditEvents, count: 1).image)] },
+        seeds: {
+            [LogSamples.block(.ticksRaw, count: 3), LogSamples.block(.auditEvents, count: 1)].map { block in
+                withExtendedLifetime(block) { Array(block.image) }
+            }
+        },
         run: { bytes in
             walk(bytes, checkCRC: true)
             walk(bytes, checkCRC: false)
@@ -20,6 +24,10 @@ extension FuzzTarget {
         let image = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         image.copyMemory(from: bytes)
         guard let block = try? Block(owning: image, checkCRC: checkCRC) else { return }
+        withExtendedLifetime(block) { rebuild(block) }
+    }
+
+    private static func rebuild(_ block: Block) {
         let frames = MessageSequence(frames: block.records).map { Array($0) }
         require(frames.count == block.recordCount, "\(frames.count) frames of \(block.recordCount) records")
         let builder = BlockBuilder(block.topicPartition, capacity: 64)
@@ -27,7 +35,8 @@ extension FuzzTarget {
         for record in 0..<block.recordCount {
             let track = block.track(of: record)
             let key = BlockBuilder.Key(
-                exchange: block.exchange(track: track), symbol: block.symbol(track: track), feed: block.feed(track: track))
+                exchange: block.exchange(track: track), symbol: block.symbol(track: track),
+                feed: block.feed(track: track))
             _ = (block.keyHash(track: track), block.previousOffset(track: track))
             let number = keys[track] ?? builder.register(key)
             keys[track] = number
@@ -39,13 +48,15 @@ extension FuzzTarget {
         let rebuilt = builder.build()
         rebuilt.stamp(firstOffset: block.firstOffset, appendTimeNs: block.appendTimeNs) { _ in Block.noOffset }
         let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: rebuilt.image.count, alignment: 8)
-        copy.copyMemory(from: rebuilt.image)
+        withExtendedLifetime(rebuilt) { copy.copyMemory(from: rebuilt.image) }
         guard let again = try? Block(owning: copy) else { return require(false, "a block that was built is refused") }
+        defer { withExtendedLifetime(again) {} }
         for record in 0..<block.recordCount {
             let (old, new) = (block.track(of: record), again.track(of: record))
             require(again.payload(record).elementsEqual(block.payload(record)), "payload of \(record)")
             require(
-                again.sequence(of: record) == block.sequence(of: record) && again.epoch(track: new) == block.epoch(track: old)
+                again.sequence(of: record) == block.sequence(of: record)
+                    && again.epoch(track: new) == block.epoch(track: old)
                     && again.symbol(track: new) == block.symbol(track: old), "identity of \(record)")
         }
     }
@@ -123,11 +134,14 @@ extension FuzzTarget {
                 guard LogSamples.write(file, to: Segment.name(.ticks, ordinal), on: disk),
                     LogSamples.write(LogSamples.metadata, to: Metadata.fileName, on: disk)
                 else { return require(false, "the simulated disk refuses a file") }
-                if let log = try? SegmentLog(reading: disk, time: VirtualTime(), configuration: LogSamples.configuration) {
+                if let log = try? SegmentLog(
+                    reading: disk, time: VirtualTime(), configuration: LogSamples.configuration)
+                {
                     readAll(log)
                     try? log.close()
                 }
-                guard let log = try? SegmentLog(disk: disk, time: VirtualTime(), configuration: LogSamples.configuration)
+                guard
+                    let log = try? SegmentLog(disk: disk, time: VirtualTime(), configuration: LogSamples.configuration)
                 else { continue }
                 readAll(log)
                 let place = TopicPartition(.ticksRaw, 0)
@@ -147,7 +161,9 @@ extension FuzzTarget {
                 switch try? log.readBlocking(place, at: offset, .written) {
                 case .block(let block, let index):
                     require(index >= 0 && index < block.recordCount && block.endOffset > offset, "no step at \(offset)")
-                    for record in index..<block.recordCount { _ = block.payload(record) }
+                    for record in index..<block.recordCount {
+                        _ = withExtendedLifetime(block) { block.payload(record).last }
+                    }
                     offset = block.endOffset
                 case .damaged(let next, _), .expired(let next):
                     require(next > offset, "damage ends at \(next), not past \(offset)")

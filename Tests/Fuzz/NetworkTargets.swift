@@ -78,7 +78,9 @@ extension FuzzTarget {
             let text = String(decoding: bytes, as: UTF8.self)
             let encoded = PercentCoding.encode(text)
             require(encoded.utf8.allSatisfy { 0x20...0x7e ~= $0 }, "not fit for a header: \(encoded)")
-            require(PercentCoding.decode(encoded).utf8.elementsEqual(text.utf8), "\(text) became \(PercentCoding.decode(encoded))")
+            require(
+                PercentCoding.decode(encoded).utf8.elementsEqual(text.utf8),
+                "\(text) became \(PercentCoding.decode(encoded))")
             _ = PercentCoding.decode(text)
 
             require(Base64.decode(Base64.encode(Array(bytes))) == Array(bytes), "base64 of \(Array(bytes))")

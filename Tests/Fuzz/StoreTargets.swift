@@ -103,7 +103,8 @@ private enum RowSamples {
     /// The reverse: 0 leaves the block as it is, 1 names it plain, 2 packs its body, 3 packs it as planes are.
     static func packed(_ block: UnsafeRawBufferPointer, _ how: Int) -> [UInt8]? {
         guard block.count >= RowBlock.headerLength else { return nil }
-        let position = RowBlock.headerLength + Int(block.le(RowBlock.Field.trackCount, UInt16.self)) * RowBlock.trackLength
+        let position =
+            RowBlock.headerLength + Int(block.le(RowBlock.Field.trackCount, UInt16.self)) * RowBlock.trackLength
         guard position <= block.count else { return nil }
         let body = block.dropping(position)
         var value = Array(block[..<position])
