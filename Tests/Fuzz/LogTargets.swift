@@ -61,8 +61,8 @@ extension FuzzTarget {
         }
     }
 
-    /// A segment file (or an index, or the log's metadata: by its magic), its checksums put right as far as they can be.
-    /// Every append is walked, and what was read is written and read again.
+    /// A segment file (or an index, or the log's metadata: by its magic), its checksums put right as far as they can
+    /// be. Every append is walked, and what was read is written and read again.
     static let segment = FuzzTarget(
         name: "segment",
         seeds: { LogSamples.files.map(\.bytes) },

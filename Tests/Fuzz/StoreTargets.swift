@@ -6,9 +6,9 @@ import TickCodec
 @testable import RocksStore
 
 extension FuzzTarget {
-    /// A block of rows: the first byte says how its body is packed, the rest is the block with the body unpacked, so that
-    /// mutations reach behind the compression. Its checksum is put right. Rows that are read make a block, in each
-    /// codec, of the same rows.
+    /// A block of rows: the first byte says how its body is packed, the rest is the block with the body unpacked, so
+    /// that mutations reach behind the compression. Its checksum is put right. Rows that are read make a block, in
+    /// each codec, of the same rows.
     static let rowBlock = FuzzTarget(
         name: "rowblock",
         seeds: {

@@ -23,7 +23,7 @@ extension FuzzTarget {
         .coinbase, .unchecked, "cryptofeed/COINBASE.ws.28.0.gz", nil,
         [
             #"{"type":"snapshot","product_id":"BTC-USD","bids":[["1.5","2"]],"asks":[["1.6","3"]]}"#,
-            #"{"type":"l2update","product_id":"BTC-USD","time":"2021-03-04T05:06:07.123456Z","changes":[["buy","1.5","0"]]}"#,
+            #"{"type":"l2update","product_id":"BTC-USD","time":"2021-03-04T05:06:07.1Z","changes":[["buy","1.5","0"]]}"#,
         ])
 
     /// Lines of a recording through the line's reader, the parser, the venue's format and a book under its rules. What
@@ -35,8 +35,8 @@ extension FuzzTarget {
             name: format.rawValue,
             seeds: {
                 var seeds = lines.map { Array($0.utf8) } + [Array(lines.joined(separator: "\n").utf8)]
-                for name in [recording, other].compactMap({ $0 }) {
-                    let real = lines(of: name).filter { $0.count < 3000 }
+                for file in [recording, other].compactMap({ $0 }) {
+                    let real = recordedLines(file).filter { $0.count < 3000 }
                     seeds += stride(from: 0, to: real.count, by: max(1, real.count / 40)).map { real[$0] }
                     seeds += [Array(real.prefix(3).joined(separator: [0x0a]))]
                 }
@@ -51,7 +51,7 @@ extension FuzzTarget {
     }
 
     /// Lines of a recording of ../shared, seen from the checkout; none where it is absent.
-    private static func lines(of recording: String) -> [[UInt8]] {
+    private static func recordedLines(_ recording: String) -> [[UInt8]] {
         guard let pipe = popen("gzip -dc '../shared/data/\(recording)' 2>/dev/null", "r") else { return [] }
         defer { pclose(pipe) }
         var bytes: [UInt8] = []
