@@ -23,7 +23,7 @@ extension FuzzTarget {
         .coinbase, .unchecked, "cryptofeed/COINBASE.ws.28.0.gz", nil,
         [
             #"{"type":"snapshot","product_id":"BTC-USD","bids":[["1.5","2"]],"asks":[["1.6","3"]]}"#,
-            #"{"type":"l2update","product_id":"BTC-USD","time":"2021-03-04T05:06:07.1Z","changes":[["buy","1.5","0"]]}"#,
+            #"{"type":"l2update","product_id":"BTC-USD","time":"2021-03-04T05:06:07.1Z","changes":[["buy","1","0"]]}"#,
         ])
 
     /// Lines of a recording through the line's reader, the parser, the venue's format and a book under its rules. What
