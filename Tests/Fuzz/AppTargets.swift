@@ -4,7 +4,7 @@ extension FuzzTarget {
     /// A configuration file: its shape, then every value as its option reads it. What is read, written plainly, reads
     /// the same.
     static let config = FuzzTarget(
-        name: "config",
+        name: "config", lengthMax: 1024,
         seeds: {
             [
                 "listen: 127.0.0.1:0\ndata: /tmp/x\n", "# nothing\n", "replay: [a.gz, b.gz]\nspeed: max\n",

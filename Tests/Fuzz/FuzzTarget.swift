@@ -8,6 +8,8 @@ import Glibc
 struct FuzzTarget: Sendable {
     /// As it is chosen on the command line.
     let name: String
+    /// The longest input tried, bytes: as short as all that the parser tells apart allows, since long ones cost time.
+    let lengthMax: Int
     /// Inputs to start from: what the encoders make, and real messages where ../shared is there.
     let seeds: @Sendable () -> [[UInt8]]
     /// Takes any bytes. Does not return where a property does not hold (``require(_:_:)``).

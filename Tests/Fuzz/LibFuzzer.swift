@@ -1,12 +1,13 @@
 import Glibc
 
-// What libFuzzer, which brings `main`, calls. The target is chosen by TAPEDECK_FUZZ_TARGET.
+// What libFuzzer, which brings `main`, calls. The target is chosen by TAPEDECK_FUZZ_TARGET; `list` prints their names and
+// longest inputs.
 
 private let chosen: FuzzTarget = {
     let name = getenv("TAPEDECK_FUZZ_TARGET").map { String(cString: $0) } ?? ""
     if let target = FuzzTarget.all.first(where: { $0.name == name }) { return target }
     standardError("TAPEDECK_FUZZ_TARGET is one of:\n")
-    for target in FuzzTarget.all { print(target.name) }
+    for target in FuzzTarget.all { print(target.name, target.lengthMax) }
     exit(name == "list" ? 0 : 2)
 }()
 

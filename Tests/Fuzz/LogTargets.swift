@@ -9,7 +9,7 @@ extension FuzzTarget {
     /// A block's image, as it is and with its checksum put right. What is accepted can be walked; its records, built
     /// into a block anew, are accepted and the same.
     static let block = FuzzTarget(
-        name: "block",
+        name: "block", lengthMax: 2048,
         seeds: {
             [LogSamples.block(.ticksRaw, count: 3), LogSamples.block(.auditEvents, count: 1)].map { block in
                 withExtendedLifetime(block) { Array(block.image) }
@@ -64,7 +64,7 @@ extension FuzzTarget {
     /// A segment file (or an index, or the log's metadata: by its magic), its checksums put right as far as they can
     /// be. Every append is walked, and what was read is written and read again.
     static let segment = FuzzTarget(
-        name: "segment",
+        name: "segment", lengthMax: 4096,
         seeds: { LogSamples.files.map(\.bytes) },
         run: { bytes in
             read(Array(bytes))
@@ -125,7 +125,7 @@ extension FuzzTarget {
     /// A log whose newest segment file is the input, its checksums put right: it opens, to look at and to go on with,
     /// or says why not; what can be read is read to its end, and an append goes on behind it.
     static let recovery = FuzzTarget(
-        name: "recovery",
+        name: "recovery", lengthMax: 4096,
         seeds: { LogSamples.files.filter { $0.name.hasSuffix(".seg") }.map(\.bytes) },
         run: { bytes in
             for file in [Array(bytes), LogSamples.sealed(Array(bytes))] {

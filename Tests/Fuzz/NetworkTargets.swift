@@ -6,7 +6,7 @@ import EventLog
 extension FuzzTarget {
     /// The first byte seeds the cuts. Bytes make the same messages however they are cut.
     static let grpcFraming = FuzzTarget(
-        name: "grpcframing",
+        name: "grpcframing", lengthMax: 2048,
         seeds: {
             func frame(_ count: Int) -> [UInt8] {
                 [UInt8](repeating: 0x61, count: count).withUnsafeBytes { MessageFrame.make($0) }
@@ -69,7 +69,7 @@ extension FuzzTarget {
 extension FuzzTarget {
     /// What headers carry: percent-encoding, base64 and timeouts, read and written back.
     static let grpcText = FuzzTarget(
-        name: "grpctext",
+        name: "grpctext", lengthMax: 128,
         seeds: {
             ["100%25 caf%C3%A9", "%", "%2", "%zz", "AAECAwQ", "AAECAw==", "10S", "99999999H", "1m", "0n", "é\u{1}\n"]
                 .map { Array($0.utf8) }
@@ -100,7 +100,7 @@ extension FuzzTarget {
 
     /// A token that is accepted is byte for byte what is made of it again; with its checksum put right, too.
     static let resumeToken = FuzzTarget(
-        name: "resumetoken",
+        name: "resumetoken", lengthMax: 256,
         seeds: {
             [
                 ResumeToken(logID: 7, generation: 2, offsets: []),

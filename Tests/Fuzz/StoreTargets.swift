@@ -10,7 +10,7 @@ extension FuzzTarget {
     /// that mutations reach behind the compression. Its checksum is put right. Rows that are read make a block, in
     /// each codec, of the same rows.
     static let rowBlock = FuzzTarget(
-        name: "rowblock",
+        name: "rowblock", lengthMax: 4096,
         seeds: {
             RowSamples.blocks.flatMap { block in (0...3).map { [UInt8($0)] + RowSamples.unpacked(block) } }
         },
@@ -38,7 +38,7 @@ extension FuzzTarget {
 
     /// An instrument's record, and keys of the store.
     static let storeRecord = FuzzTarget(
-        name: "storerecord",
+        name: "storerecord", lengthMax: 512,
         seeds: {
             var record = InstrumentRecord(primaryFeed: 3, place: TopicPartition(.ticksRaw, 1))
             let plain = record.bytes

@@ -32,7 +32,7 @@ extension FuzzTarget {
         _ format: VenueFormat, _ rules: BookRules, _ recording: String, _ other: String?, _ lines: [String]
     ) -> FuzzTarget {
         FuzzTarget(
-            name: format.rawValue,
+            name: format.rawValue, lengthMax: 4096,
             seeds: {
                 var seeds = lines.map { Array($0.utf8) } + [Array(lines.joined(separator: "\n").utf8)]
                 for file in [recording, other].compactMap({ $0 }) {

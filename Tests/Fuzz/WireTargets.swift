@@ -7,7 +7,7 @@ import VenueFormats
 extension FuzzTarget {
     /// The first byte chooses a type. What decodes, encodes to bytes that decode to the same; its JSON is JSON.
     static let protobuf = FuzzTarget(
-        name: "protobuf",
+        name: "protobuf", lengthMax: 1024,
         seeds: {
             var order = Proto.OrderRequest()
             order.orderId = "o-1"
@@ -84,7 +84,7 @@ extension FuzzTarget {
     /// The lazy reader and the generic decoder agree on what both accept, and a tick that passes the check survives the
     /// encoder.
     static let tick = FuzzTarget(
-        name: "tick",
+        name: "tick", lengthMax: 512,
         seeds: {
             var tick = Tick(
                 kind: .trade, receivedTimeNs: 1_732_000_000_123_456_789, publishTimeNs: 1_732_000_000_123_456_999,
@@ -190,7 +190,7 @@ extension FuzzTarget {
 extension FuzzTarget {
     /// The first byte is the scale. Text is read as an obvious reader of 128 bits reads it, and written back the same.
     static let decimal = FuzzTarget(
-        name: "decimal",
+        name: "decimal", lengthMax: 64,
         seeds: {
             [
                 "61837.63000000", "-0.5", "+1", "0", "000.000", "9223372036854775807", "-9223372036854775808", "1e5",
