@@ -1,7 +1,7 @@
 import Glibc
 
-// What libFuzzer, which brings `main`, calls. The target is chosen by TAPEDECK_FUZZ_TARGET; `list` prints their names and
-// longest inputs.
+// What libFuzzer, which brings `main`, calls. The target is chosen by TAPEDECK_FUZZ_TARGET; `list` prints the names and
+// the longest inputs.
 
 private let chosen: FuzzTarget = {
     let name = getenv("TAPEDECK_FUZZ_TARGET").map { String(cString: $0) } ?? ""
