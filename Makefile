@@ -1,9 +1,10 @@
 # What a person does often is one command with a name. `make help` lists them.
 #
-# Three build folders, because their flags differ and a shared one would be rebuilt at every change of mind:
+# Four build folders, because their flags differ and a shared one would be rebuilt at every change of mind:
 #   .build        release with testing enabled: `make test`, `make soak`
 #   .build-bench  plain release, what users run:  `make up`, `make bench`
 #   .build-dist   static release:                 `make dist`
+#   .build-fuzz   libFuzzer and AddressSanitizer: `make fuzz`, and what fuzzing found interesting
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +15,7 @@ STAGES := $(shell scripts/stage --names)
 PLAIN := swift build -c release --scratch-path .build-bench --product tapedeck
 SOURCES := find Sources Tests -name '*.swift' -not -path '*/Generated/*' -not -path '*/Fixtures/*' -print0
 
-.PHONY: help deps deps-build deps-test build up test $(STAGES) bench soak dist format lint proto clean
+.PHONY: help deps deps-build deps-test build up test $(STAGES) bench fuzz soak dist format lint proto clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +46,9 @@ $(STAGES): deps-test
 bench: build ## all benches that need no other server; JSON=1 for one line of JSON per figure
 	@.build-bench/release/tapedeck bench all $(if $(filter 1,$(JSON)),--json)
 
+fuzz: deps-test ## fuzz every parser; SECONDS=20 each, TARGETS="tick block" for some
+	@scripts/fuzz --seconds $(or $(SECONDS),20) $(TARGETS)
+
 soak: deps-test ## the long forms: 100 kills, minutes of fuzzing, thousands of seeds
 	@scripts/soak
 
@@ -62,4 +66,4 @@ proto: deps-test ## generate Sources/Wire/MarketProto/Generated from proto/
 	@scripts/generate-proto
 
 clean: ## remove everything built
-	@rm -rf .build .build-bench .build-dist dist
+	@rm -rf .build .build-bench .build-dist .build-fuzz dist

@@ -4,6 +4,8 @@ import PackageDescription
 // The rooms and what each may import are in docs/ARCHITECTURE.md; Tests/TidyTests holds the sources to it.
 // TAPEDECK_STATIC=1 links the C libraries that have archives statically (`make dist`).
 let isStatic = Context.environment["TAPEDECK_STATIC"] == "1"
+// TAPEDECK_FUZZ=1 declares the fuzz targets (`scripts/fuzz`), which no other build sees.
+let isFuzz = Context.environment["TAPEDECK_FUZZ"] == "1"
 
 let swiftSettings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -214,3 +216,25 @@ let package = Package(
     ],
     cxxLanguageStandard: .cxx17
 )
+
+if isFuzz {
+    // Every executable of a fuzz build has libFuzzer's `main`: of the binary, what reads configurations is a library.
+    package.targets.removeAll { $0.name == "tapedeck" }
+    package.targets += [
+        .target(
+            name: "tapedeck", dependencies: ["CYAML"], path: "Sources/App/tapedeck",
+            sources: [
+                "Arguments.swift", "Command.swift", "Configuration.swift", "ConfigurationFile.swift",
+                "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
+            ],
+            swiftSettings: swiftSettings, linkerSettings: [link("yaml")]),
+        .executableTarget(
+            name: "fuzz-parsers",
+            dependencies: [
+                "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
+                "MarketProto", "Protobuf", "TickCodec", "VenueFormats", "MarketModel", "CZstd", "Simulation",
+            ],
+            path: "Tests/Fuzz", swiftSettings: swiftSettings),
+    ]
+    package.products = [.executable(name: "fuzz-parsers", targets: ["fuzz-parsers"])]
+}

@@ -2,7 +2,8 @@ import Glibc
 import MarketModel
 import TestSupport
 import Testing
-import TickCodec
+
+@testable import TickCodec
 
 /// Bytes that no encoder wrote: refused with the place, never read past, never a trap.
 struct HostileInputTests {
@@ -166,6 +167,19 @@ struct HostileInputTests {
         }
         // Padded varints are legal.
         #expect(read([0x18, 0x85, 0x80, 0x80, 0x80, 0x00], page) == .success("3=5"))
+    }
+
+    /// Templates are copied by 16 bytes: one that ends within such a block is read past its memory.
+    @Test func `The encoder's templates are whole blocks, whatever the names`() {
+        for length in 0...70 {
+            let name = String(repeating: "N", count: length)
+            for encoder in [
+                TickEncoder(exchange: name, symbol: "S", feed: "f"), TickEncoder(exchange: "", symbol: "", feed: name),
+            ] {
+                #expect(encoder.templates.count % 16 == 0 && encoder.feedStart % 16 == 0, "\(length) bytes of name")
+                #expect(encoder.feedStart >= 16 && encoder.templates.count >= encoder.feedStart + 16)
+            }
+        }
     }
 
     @Test func `The encoder stays inside its buffer`() {

@@ -9,9 +9,9 @@ import MarketModel
 public struct TickEncoder: Sendable {
     /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16
     /// bytes.
-    private let templates: [UInt8]
+    let templates: [UInt8]
     private let namesCount: Int
-    private let feedStart: Int
+    let feedStart: Int
     private let feedCount: Int
 
     /// The least size in bytes of a buffer given to ``encode(_:into:)``. No tick of this instrument is longer.
@@ -46,7 +46,7 @@ public struct TickEncoder: Sendable {
 
     /// What makes `count` bytes whole blocks, at least one.
     private static func padding(_ count: Int) -> [UInt8] {
-        [UInt8](repeating: 0, count: max(count + 15 & ~15, 16) - count)
+        [UInt8](repeating: 0, count: max((count + 15) & ~15, 16) - count)
     }
 
     /// Writes `tick` to the start of `buffer`, which holds at least ``lengthMax`` bytes, and returns its length in
