@@ -111,7 +111,8 @@ let package = Package(
         room(
             "RocksStore", in: "Adapters",
             [
-                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CRocksLogger",
+                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB",
+                "CRocksLogger",
                 "CZstd", "CLinux",
             ],
             linkerSettings: [
@@ -138,6 +139,9 @@ let package = Package(
         room(
             "HTTP2", in: "Network", ["EventLoop", "CNGHTTP2"],
             linkerSettings: [link("nghttp2", archive: "libnghttp2.a")]),
+        room(
+            "TLS", in: "Network", ["EventLoop", "COpenSSL"],
+            linkerSettings: [link("ssl", archive: "libssl.a"), link("crypto", archive: "libcrypto.a")]),
         room("GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf"]),
         // Wire
         room("Protobuf", in: "Wire"),
@@ -149,6 +153,7 @@ let package = Package(
         // C
         library("CUV", pkgConfig: "libuv", apt: "libuv1-dev", brew: "libuv"),
         library("CNGHTTP2", pkgConfig: "libnghttp2", apt: "libnghttp2-dev", brew: "nghttp2"),
+        library("COpenSSL", pkgConfig: "openssl", apt: "libssl-dev", brew: "openssl"),
         library("CRocksDB", pkgConfig: "rocksdb", apt: "librocksdb-dev", brew: "rocksdb"),
         library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
         library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
@@ -202,6 +207,7 @@ let package = Package(
                 "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport",
             ]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
+        tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
         tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
         tests(
             "EdgeServiceTests",

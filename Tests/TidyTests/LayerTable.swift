@@ -21,7 +21,7 @@ struct LayerTable {
         Layer(name: "Adapters", mayImport: ["Ports", "Network", "Wire", "Model", "C"], order: []),
         Layer(name: "Ports", mayImport: ["Wire", "Model"], order: ["TickStore", "EventLog"]),
         Layer(name: "Engines", mayImport: ["Model"], order: []),
-        Layer(name: "Network", mayImport: ["Protobuf", "C"], order: ["GRPC", "HTTP2", "EventLoop"]),
+        Layer(name: "Network", mayImport: ["Protobuf", "C"], order: ["GRPC", "HTTP2", "TLS", "EventLoop"]),
         Layer(
             name: "Wire", mayImport: ["Model", "CSimdJSON"],
             order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf"]),
