@@ -109,7 +109,8 @@ let package = Package(
         room(
             "RocksStore", in: "Adapters",
             [
-                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB", "CRocksLogger",
+                "TickStore", "EventLog", "TimeSource", "DayFigures", "TickCodec", "MarketModel", "CRocksDB",
+                "CRocksLogger",
                 "CZstd", "CLinux",
             ],
             linkerSettings: [
@@ -136,7 +137,9 @@ let package = Package(
         room(
             "HTTP2", in: "Network", ["EventLoop", "CNGHTTP2"],
             linkerSettings: [link("nghttp2", archive: "libnghttp2.a")]),
-        room("GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf"]),
+        room(
+            "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "CZlib"],
+            linkerSettings: [link("z", archive: "libz.a")]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("MarketProto", in: "Wire", ["Protobuf"]),
@@ -200,7 +203,8 @@ let package = Package(
                 "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport",
             ]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
-        tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
+        tests(
+            "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
         tests(
             "EdgeServiceTests",
             [
