@@ -142,7 +142,9 @@ let package = Package(
         room(
             "TLS", in: "Network", ["EventLoop", "COpenSSL"],
             linkerSettings: [link("ssl", archive: "libssl.a"), link("crypto", archive: "libcrypto.a")]),
-        room("GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf"]),
+        room(
+            "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "CZlib"],
+            linkerSettings: [link("z", archive: "libz.a")]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("MarketProto", in: "Wire", ["Protobuf"]),
@@ -208,7 +210,8 @@ let package = Package(
             ]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
-        tests("GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "TestSupport"]),
+        tests(
+            "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
         tests(
             "EdgeServiceTests",
             [

@@ -53,7 +53,8 @@ struct CallTests {
         defer { server.stop() }
         let result = await TestClient(port: server.port).call("Never", [], timeout: 50)
         #expect(result.status?.code == .deadlineExceeded)
-        while server.ended.count.load(ordering: .relaxed) < 1 { await Task.yield() }
+        await until { server.ended.count.load(ordering: .relaxed) == 1 }
+        #expect(server.ended.count.load(ordering: .relaxed) == 1)
     }
 
     @Test func `A cancelled stream ends on the server too`() async throws {
@@ -61,7 +62,8 @@ struct CallTests {
         defer { server.stop() }
         let result = await TestClient(port: server.port).call("Count", Array("-1".utf8)) { $0.call?.cancel() }
         #expect(result.status?.code == .cancelled)
-        while server.ended.count.load(ordering: .relaxed) < 1 { await Task.yield() }
+        await until { server.ended.count.load(ordering: .relaxed) == 1 }
+        #expect(server.ended.count.load(ordering: .relaxed) == 1)
     }
 
     @Test func `A request above the limit is refused, and a server that is gone is unavailable`() async throws {
@@ -83,7 +85,7 @@ struct CallTests {
                 await client.call("Count", Array("-1".utf8)) { _ in flag.value.store(true, ordering: .releasing) }
                     .status
             }
-            while !flag.value.load(ordering: .acquiring) { await Task.yield() }
+            await until { flag.value.load(ordering: .acquiring) }
             server.server.shutdown(withinMilliseconds: 100)
             let status = await group.next()
             #expect(status??.code == .unavailable)

@@ -113,7 +113,7 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
             switch job {
             case .closure(let body): body()
             case .swift(let job):
-                job.runSynchronously(isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+                job.runSynchronously(on: asUnownedTaskExecutor())
             }
         }
     }
@@ -126,8 +126,8 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
         thread.withLock { $0 = id }
     }
 
-    /// libuv writes without MSG_NOSIGNAL: a peer that went away would end the process by SIGPIPE, which goes to the thread
-    /// that wrote. Blocked here, the write fails with EPIPE, whatever the program does with the signal.
+    /// libuv writes without MSG_NOSIGNAL: a peer that went away would end the process by SIGPIPE, which goes to the
+    /// thread that wrote. Blocked here, the write fails with EPIPE, whatever the program does with the signal.
     private static func blockBrokenPipe() {
         var signals = sigset_t()
         sigemptyset(&signals)

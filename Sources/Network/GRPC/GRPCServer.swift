@@ -6,66 +6,44 @@ import Glibc
 import HTTP2
 import Synchronization
 
-/// Limits and times of a server. Defaults are the published ones.
+/// Limits, times and hooks of a server. Defaults are the published ones.
 public struct GRPCServerConfiguration: Sendable {
-    public var http2 = HTTP2Settings()
-    /// The largest request message, in bytes.
+    /// Limits and times of each connection.
+    public var http2: HTTP2Settings
+    /// The largest request and response message, in bytes, before compression.
     public var messageBytesMax = 16 << 20
+    /// Bytes of requests and responses that all calls together may hold; a call that would need more fails with
+    /// RESOURCE_EXHAUSTED.
+    public var heldBytesMax = 512 << 20
+    /// Bytes of responses that wait at a call before ``ServerCall/isWritable`` turns false.
+    public var queuedBytesMax = 64 << 10
+    /// Connections of the server, and of those from one address; more are refused with GOAWAY and a text.
+    public var connectionsMax = 100_000
+    public var connectionsPerAddressMax = 100_000
+    /// Where the jitter of ages and the ids of errors come from.
+    public var seed: UInt64 = 0
+    /// What sees every call, made once for each loop, outermost first.
+    public var interceptors: @Sendable (any Loop) -> [any ServerInterceptor] = { _ in [] }
+    /// An async handler threw something that is no status: the client sees `internal error` and the id only.
+    public var reportError: @Sendable (_ id: String, _ method: String, _ error: any Error) -> Void = { _, _, _ in }
 
-    public init() {}
-}
-
-/// The methods of a server, as one loop serves them.
-public struct GRPCServiceTable {
-    enum Handler {
-        case unary((ServerCall, UnsafeRawBufferPointer) -> Void)
-        case serverStreaming((ServerCall, UnsafeRawBufferPointer) -> Void)
-    }
-
-    private(set) var handlers: [String: Handler] = [:]
-    private(set) var services: Set<String> = []
-
-    public init() {}
-
-    /// A method with one request and one response. The handler answers on the loop, now or later:
-    /// ``ServerCall/respond(_:)`` or ``ServerCall/fail(_:trailers:)``. The request is valid during the call.
-    public mutating func register(path: String, unary handler: @escaping (ServerCall, UnsafeRawBufferPointer) -> Void) {
-        add(path, .unary(handler))
-    }
-
-    /// A method with one request and a stream of responses: the handler sets ``ServerCall/source``.
-    public mutating func register(
-        path: String, serverStreaming handler: @escaping (ServerCall, UnsafeRawBufferPointer) -> Void
-    ) {
-        add(path, .serverStreaming(handler))
-    }
-
-    private mutating func add(_ path: String, _ handler: Handler) {
-        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        precondition(parts.count == 3 && parts[0].isEmpty, "a path is /package.Service/Method")
-        handlers[path] = handler
-        services.insert(String(parts[1]))
-    }
-
-    func find(_ path: String) -> Result<Handler, GRPCStatus> {
-        if let handler = handlers[path] { return .success(handler) }
-        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 3, parts[0].isEmpty else {
-            return .failure(GRPCStatus(.unimplemented, "malformed method name: \(path)"))
-        }
-        guard services.contains(String(parts[1])) else {
-            return .failure(GRPCStatus(.unimplemented, "unknown service \(parts[1])"))
-        }
-        return .failure(GRPCStatus(.unimplemented, "unknown method \(parts[2]) for service \(parts[1])"))
+    public init() {
+        http2 = HTTP2Settings()
+        http2.keepaliveMilliseconds = 60_000
+        http2.keepaliveTimeoutMilliseconds = 20_000
+        http2.idleMilliseconds = 300_000
+        http2.ageMilliseconds = 1_800_000
+        http2.graceMilliseconds = 10_000
+        http2.pingGapMillisecondsMin = 30_000
     }
 }
 
 /// A gRPC server on the loops of a group.
 public final class GRPCServer: Sendable {
     private let group: EventLoopGroup
-    private let configuration: GRPCServerConfiguration
-    private let loops: [ObjectIdentifier: LoopConfined<LoopServer>]
+    private let loops: [ObjectIdentifier: LoopConfined<GRPCLoopServer>]
     private let listeners = Mutex<[Listener]>([])
+    private let shared = ServerShared()
 
     /// `makeService` is called once on each loop. Never on a loop.
     public init(
@@ -73,32 +51,52 @@ public final class GRPCServer: Sendable {
         makeService: @escaping @Sendable (EventLoop) -> GRPCServiceTable
     ) {
         self.group = group
-        self.configuration = configuration
-        var loops: [ObjectIdentifier: LoopConfined<LoopServer>] = [:]
-        for loop in group.loops {
+        var loops: [ObjectIdentifier: LoopConfined<GRPCLoopServer>] = [:]
+        let shared = shared
+        for (number, loop) in group.loops.enumerated() {
+            let seed = configuration.seed &+ UInt64(number)
             loops[ObjectIdentifier(loop)] = loop.runAndWait { loop in
-                LoopConfined(LoopServer(table: makeService(loop), configuration: configuration))
+                LoopConfined(
+                    GRPCLoopServer(
+                        loop: loop, table: makeService(loop), configuration: configuration, shared: shared, seed: seed))
             }
         }
         self.loops = loops
     }
 
-    /// Binds and serves; port 0 takes a free one. Returns what is served. Never on a loop.
-    public func listen(host: String, port: Int) throws(AddressError) -> (host: String, port: Int) {
+    /// Binds and serves; port 0 takes a free one. `secure` puts a layer between a connection and its bytes (TLS), on
+    /// the connection's loop. Returns what is served. Never on a loop.
+    public func listen(
+        host: String, port: Int, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil
+    ) throws(AddressError) -> (host: String, port: Int) {
         let loops = loops
         let listener = try Listener(host: host, port: port, group: group) { socket in
-            loops[ObjectIdentifier(socket.loop)]?.value.accept(socket)
+            guard let loop = socket.loop as? EventLoop, let server = loops[ObjectIdentifier(loop)]?.value else {
+                return socket.close()
+            }
+            server.accept(secure?(socket) ?? socket)
         }
         listeners.withLock { $0.append(listener) }
         return (host, listener.port)
     }
 
-    /// Connections open now.
-    public var connectionCount: Int {
+    private func sum(_ value: @escaping @Sendable (GRPCLoopServer) -> Int) -> Int {
         group.loops.reduce(0) { total, loop in
-            total
-                + (loops[ObjectIdentifier(loop)].map { box in loop.runAndWait { _ in box.value.connectionCount } } ?? 0)
+            guard let box = loops[ObjectIdentifier(loop)] else { return total }
+            return total + loop.runAndWait { _ in value(box.value) }
         }
+    }
+
+    /// Connections open now. Never on a loop.
+    public var connectionCount: Int { sum { $0.connectionCount } }
+
+    /// What is open, held and was refused. Never on a loop.
+    public var counters: GRPCServerCounters {
+        var counters = GRPCServerCounters()
+        shared.fill(&counters)
+        counters.calls = sum { $0.callCount }
+        counters.openCalls = sum { $0.openCallCount }
+        return counters
     }
 
     /// Takes no more connections and streams, lets the open streams end within the time, then closes what is left.
@@ -122,46 +120,5 @@ public final class GRPCServer: Sendable {
             guard let server = loops[ObjectIdentifier(loop)] else { continue }
             loop.runAndWait { _ in server.value.closeAll() }
         }
-    }
-}
-
-/// What one loop serves. Confined to it.
-final class LoopServer: HTTP2ConnectionOwner {
-    private let table: GRPCServiceTable
-    private let configuration: GRPCServerConfiguration
-    private var connections: [ObjectIdentifier: HTTP2Connection] = [:]
-    private var isDraining = false
-
-    init(table: GRPCServiceTable, configuration: GRPCServerConfiguration) {
-        self.table = table
-        self.configuration = configuration
-    }
-
-    var connectionCount: Int { connections.count }
-
-    func accept(_ transport: any ByteStream) {
-        guard !isDraining else { return transport.close() }
-        let connection = HTTP2Connection(transport: transport, isServer: true, settings: configuration.http2, owner: self)
-        connections[ObjectIdentifier(connection)] = connection
-    }
-
-    func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {
-        stream.owner = ServerCall(stream, table: table, messageBytesMax: configuration.messageBytesMax)
-    }
-
-    func closed(_ connection: HTTP2Connection, reason: String) {
-        connections[ObjectIdentifier(connection)] = nil
-    }
-
-    func startDraining() {
-        isDraining = true
-        for connection in connections.values {
-            connection.startDraining()
-            connection.goAway()
-        }
-    }
-
-    func closeAll() {
-        for connection in connections.values { connection.close(reason: "the server stopped") }
     }
 }

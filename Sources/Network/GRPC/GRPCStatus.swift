@@ -1,3 +1,5 @@
+import HTTP2
+
 /// How a call ended (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
 public struct GRPCStatus: Error, Hashable, Sendable, CustomStringConvertible {
     /// A status code; unknown numbers are kept.
@@ -85,5 +87,13 @@ public struct GRPCMetadata: Hashable, Sendable {
     public func values(_ name: String) -> [String] { entries.filter { $0.name == name }.map(\.value) }
 
     /// The bytes of the first value of a `-bin` name; nil when there is none or it is no base64.
-    public func binary(_ name: String) -> [UInt8]? { value(name).flatMap(Base64.decode) }
+    public func binary(_ name: String) -> [UInt8]? { binaries(name).first }
+
+    /// The bytes of all values of a `-bin` name, those joined by commas apart; what is no base64 is left out.
+    public func binaries(_ name: String) -> [[UInt8]] {
+        values(name).flatMap { $0.utf8.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false) }
+            .compactMap { Base64.decode($0) }
+    }
+
+    var headers: [HTTP2Header] { entries.map { HTTP2Header($0.name, $0.value) } }
 }

@@ -99,11 +99,16 @@ public struct MessageSequence: Sequence, IteratorProtocol {
     }
 }
 
+/// A message with its prefix.
 enum MessageFrame {
-    static func make(_ payload: UnsafeRawBufferPointer) -> [UInt8] {
+    static func make(_ payload: [UInt8], isCompressed: Bool = false) -> [UInt8] {
+        payload.withUnsafeBytes { make($0, isCompressed: isCompressed) }
+    }
+
+    static func make(_ payload: UnsafeRawBufferPointer, isCompressed: Bool = false) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: payload.count + MessageReader.prefixLength) { buffer, count in
             let raw = UnsafeMutableRawBufferPointer(buffer)
-            raw[0] = 0
+            raw[0] = isCompressed ? 1 : 0
             raw.storeBytes(of: UInt32(payload.count).bigEndian, toByteOffset: 1, as: UInt32.self)
             if payload.count > 0 {
                 (raw.baseAddress! + 5).copyMemory(from: payload.baseAddress!, byteCount: payload.count)

@@ -64,13 +64,27 @@ enum Base64 {
         return String(decoding: out, as: UTF8.self)
     }
 
-    static func decode(_ text: String) -> [UInt8]? {
+    /// 64 for what is no digit.
+    private static let digits: [UInt8] = {
+        var digits = [UInt8](repeating: 64, count: 256)
+        for (value, byte) in alphabet.enumerated() { digits[Int(byte)] = UInt8(value) }
+        return digits
+    }()
+
+    /// nil for what is no base64. Spaces around it do not count.
+    static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         var out: [UInt8] = []
         var accumulator: UInt32 = 0
         var bits = 0
-        for byte in text.utf8 {
-            if byte == UInt8(ascii: "=") { break }
-            guard let value = alphabet.firstIndex(of: byte) else { return nil }
+        var padding = 0
+        for byte in text {
+            if byte == UInt8(ascii: " ") { continue }
+            if byte == UInt8(ascii: "=") {
+                padding += 1
+                continue
+            }
+            let value = digits[Int(byte)]
+            guard value < 64, padding == 0 else { return nil }
             accumulator = accumulator << 6 | UInt32(value)
             bits += 6
             if bits >= 8 {
@@ -78,6 +92,6 @@ enum Base64 {
                 out.append(UInt8(truncatingIfNeeded: accumulator >> UInt32(bits)))
             }
         }
-        return bits < 6 ? out : nil
+        return bits < 6 && padding <= 2 ? out : nil
     }
 }

@@ -2,16 +2,6 @@ import CNGHTTP2
 
 /// The functions that nghttp2 calls, and a session with them.
 enum HTTP2Callbacks {
-    /// Every stream's body is read by the same function.
-    nonisolated(unsafe) static let provider: UnsafePointer<nghttp2_data_provider> = {
-        let provider = UnsafeMutablePointer<nghttp2_data_provider>.allocate(capacity: 1)
-        provider.initialize(to: nghttp2_data_provider())
-        provider.pointee.read_callback = { _, id, _, length, flags, _, me in
-            HTTP2Callbacks.connection(me).readBody(id, length, flags!)
-        }
-        return UnsafePointer(provider)
-    }()
-
     static func makeSession(
         isServer: Bool, settings: HTTP2Settings, _ connection: UnsafeMutableRawPointer
     ) -> OpaquePointer? {
@@ -23,11 +13,8 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.connection(me).sendBody(header!, length)
             return 0
         }
-        var option: OpaquePointer?
-        nghttp2_option_new(&option)
+        let option = makeOption(settings)
         defer { nghttp2_option_del(option) }
-        // Windows are given back when the bytes were taken, not when they arrived.
-        nghttp2_option_set_no_auto_window_update(option, 1)
         var session: OpaquePointer?
         if isServer {
             nghttp2_session_server_new2(&session, callbacks, connection, option)
@@ -37,15 +24,28 @@ enum HTTP2Callbacks {
         return session
     }
 
+    private static func makeOption(_ settings: HTTP2Settings) -> OpaquePointer? {
+        var option: OpaquePointer?
+        nghttp2_option_new(&option)
+        // Windows are given back when the bytes were taken, not when they arrived.
+        nghttp2_option_set_no_auto_window_update(option, 1)
+        nghttp2_option_set_max_outbound_ack(option, settings.acksWaitingMax)
+        nghttp2_option_set_stream_reset_rate_limit(option, settings.resetsMax, settings.resetsPerSecond)
+        nghttp2_option_set_max_continuations(option, settings.continuationsMax)
+        // Closed streams are kept for a priority tree that nobody asks for.
+        nghttp2_option_set_no_closed_streams(option, 1)
+        return option
+    }
+
     private static func setIncoming(_ callbacks: OpaquePointer?) {
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, frame, me in
             HTTP2Callbacks.connection(me).beginHeaders(frame!.pointee.hd.stream_id)
             return 0
         }
         nghttp2_session_callbacks_set_on_header_callback(callbacks) {
-            _, frame, name, nameLength, value, valueLength, _, me in
+            _, _, name, nameLength, value, valueLength, _, me in
             HTTP2Callbacks.connection(me).header(
-                frame!.pointee.hd.stream_id, UnsafeRawBufferPointer(start: name, count: nameLength),
+                UnsafeRawBufferPointer(start: name, count: nameLength),
                 UnsafeRawBufferPointer(start: value, count: valueLength))
             return 0
         }
@@ -66,12 +66,24 @@ enum HTTP2Callbacks {
     private static func received(_ frame: UnsafePointer<nghttp2_frame>, _ connection: HTTP2Connection) {
         let header = frame.pointee.hd
         let endsStream = header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
+        let isAck = header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
             connection.headersDone(header.stream_id, endsStream: endsStream)
             if endsStream { connection.endOfData(header.stream_id) }
-        case NGHTTP2_DATA.rawValue: if endsStream { connection.endOfData(header.stream_id) }
-        case NGHTTP2_GOAWAY.rawValue: connection.receivedGoAway()
+        case NGHTTP2_DATA.rawValue:
+            if endsStream {
+                connection.endOfData(header.stream_id)
+            } else if header.length == 0 {
+                connection.emptyFrame()
+            }
+        case NGHTTP2_PING.rawValue:
+            if isAck { connection.receivedPong(frame.pointee.ping.opaque_data.0) } else { connection.receivedPing() }
+        case NGHTTP2_GOAWAY.rawValue:
+            let goAway = frame.pointee.goaway
+            let text = UnsafeRawBufferPointer(start: goAway.opaque_data, count: goAway.opaque_data_len)
+            connection.receivedGoAway(goAway.error_code, String(decoding: text, as: UTF8.self))
+        case NGHTTP2_WINDOW_UPDATE.rawValue, NGHTTP2_PRIORITY.rawValue: connection.emptyFrame()
         default: break
         }
     }

@@ -9,21 +9,24 @@ import Glibc
 public protocol HTTP2ConnectionOwner: AnyObject {
     /// Server: a request begins. The owner sets the stream's `owner`.
     func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection)
+    /// The peer takes no more streams, with its error code and text; the open ones may go on.
+    func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String)
     /// The connection is over; every stream was closed before.
     func closed(_ connection: HTTP2Connection, reason: String)
 }
 
-/// Settings of one side.
-public struct HTTP2Settings: Sendable {
-    public var streamsMax: UInt32 = 1000
-    public var headerListBytesMax: UInt32 = 64 << 10
-    /// Receive windows.
-    public var streamWindowBytes: Int32 = 1 << 20
-    public var connectionWindowBytes: Int32 = 8 << 20
-    /// Bytes that may wait for the transport before streams are asked for more.
-    public var outputBytesMax = 256 << 10
+extension HTTP2ConnectionOwner {
+    public func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String) {}
+}
+
+/// Where frames are gathered before they are written. Empty between turns, so the connections of a loop share one.
+public final class HTTP2Output {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 64)
+    var count = 0
 
     public init() {}
+
+    deinit { buffer.deallocate() }
 }
 
 /// One HTTP/2 connection. Confined to the loop of its transport.
@@ -35,26 +38,57 @@ public final class HTTP2Connection: ByteStreamOwner {
     public let isServer: Bool
     public private(set) var isClosed = false
     public private(set) var goAwayReceived = false
-    public private(set) var streams: [Int32: HTTP2Stream] = [:]
+    public internal(set) var streams: [Int32: HTTP2Stream] = [:]
     let settings: HTTP2Settings
     private weak var owner: (any HTTP2ConnectionOwner)?
-    private var session: OpaquePointer?
-    private let output: UnsafeMutableRawBufferPointer
-    private var outputCount = 0
+    private(set) var session: OpaquePointer?
+    private let output: HTTP2Output
+    let deadlines: DeadlineQueue
+    var lifetime: HTTP2Lifetime
+    var pingRule: HTTP2PingRule
+    private var frameBudget: HTTP2FrameBudget
+    let lifetimeDeadline = LifetimeDeadline()
+    var isDraining = false
+    /// The block that is being received: header blocks of a connection do not interleave.
+    private let fields = HTTP2FieldBlock()
+    /// The stream of the last frame, which is mostly that of the next.
+    private var current: HTTP2Stream?
+    /// Streams to be reset once their response is sent: nghttp2 drops what waits on a stream that is being reset.
+    private var responding: [Int32] = []
     private var isFlushScheduled = false
     private var isInside = false
     private var isClosing = false
     private var closeReason = "the connection was closed"
 
-    /// Takes over a connected stream of bytes and sends its settings.
-    public init(transport: any ByteStream, isServer: Bool, settings: HTTP2Settings, owner: any HTTP2ConnectionOwner) {
+    /// Takes over a connected stream of bytes and sends its settings. Connections of one loop may share their output
+    /// and their deadlines.
+    public init(
+        transport: any ByteStream, isServer: Bool, settings: HTTP2Settings, owner: any HTTP2ConnectionOwner,
+        output: HTTP2Output = HTTP2Output(), deadlines: DeadlineQueue? = nil
+    ) {
         self.transport = transport
         self.isServer = isServer
         self.settings = settings
         self.owner = owner
-        output = .allocate(byteCount: 128 << 10, alignment: 64)
+        self.output = output
+        self.deadlines = deadlines ?? DeadlineQueue(loop: transport.loop)
+        lifetime = HTTP2Lifetime(settings, now: transport.loop.nowMilliseconds)
+        pingRule = HTTP2PingRule(
+            gapMilliseconds: settings.pingGapMillisecondsMin, strikesMax: settings.pingStrikesMax)
+        frameBudget = HTTP2FrameBudget(framesMax: settings.emptyFramesMax)
         let me = Unmanaged.passUnretained(self).toOpaque()
         session = HTTP2Callbacks.makeSession(isServer: isServer, settings: settings, me)
+        lifetimeDeadline.connection = self
+        submitSettings()
+        transport.owner = self
+        transport.startReading()
+        scheduleLifetimeCheck()
+        scheduleFlush()
+    }
+
+    deinit { nghttp2_session_del(session) }
+
+    private func submitSettings() {
         var entries = [
             nghttp2_settings_entry(
                 settings_id: Int32(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue), value: settings.streamsMax),
@@ -70,14 +104,18 @@ public final class HTTP2Connection: ByteStreamOwner {
         nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), entries, entries.count)
         nghttp2_session_set_local_window_size(
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, settings.connectionWindowBytes)
-        transport.owner = self
-        transport.startReading()
-        scheduleFlush()
     }
 
-    deinit {
-        nghttp2_session_del(session)
-        output.deallocate()
+    /// Reads the body of a stream where nghttp2 asks for its DATA.
+    private func provider(_ stream: HTTP2Stream) -> nghttp2_data_provider {
+        var provider = nghttp2_data_provider()
+        // A stream that nghttp2 asks for is open, so `streams` keeps it alive.
+        provider.source.ptr = Unmanaged.passUnretained(stream).toOpaque()
+        provider.read_callback = { _, _, _, length, flags, source, me in
+            let stream = Unmanaged<HTTP2Stream>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
+            return Unmanaged<HTTP2Connection>.fromOpaque(me!).takeUnretainedValue().readBody(stream, length, flags!)
+        }
+        return provider
     }
 }
 
@@ -86,31 +124,35 @@ public final class HTTP2Connection: ByteStreamOwner {
 extension HTTP2Connection {
     /// Client: begins a request. nil when the connection takes no more.
     public func request(_ headers: [HTTP2Header], body: (any HTTP2Body)?, owner: any HTTP2StreamOwner) -> HTTP2Stream? {
-        guard !isClosed, !goAwayReceived else { return nil }
+        guard !isClosed, !isClosing, !goAwayReceived else { return nil }
         let stream = HTTP2Stream(self)
         stream.owner = owner
         stream.body = body
-        let id = withHeaders(headers) { fields, count in
-            nghttp2_submit_request(session, nil, fields, count, body == nil ? nil : HTTP2Callbacks.provider, nil)
+        var provider = provider(stream)
+        let id = withFields(headers) { fields, count in
+            body == nil
+                ? nghttp2_submit_request(session, nil, fields, count, nil, nil)
+                : nghttp2_submit_request(session, nil, fields, count, &provider, nil)
         }
         guard id > 0 else { return nil }
         stream.id = id
         streams[id] = stream
+        lifetime.streamsChanged(open: streams.count, now: transport.loop.nowMilliseconds)
+        scheduleLifetimeCheck()
         scheduleFlush()
         return stream
     }
 
-    func respond(_ stream: HTTP2Stream, _ headers: [HTTP2Header], endsStream: Bool) {
-        guard !isClosed else { return }
-        withHeaders(headers) { fields, count in
-            _ = nghttp2_submit_response(session, stream.id, fields, count, endsStream ? nil : HTTP2Callbacks.provider)
+    func respond(_ stream: HTTP2Stream, _ fields: UnsafePointer<nghttp2_nv>, _ count: Int, endsStream: Bool) {
+        guard !isClosed, !stream.isClosed else { return }
+        pingRule.sentSomething()
+        if endsStream {
+            nghttp2_submit_response(session, stream.id, fields, count, nil)
+        } else {
+            var provider = provider(stream)
+            nghttp2_submit_response(session, stream.id, fields, count, &provider)
         }
         scheduleFlush()
-    }
-
-    /// During a body's last read.
-    func submitTrailers(_ stream: HTTP2Stream, _ trailers: [HTTP2Header]) {
-        withHeaders(trailers) { fields, count in _ = nghttp2_submit_trailer(session, stream.id, fields, count) }
     }
 
     func resume(_ stream: HTTP2Stream) {
@@ -125,79 +167,73 @@ extension HTTP2Connection {
         scheduleFlush()
     }
 
+    func stopAfterResponse(_ stream: HTTP2Stream) { responding.append(stream.id) }
+
+    private func resetResponded() {
+        guard !responding.isEmpty else { return }
+        responding.removeAll { id in
+            guard streams[id] != nil else { return true }
+            guard nghttp2_session_get_stream_local_close(session, id) == 1 else { return false }
+            nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, HTTP2ErrorCode.none)
+            scheduleFlush()
+            return true
+        }
+    }
+
+    func isWindowOpen(_ stream: HTTP2Stream) -> Bool {
+        !isClosed && nghttp2_session_get_remote_window_size(session) > 0
+            && nghttp2_session_get_stream_remote_window_size(session, stream.id) > 0
+    }
+
     /// Gives the peer room for bytes that were taken.
     func consume(_ stream: HTTP2Stream, _ count: Int) {
         guard !isClosed else { return }
         nghttp2_session_consume(session, stream.id, count)
         scheduleFlush()
     }
-
-    private func withHeaders<R>(_ headers: [HTTP2Header], _ body: (UnsafePointer<nghttp2_nv>, Int) -> R) -> R {
-        var bytes: [UInt8] = []
-        for header in headers {
-            bytes.append(contentsOf: header.name.utf8)
-            bytes.append(contentsOf: header.value.utf8)
-        }
-        return bytes.withUnsafeMutableBufferPointer { buffer in
-            withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: max(1, headers.count)) { fields in
-                var place = buffer.baseAddress ?? UnsafeMutablePointer<UInt8>.allocate(capacity: 0)
-                for (index, header) in headers.enumerated() {
-                    let nameLength = header.name.utf8.count
-                    let valueLength = header.value.utf8.count
-                    fields.baseAddress!.advanced(by: index).initialize(
-                        to: nghttp2_nv(
-                            name: place, value: place + nameLength, namelen: nameLength, valuelen: valueLength, flags: 0
-                        ))
-                    place += nameLength + valueLength
-                }
-                return body(UnsafePointer(fields.baseAddress!), headers.count)
-            }
-        }
-    }
 }
 
 // MARK: Ends
 
 extension HTTP2Connection {
-    /// Server: takes no new streams from now on; the open ones go on. A second notice follows with the last stream's
-    /// number.
-    public func startDraining() {
-        guard !isClosed else { return }
-        nghttp2_submit_shutdown_notice(session)
-        scheduleFlush()
-    }
-
     /// Tells the peer that only streams up to the last one seen count, with an error code and a text.
     public func goAway(_ code: UInt32 = 0, _ text: String = "") {
         guard !isClosed else { return }
-        var bytes = Array(text.utf8)
+        let bytes = Array(text.utf8)
         nghttp2_submit_goaway(
-            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(session), code, &bytes,
+            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(session), code, bytes,
             bytes.count)
         scheduleFlush()
     }
 
-    /// Ends the connection at once.
+    /// Ends the connection: at once, or, called from one of its own callbacks, when that has returned.
     public func close(reason: String) {
         guard !isClosed, !isClosing else { return }
         isClosing = true
         closeReason = reason
+        if !isInside { finishClosing() }
+    }
+
+    private func finishClosing() {
         flush()
         transport.close()
         finish()
     }
 
     public func closed(_ error: StreamError?) {
-        if let error { closeReason = "the connection failed: \(error)" }
+        if let error, !isClosing { closeReason = "the connection failed: \(error)" }
         finish()
     }
 
     private func finish() {
         guard !isClosed else { return }
         isClosed = true
+        deadlines.cancel(lifetimeDeadline)
+        current = nil
         let open = streams
         streams.removeAll()
-        for stream in open.values { stream.wasClosed(HTTP2ErrorCode.connectionLost) }
+        // In the order of their numbers, so that the same run ends the same way.
+        for stream in open.values.sorted(by: { $0.id < $1.id }) { stream.wasClosed(HTTP2ErrorCode.connectionLost) }
         owner?.closed(self, reason: closeReason)
     }
 }
@@ -206,11 +242,12 @@ extension HTTP2Connection {
 
 extension HTTP2Connection {
     public func received(_ bytes: UnsafeRawBufferPointer) {
-        guard !isClosed else { return }
+        guard !isClosed, !isClosing, let start = bytes.baseAddress else { return }
+        lifetime.received(now: transport.loop.nowMilliseconds)
         isInside = true
-        let count = nghttp2_session_mem_recv(
-            session, bytes.baseAddress!.assumingMemoryBound(to: UInt8.self), bytes.count)
+        let count = nghttp2_session_mem_recv(session, start.assumingMemoryBound(to: UInt8.self), bytes.count)
         isInside = false
+        if isClosing { return finishClosing() }
         if count < 0 {
             return close(reason: "the peer broke the protocol: \(String(cString: nghttp2_strerror(Int32(count))))")
         }
@@ -232,46 +269,51 @@ extension HTTP2Connection {
     private func flush() {
         guard !isClosed, !isInside else { return }
         isInside = true
+        var failure: String?
         while transport.waitingBytes < settings.outputBytesMax {
             var chunk: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(session, &chunk)
             guard count > 0 else {
-                if count < 0 { closeReason = String(cString: nghttp2_strerror(Int32(count))) }
+                if count < 0 { failure = String(cString: nghttp2_strerror(Int32(count))) }
                 break
             }
             if let chunk { append(UnsafeRawBufferPointer(start: chunk, count: count)) }
-            if output.count - outputCount < HTTP2Connection.frameBytesMax { writeOutput() }
+            if output.buffer.count - output.count < HTTP2Connection.frameBytesMax { writeOutput() }
         }
         writeOutput()
         isInside = false
+        if let failure { return close(reason: failure) }
+        resetResponded()
         let isDone = nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
         if isDone, !isClosing, transport.waitingBytes == 0 {
             close(reason: goAwayReceived ? "the peer closed it" : closeReason)
+        } else if isClosing, !isClosed {
+            // Asked for by a body while it was read.
+            transport.close()
+            finish()
         }
     }
 
     private func writeOutput() {
-        guard outputCount > 0 else { return }
-        transport.write(UnsafeRawBufferPointer(rebasing: output[..<outputCount]))
-        outputCount = 0
+        guard output.count > 0 else { return }
+        transport.write(UnsafeRawBufferPointer(rebasing: output.buffer[..<output.count]))
+        output.count = 0
     }
 
     private func append(_ bytes: UnsafeRawBufferPointer) {
-        if bytes.count > output.count - outputCount { writeOutput() }
-        guard bytes.count <= output.count else { return transport.write(bytes) }
-        (output.baseAddress! + outputCount).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
-        outputCount += bytes.count
+        if bytes.count > output.buffer.count - output.count { writeOutput() }
+        guard bytes.count <= output.buffer.count else { return transport.write(bytes) }
+        (output.buffer.baseAddress! + output.count).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+        output.count += bytes.count
     }
 
     /// nghttp2 asks for a stream's DATA: the body writes it where it will be sent from, behind room for the frame's
     /// header.
-    func readBody(_ id: Int32, _ lengthMax: Int, _ flags: UnsafeMutablePointer<UInt32>) -> Int {
-        guard let stream = streams[id], let body = stream.body else {
-            return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
-        }
-        if output.count - outputCount < HTTP2Connection.frameBytesMax { writeOutput() }
-        let start = outputCount + 9
-        let room = UnsafeMutableRawBufferPointer(rebasing: output[start..<(start + min(lengthMax, 16_384))])
+    private func readBody(_ stream: HTTP2Stream, _ lengthMax: Int, _ flags: UnsafeMutablePointer<UInt32>) -> Int {
+        guard let body = stream.body else { return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) }
+        if output.buffer.count - output.count < HTTP2Connection.frameBytesMax { writeOutput() }
+        let start = output.count + 9
+        let room = UnsafeMutableRawBufferPointer(rebasing: output.buffer[start..<(start + min(lengthMax, 16_384))])
         switch body.read(into: room, stream: stream) {
         case .bytes(let count):
             flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
@@ -281,47 +323,68 @@ extension HTTP2Connection {
             flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
             if let trailers {
                 flags.pointee |= NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
-                submitTrailers(stream, trailers)
+                withFields(trailers) { fields, count in
+                    _ = nghttp2_submit_trailer(session, stream.id, fields, count)
+                }
             }
             return 0
+        case .last(let count, let trailers):
+            flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue | NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
+            if count > 0 { flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue }
+            nghttp2_submit_trailer(session, stream.id, trailers.fields, trailers.count)
+            return count
         }
     }
 
     /// The frame is decided: its header goes before the bytes that `readBody` wrote.
     func sendBody(_ header: UnsafePointer<UInt8>, _ length: Int) {
-        (output.baseAddress! + outputCount).copyMemory(from: header, byteCount: 9)
-        outputCount += 9 + length
+        (output.buffer.baseAddress! + output.count).copyMemory(from: header, byteCount: 9)
+        output.count += 9 + length
+        pingRule.sentSomething()
+        frameBudget.usefulFrame()
     }
 }
 
 // MARK: What nghttp2 tells
 
 extension HTTP2Connection {
+    private func stream(_ id: Int32) -> HTTP2Stream? {
+        if let current, current.id == id { return current }
+        let found = streams[id]
+        if found != nil { current = found }
+        return found
+    }
+
     func beginHeaders(_ id: Int32) {
-        guard streams[id] == nil, isServer else { return }
+        fields.clear()
+        guard isServer, stream(id) == nil else { return }
         let stream = HTTP2Stream(self)
         stream.id = id
         streams[id] = stream
+        current = stream
+        frameBudget.usefulFrame()
+        if streams.count == 1 { lifetime.streamsChanged(open: 1, now: transport.loop.nowMilliseconds) }
     }
 
-    func header(_ id: Int32, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
-        streams[id]?.incoming.append(
-            HTTP2Header(String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self)))
+    func header(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        fields.append(name, value, listBytesMax: Int(settings.headerListBytesMax))
     }
 
     func headersDone(_ id: Int32, endsStream: Bool) {
-        guard let stream = streams[id] else { return }
-        let headers = stream.incoming
-        stream.incoming = []
-        if isServer, stream.owner == nil {
-            stream.requestHeaders = headers
+        guard let stream = stream(id) else { return }
+        if isServer, !stream.isOpened {
+            stream.isOpened = true
             owner?.opened(stream, on: self)
         }
-        stream.owner?.received(headers: headers, endsStream: endsStream, stream)
+        if fields.listBytes > Int(settings.headerListBytesMax) {
+            stream.owner?.receivedTooLargeHeaders(stream)
+        } else {
+            stream.owner?.received(fields: fields, endsStream: endsStream, stream)
+        }
     }
 
     func data(_ id: Int32, _ bytes: UnsafeRawBufferPointer) {
-        guard let stream = streams[id], let owner = stream.owner else {
+        guard let stream = stream(id), let owner = stream.owner else {
             nghttp2_session_consume(session, id, bytes.count)
             return
         }
@@ -329,11 +392,28 @@ extension HTTP2Connection {
     }
 
     func endOfData(_ id: Int32) {
-        guard let stream = streams[id] else { return }
+        guard let stream = stream(id) else { return }
         stream.owner?.receivedEnd(stream)
     }
 
-    func streamClosed(_ id: Int32, _ code: UInt32) { streams.removeValue(forKey: id)?.wasClosed(code) }
+    func streamClosed(_ id: Int32, _ code: UInt32) {
+        if current?.id == id { current = nil }
+        streams.removeValue(forKey: id)?.wasClosed(code)
+        if streams.isEmpty {
+            lifetime.streamsChanged(open: 0, now: transport.loop.nowMilliseconds)
+            scheduleLifetimeCheck()
+        }
+    }
 
-    func receivedGoAway() { goAwayReceived = true }
+    func receivedGoAway(_ code: UInt32, _ text: String) {
+        goAwayReceived = true
+        owner?.receivedGoAway(self, code: code, text: text)
+    }
+
+    /// A frame that asks for nothing.
+    func emptyFrame() {
+        guard isServer, !frameBudget.takeFrame() else { return }
+        goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_frames")
+        close(reason: "the peer sent too many frames that ask for nothing")
+    }
 }

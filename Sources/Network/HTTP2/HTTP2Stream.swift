@@ -28,6 +28,8 @@ public enum HTTP2BodyRead {
     case wait
     /// Nothing more: the stream ends, with these trailers if there are any.
     case end(trailers: [HTTP2Header]?)
+    /// So many bytes were written, none or more, and the stream ends after them.
+    case last(Int, trailers: HTTP2FixedHeaders)
 }
 
 /// Where a stream's outgoing bytes come from: asked when the peer's window and the connection's output have room.
@@ -37,12 +39,24 @@ public protocol HTTP2Body: AnyObject {
 
 /// What a stream's owner is told. On the loop.
 public protocol HTTP2StreamOwner: AnyObject {
+    /// A header block as bytes, valid during the call. What it does by itself is ``received(headers:endsStream:_:)``.
+    func received(fields: HTTP2FieldBlock, endsStream: Bool, _ stream: HTTP2Stream)
     func received(headers: [HTTP2Header], endsStream: Bool, _ stream: HTTP2Stream)
+    /// A header block larger than the limit came; by itself, the stream is reset.
+    func receivedTooLargeHeaders(_ stream: HTTP2Stream)
     /// Bytes of the body, valid during the call; ``HTTP2Stream/consume(_:)`` lets the peer send as many more.
     func received(data: UnsafeRawBufferPointer, _ stream: HTTP2Stream)
     func receivedEnd(_ stream: HTTP2Stream)
     /// The stream is over: 0 when it ended well. Told once, last.
     func closed(_ stream: HTTP2Stream, code: UInt32)
+}
+
+extension HTTP2StreamOwner {
+    public func received(fields: HTTP2FieldBlock, endsStream: Bool, _ stream: HTTP2Stream) {
+        received(headers: fields.headers, endsStream: endsStream, stream)
+    }
+    public func received(headers: [HTTP2Header], endsStream: Bool, _ stream: HTTP2Stream) {}
+    public func receivedTooLargeHeaders(_ stream: HTTP2Stream) { stream.reset(HTTP2ErrorCode.enhanceYourCalm) }
 }
 
 /// One request and its response. Confined to its connection's loop.
@@ -51,25 +65,35 @@ public final class HTTP2Stream {
     public let connection: HTTP2Connection
     public var owner: (any HTTP2StreamOwner)?
     public var body: (any HTTP2Body)?
-    public internal(set) var requestHeaders: [HTTP2Header] = []
     public private(set) var isClosed = false
-    var incoming: [HTTP2Header] = []
+    var isOpened = false
 
     init(_ connection: HTTP2Connection) { self.connection = connection }
 
     /// Server: sends the response's headers; the body follows unless the stream ends with them.
     public func respond(_ headers: [HTTP2Header], endsStream: Bool = false) {
-        connection.respond(self, headers, endsStream: endsStream)
+        withFields(headers) { connection.respond(self, $0, $1, endsStream: endsStream) }
+    }
+
+    /// Server: sends headers that are the same every time; the body follows unless the stream ends with them.
+    public func respond(_ headers: HTTP2FixedHeaders, endsStream: Bool = false) {
+        connection.respond(self, headers.fields, headers.count, endsStream: endsStream)
     }
 
     /// The body has more.
     public func resume() { if !isClosed { connection.resume(self) } }
 
-    /// Ends the stream abruptly.
+    /// Ends the stream abruptly; what was not sent yet is dropped.
     public func reset(_ code: UInt32) { if !isClosed { connection.reset(self, code) } }
 
+    /// Server: the rest of the request is not wanted once the response is sent to its end.
+    public func stopRequestAfterResponse() { if !isClosed { connection.stopAfterResponse(self) } }
+
+    /// Whether the peer's windows take bytes of the body now.
+    public var isWindowOpen: Bool { !isClosed && connection.isWindowOpen(self) }
+
     /// Lets the peer send as many bytes more.
-    public func consume(_ count: Int) { if !isClosed { connection.consume(self, count) } }
+    public func consume(_ count: Int) { if !isClosed, count > 0 { connection.consume(self, count) } }
 
     func wasClosed(_ code: UInt32) {
         guard !isClosed else { return }

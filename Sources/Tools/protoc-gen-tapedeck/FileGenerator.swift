@@ -139,11 +139,11 @@ struct ServiceGenerator {
         out.line("/// What a server of ``\(service.name)`` implements.")
         out.block("public protocol \(service.name)Handler: Sendable") { out in
             for method in service.methods {
-                let input = types.swiftName(method.input)
-                let request =
-                    method.clientStreaming
-                    ? "_ requests: AsyncThrowingStream<\(input), any Error>" : "_ request: \(input)"
-                out.line("func \(Names.member(method.name))(\(request)) \(result(method))")
+                let (input, output) = (types.swiftName(method.input), types.swiftName(method.output))
+                let request = method.clientStreaming ? "_ requests: RPCRequests<\(input)>" : "_ request: \(input)"
+                let responses = method.serverStreaming ? ", _ responses: RPCResponses<\(output)>" : ""
+                let result = method.serverStreaming ? "" : " -> \(output)"
+                out.line("func \(Names.member(method.name))(\(request)\(responses)) async throws\(result)")
             }
         }
     }
@@ -155,8 +155,10 @@ struct ServiceGenerator {
             out.block("public func register(on registry: inout some RPCRegistry)") { out in
                 for method in service.methods {
                     let name = Names.member(method.name)
-                    let call = (method.serverStreaming ? "" : "try await ") + "self.\(name)($0)"
-                    out.line("registry.\(shape(method))(\(namespace).\(service.name).\(name)) { \(call) }")
+                    let arguments = method.serverStreaming ? "$0, $1" : "$0"
+                    out.line("registry.\(shape(method))(\(namespace).\(service.name).\(name)) {")
+                    out.line("    try await self.\(name)(\(arguments))")
+                    out.line("}")
                 }
             }
         }

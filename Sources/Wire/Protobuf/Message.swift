@@ -49,13 +49,17 @@ extension ProtoMessage {
     }
 
     /// The encoded message.
-    public func encodedBytes() -> [UInt8] {
+    public func encodedBytes() -> [UInt8] { withEncodedBytes { Array($0) } }
+
+    /// Calls `body` with the encoded message, whose bytes are valid during the call.
+    @inlinable
+    public func withEncodedBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
         var room = 1024
         while true {
-            let bytes = withUnsafeTemporaryAllocation(byteCount: room, alignment: 1) { buffer in
-                encode(into: buffer).map { Array(buffer[..<$0]) }
+            let result = withUnsafeTemporaryAllocation(byteCount: room, alignment: 1) { buffer in
+                encode(into: buffer).map { body(UnsafeRawBufferPointer(rebasing: buffer[..<$0])) }
             }
-            if let bytes { return bytes }
+            if let result { return result }
             room *= 4
         }
     }

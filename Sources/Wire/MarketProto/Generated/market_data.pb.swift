@@ -3723,11 +3723,11 @@ extension Proto {
 
     /// What a server of ``MarketDataService`` implements.
     public protocol MarketDataServiceHandler: Sendable {
-        func streamPrices(_ request: Proto.PriceSubscription) -> AsyncThrowingStream<Proto.PriceUpdate, any Error>
+        func streamPrices(_ request: Proto.PriceSubscription, _ responses: RPCResponses<Proto.PriceUpdate>) async throws
         func getQuote(_ request: Proto.QuoteRequest) async throws -> Proto.QuoteResponse
-        func submitOrders(_ requests: AsyncThrowingStream<Proto.OrderRequest, any Error>) async throws -> Proto.OrderBatchSummary
-        func liveTrading(_ requests: AsyncThrowingStream<Proto.TradingMessage, any Error>) -> AsyncThrowingStream<Proto.TradingMessage, any Error>
-        func subscribe(_ requests: AsyncThrowingStream<Proto.SubscribeRequest, any Error>) -> AsyncThrowingStream<Proto.SubscribeResponse, any Error>
+        func submitOrders(_ requests: RPCRequests<Proto.OrderRequest>) async throws -> Proto.OrderBatchSummary
+        func liveTrading(_ requests: RPCRequests<Proto.TradingMessage>, _ responses: RPCResponses<Proto.TradingMessage>) async throws
+        func subscribe(_ requests: RPCRequests<Proto.SubscribeRequest>, _ responses: RPCResponses<Proto.SubscribeResponse>) async throws
     }
 
     /// Synchronous writes for low-volume callers who need the store's ack. Internal: never on the public port.
@@ -3765,18 +3765,32 @@ extension Proto {
 extension Proto.MarketDataServiceHandler {
     /// Registers every method.
     public func register(on registry: inout some RPCRegistry) {
-        registry.serverStreaming(Proto.MarketDataService.streamPrices) { self.streamPrices($0) }
-        registry.unary(Proto.MarketDataService.getQuote) { try await self.getQuote($0) }
-        registry.clientStreaming(Proto.MarketDataService.submitOrders) { try await self.submitOrders($0) }
-        registry.bidirectional(Proto.MarketDataService.liveTrading) { self.liveTrading($0) }
-        registry.bidirectional(Proto.MarketDataService.subscribe) { self.subscribe($0) }
+        registry.serverStreaming(Proto.MarketDataService.streamPrices) {
+            try await self.streamPrices($0, $1)
+        }
+        registry.unary(Proto.MarketDataService.getQuote) {
+            try await self.getQuote($0)
+        }
+        registry.clientStreaming(Proto.MarketDataService.submitOrders) {
+            try await self.submitOrders($0)
+        }
+        registry.bidirectional(Proto.MarketDataService.liveTrading) {
+            try await self.liveTrading($0, $1)
+        }
+        registry.bidirectional(Proto.MarketDataService.subscribe) {
+            try await self.subscribe($0, $1)
+        }
     }
 }
 
 extension Proto.TickWriterServiceHandler {
     /// Registers every method.
     public func register(on registry: inout some RPCRegistry) {
-        registry.unary(Proto.TickWriterService.writeTick) { try await self.writeTick($0) }
-        registry.unary(Proto.TickWriterService.writeBatch) { try await self.writeBatch($0) }
+        registry.unary(Proto.TickWriterService.writeTick) {
+            try await self.writeTick($0)
+        }
+        registry.unary(Proto.TickWriterService.writeBatch) {
+            try await self.writeBatch($0)
+        }
     }
 }

@@ -41,6 +41,8 @@ extension Proto {
 extension Proto.OrderServiceHandler {
     /// Registers every method.
     public func register(on registry: inout some RPCRegistry) {
-        registry.unary(Proto.OrderService.submitOrder) { try await self.submitOrder($0) }
+        registry.unary(Proto.OrderService.submitOrder) {
+            try await self.submitOrder($0)
+        }
     }
 }

@@ -1,0 +1,58 @@
+import EventLoop
+import Synchronization
+
+/// What an async handler may know of its call, and add to its answer. From any task.
+public final class GRPCCallContext: Sendable {
+    /// The call that the current task works for; nil outside a handler.
+    @TaskLocal public static var current: GRPCCallContext?
+
+    public let method: GRPCMethod
+    /// Request headers, without those of HTTP/2 and gRPC themselves.
+    public let metadata: GRPCMetadata
+    public let identity: CallerIdentity?
+    /// Numeric address of the client, without the port.
+    public let peerAddress: String
+    /// When the call's time is over, in the milliseconds of its loop; nil where the client set no deadline.
+    public let deadlineMilliseconds: UInt64?
+    private let added = Mutex((headers: GRPCMetadata(), trailers: GRPCMetadata()))
+    private let bridge: AsyncCall
+
+    init(_ call: ServerCall, _ method: GRPCMethod, _ bridge: AsyncCall) {
+        self.method = method
+        metadata = call.metadata
+        identity = call.identity
+        peerAddress = call.peerAddress
+        deadlineMilliseconds = call.deadlineMilliseconds
+        self.bridge = bridge
+    }
+
+    /// Sent with the response's headers, that is before the first response.
+    public func setResponseMetadata(_ metadata: GRPCMetadata) { added.withLock { $0.headers = metadata } }
+
+    /// Sent with the trailers of a call that ends well.
+    public func setTrailers(_ metadata: GRPCMetadata) { added.withLock { $0.trailers = metadata } }
+
+    /// Asks something of the call itself, on its loop: its permissions, for instance.
+    public func withCall<Result: Sendable>(_ body: @escaping @Sendable (ServerCall) -> Result) async -> Result {
+        await bridge.ask(body)
+    }
+
+    /// On the loop, before anything is sent.
+    func apply(to call: ServerCall) {
+        added.withLock {
+            call.responseMetadata = $0.headers
+            call.responseTrailers = $0.trailers
+        }
+    }
+}
+
+/// A status with trailers, for a handler to throw.
+public struct GRPCFailure: Error, Sendable {
+    public let status: GRPCStatus
+    public let trailers: GRPCMetadata
+
+    public init(_ status: GRPCStatus, trailers: GRPCMetadata = GRPCMetadata()) {
+        self.status = status
+        self.trailers = trailers
+    }
+}

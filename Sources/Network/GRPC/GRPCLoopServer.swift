@@ -1,0 +1,96 @@
+import EventLoop
+import HTTP2
+
+/// A server on one loop: what ``GRPCServer`` has on each of its loops, usable alone with any streams of bytes. Confined
+/// to its loop.
+public final class GRPCLoopServer: HTTP2ConnectionOwner {
+    private let context: ServerContext
+    private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] = [:]
+    private var random: SplitMix64
+    private var isDraining = false
+
+    /// A server that shares nothing with another loop's.
+    public convenience init(loop: any Loop, table: GRPCServiceTable, configuration: GRPCServerConfiguration) {
+        self.init(
+            loop: loop, table: table, configuration: configuration, shared: ServerShared(), seed: configuration.seed)
+    }
+
+    init(
+        loop: any Loop, table: GRPCServiceTable, configuration: GRPCServerConfiguration, shared: ServerShared,
+        seed: UInt64
+    ) {
+        context = ServerContext(loop: loop, table: table, configuration: configuration, shared: shared)
+        random = SplitMix64(state: seed)
+    }
+
+    /// Connections open now.
+    public var connectionCount: Int { connections.count }
+
+    /// Calls that are not over.
+    public var openCallCount: Int { context.openCallCount }
+
+    var callCount: Int { context.callCount }
+
+    /// Serves a connected stream of bytes, or refuses it where a limit is reached or the server ends.
+    public func accept(_ stream: any ByteStream) {
+        guard !isDraining else { return stream.close() }
+        let address = stream.peerAddress
+        if let refusal = context.shared.admit(address, context.configuration) { return refuse(stream, refusal) }
+        var settings = context.configuration.http2
+        settings.ageMilliseconds = jittered(settings.ageMilliseconds)
+        let connection = HTTP2Connection(
+            transport: stream, isServer: true, settings: settings, owner: self, output: context.output,
+            deadlines: context.deadlines)
+        connections[ObjectIdentifier(connection)] = (connection, address)
+    }
+
+    /// The client learns why: GOAWAY with a text.
+    private func refuse(_ stream: any ByteStream, _ text: String) {
+        let connection = HTTP2Connection(
+            transport: stream, isServer: true, settings: HTTP2Settings(), owner: self, output: context.output,
+            deadlines: context.deadlines)
+        connection.goAway(HTTP2ErrorCode.enhanceYourCalm, text)
+        connection.close(reason: text)
+    }
+
+    /// ± 10 %, so that connections that began together do not end together.
+    private func jittered(_ milliseconds: Int) -> Int {
+        guard milliseconds >= 10 else { return milliseconds }
+        let tenth = milliseconds / 10
+        return milliseconds - tenth + Int(random.next() % UInt64(2 * tenth + 1))
+    }
+
+    public func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {
+        let address = connections[ObjectIdentifier(connection)]?.address ?? ""
+        stream.owner = ServerCall(stream, context, peerAddress: address)
+    }
+
+    public func closed(_ connection: HTTP2Connection, reason: String) {
+        guard let entry = connections.removeValue(forKey: ObjectIdentifier(connection)) else { return }
+        context.shared.leave(entry.address)
+    }
+
+    /// Takes no more connections and streams; the open ones go on.
+    public func startDraining() {
+        isDraining = true
+        for entry in connections.values { entry.connection.startDraining() }
+    }
+
+    /// Ends every connection at once.
+    public func closeAll() {
+        for entry in connections.values { entry.connection.close(reason: "the server stopped") }
+    }
+}
+
+/// A small generator of numbers from a seed (Steele, Lea, Flood 2014).
+struct SplitMix64 {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}

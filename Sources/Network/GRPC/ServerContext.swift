@@ -1,0 +1,102 @@
+import EventLoop
+import HTTP2
+import Synchronization
+
+/// What a server refused or ended because of a limit, since its start.
+public struct GRPCServerCounters: Hashable, Sendable {
+    /// Calls that began; of those, what is open now.
+    public var calls = 0
+    public var openCalls = 0
+    /// Bytes of requests and responses that are held now.
+    public var heldBytes = 0
+    /// Connections refused because of the number of all, and of those from one address.
+    public var connectionsRefused = 0
+    public var connectionsRefusedPerAddress = 0
+    /// Calls failed because of the memory that all hold.
+    public var callsOutOfMemory = 0
+    /// Connections open now.
+    public var connections = 0
+
+    public init() {}
+}
+
+/// What the loops of a server share. From any thread.
+final class ServerShared: Sendable {
+    let heldBytes = Atomic<Int>(0)
+    let errorCount = Atomic<UInt64>(0)
+    let callsOutOfMemory = Atomic<Int>(0)
+    private let connections = Mutex(Connections())
+
+    private struct Connections {
+        var count = 0
+        var perAddress: [String: Int] = [:]
+        var refused = 0
+        var refusedPerAddress = 0
+    }
+
+    /// The same for nobody else within the server's life.
+    func nextErrorID(seed: UInt64) -> String {
+        let number = errorCount.add(1, ordering: .relaxed).newValue
+        var random = SplitMix64(state: seed &+ number)
+        return String(random.next(), radix: 16)
+    }
+
+    /// Counts a connection in; a text why not where a limit is reached.
+    func admit(_ address: String, _ limits: GRPCServerConfiguration) -> String? {
+        connections.withLock { state in
+            guard state.count < limits.connectionsMax else {
+                state.refused += 1
+                return "too_many_connections"
+            }
+            guard state.perAddress[address, default: 0] < limits.connectionsPerAddressMax else {
+                state.refusedPerAddress += 1
+                return "too_many_connections_of_one_address"
+            }
+            state.count += 1
+            state.perAddress[address, default: 0] += 1
+            return nil
+        }
+    }
+
+    func leave(_ address: String) {
+        connections.withLock { state in
+            state.count -= 1
+            let left = state.perAddress[address, default: 1] - 1
+            state.perAddress[address] = left > 0 ? left : nil
+        }
+    }
+
+    func fill(_ counters: inout GRPCServerCounters) {
+        counters.heldBytes = heldBytes.load(ordering: .relaxed)
+        counters.callsOutOfMemory = callsOutOfMemory.load(ordering: .relaxed)
+        connections.withLock { state in
+            counters.connections = state.count
+            counters.connectionsRefused = state.refused
+            counters.connectionsRefusedPerAddress = state.refusedPerAddress
+        }
+    }
+}
+
+/// What the calls of one loop share. Confined to it.
+final class ServerContext {
+    let loop: any Loop
+    let table: GRPCServiceTable
+    let configuration: GRPCServerConfiguration
+    let interceptors: [any ServerInterceptor]
+    let deadlines: DeadlineQueue
+    let output = HTTP2Output()
+    let shared: ServerShared
+    var callCount = 0
+    var openCallCount = 0
+
+    init(
+        loop: any Loop, table: GRPCServiceTable, configuration: GRPCServerConfiguration, shared: ServerShared
+    ) {
+        self.loop = loop
+        self.table = table
+        self.configuration = configuration
+        self.shared = shared
+        interceptors = configuration.interceptors(loop)
+        deadlines = DeadlineQueue(loop: loop)
+    }
+}
