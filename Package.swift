@@ -134,6 +134,7 @@ let package = Package(
         room("DayFigures", in: "Engines", ["MarketModel"]),
         room("Conflation", in: "Engines", ["MarketModel"]),
         room("SimulatedVenue", in: "Engines", ["MarketModel"]),
+        room("SimulatedExecution", in: "Engines", ["MarketModel"]),
         // Network
         room("EventLoop", in: "Network", ["CUV", "CLinux"], linkerSettings: [link("uv", archive: "libuv_a.a")]),
         room(
@@ -182,7 +183,7 @@ let package = Package(
         tests(
             "EnginesTests",
             [
-                "DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "BookView",
+                "DayFigures", "Conflation", "SimulatedVenue", "SimulatedExecution", "BookEngine", "BookView",
                 "MarketModel", "TestSupport",
             ]),
         tests(
