@@ -131,9 +131,11 @@ let package = Package(
         room("TimeSource", in: "Ports"),
         // Engines
         room("BookEngine", in: "Engines", ["MarketModel"]),
+        room("BookView", in: "Engines", ["MarketModel"]),
         room("DayFigures", in: "Engines", ["MarketModel"]),
         room("Conflation", in: "Engines", ["MarketModel"]),
         room("SimulatedVenue", in: "Engines", ["MarketModel"]),
+        room("SimulatedExecution", in: "Engines", ["MarketModel"]),
         // Network
         room("EventLoop", in: "Network", ["CUV", "CLinux"], linkerSettings: [link("uv", archive: "libuv_a.a")]),
         room(
@@ -186,11 +188,15 @@ let package = Package(
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests(
-            "EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "MarketModel", "TestSupport"]),
+            "EnginesTests",
+            [
+                "DayFigures", "Conflation", "SimulatedVenue", "SimulatedExecution", "BookEngine", "BookView",
+                "MarketModel", "TestSupport",
+            ]),
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "Observability", "BookEngine", "SimulatedVenue", "VenueFormats", "TimeSource",
+                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats", "TimeSource",
                 "SegmentLog",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
