@@ -127,6 +127,7 @@ let package = Package(
         room("TimeSource", in: "Ports"),
         // Engines
         room("BookEngine", in: "Engines", ["MarketModel"]),
+        room("BookView", in: "Engines", ["MarketModel"]),
         room("DayFigures", in: "Engines", ["MarketModel"]),
         room("Conflation", in: "Engines", ["MarketModel"]),
         room("SimulatedVenue", in: "Engines", ["MarketModel"]),
@@ -176,11 +177,15 @@ let package = Package(
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests(
-            "EnginesTests", ["DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "MarketModel", "TestSupport"]),
+            "EnginesTests",
+            [
+                "DayFigures", "Conflation", "SimulatedVenue", "BookEngine", "BookView",
+                "MarketModel", "TestSupport",
+            ]),
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "Observability", "BookEngine", "SimulatedVenue", "VenueFormats", "TimeSource",
+                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats", "TimeSource",
                 "SegmentLog",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),

@@ -82,12 +82,25 @@ public struct BookMachine: Sendable {
 
     /// Takes a snapshot, a delta or a ticker.
     public mutating func receive(_ message: VenueMessage) -> BookOutcome {
+        var changes = BookChanges(depth: 0)
+        return receive(message, &changes)
+    }
+
+    /// The same, and says which levels a snapshot or delta changed; that counts where the outcome is `.applied`.
+    public mutating func receive(_ message: VenueMessage, _ changes: inout BookChanges) -> BookOutcome {
+        let outcome: BookOutcome
         switch message.kind {
-        case .snapshot: return receiveSnapshot(message)
-        case .delta: return receiveDelta(message)
+        case .snapshot:
+            changes.begin(isWhole: true)
+            outcome = receiveSnapshot(message, &changes)
+        case .delta:
+            changes.begin(isWhole: false)
+            outcome = receiveDelta(message, &changes)
         case .ticker: return rules == .contiguous ? keep(message) : .ignored
         case .trade: return .ignored
         }
+        if outcome == .applied { changes.settle(book) }
+        return outcome
     }
 
     /// Tells that a message was lost that may have been this book's. Numbers and checksums notice that themselves.
@@ -95,7 +108,7 @@ public struct BookMachine: Sendable {
         rules == .unchecked && state == .live ? violate(.unreadable) : .ignored
     }
 
-    private mutating func receiveSnapshot(_ message: VenueMessage) -> BookOutcome {
+    private mutating func receiveSnapshot(_ message: VenueMessage, _ changes: inout BookChanges) -> BookOutcome {
         if rules == .contiguous, state == .live, isJoined, message.lastSequence < sequence { return .outdated }
         guard BookMachine.areLevels(message) else { return violate(.badLevel) }
         book.removeAll()
@@ -105,12 +118,12 @@ public struct BookMachine: Sendable {
         deltaTimeNs = nil
         priceDecimals = message.priceDecimals
         sizeDecimals = message.sizeDecimals
-        apply(message)
+        apply(message, &changes)
         if let violation = check(message) { return violate(violation) }
         let waiting = buffered
         buffered = []
         for (index, delta) in waiting.enumerated() {
-            guard case .violated(let violation) = receiveDelta(delta) else { continue }
+            guard case .violated(let violation) = receiveDelta(delta, &changes) else { continue }
             // The snapshot was older than all of them; a later one may join.
             if violation == .gap { buffered = Array(waiting[index...]) }
             return .violated(violation)
@@ -124,7 +137,7 @@ public struct BookMachine: Sendable {
         return true
     }
 
-    private mutating func receiveDelta(_ message: VenueMessage) -> BookOutcome {
+    private mutating func receiveDelta(_ message: VenueMessage, _ changes: inout BookChanges) -> BookOutcome {
         guard state == .live else {
             return rules == .contiguous ? buffer(message) : .ignored
         }
@@ -146,7 +159,7 @@ public struct BookMachine: Sendable {
             isJoined = true
             sequence = message.lastSequence
         }
-        apply(message)
+        apply(message, &changes)
         deltasApplied += 1
         if let violation = check(message) { return violate(violation) }
         return .applied
@@ -167,9 +180,9 @@ public struct BookMachine: Sendable {
         return .ignored
     }
 
-    private mutating func apply(_ message: VenueMessage) {
-        for level in message.bids { book.setBid(level) }
-        for level in message.asks { book.setAsk(level) }
+    private mutating func apply(_ message: VenueMessage, _ changes: inout BookChanges) {
+        for level in message.bids { book.setBid(level, &changes) }
+        for level in message.asks { book.setAsk(level, &changes) }
     }
 
     private func check(_ message: VenueMessage) -> BookViolation? {

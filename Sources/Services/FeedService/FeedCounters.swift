@@ -56,6 +56,8 @@ public struct FeedCounters: Sendable, Hashable {
     public var ticks: UInt64 = 0
     /// Ticks that the log had already: of a recording played before.
     public var ticksKnown: UInt64 = 0
+    /// Records of books that went into the log.
+    public var bookRecords: UInt64 = 0
     public var bad: [BadInput: UInt64] = [:]
     public var violations: [BookViolation: UInt64] = [:]
     public var staleInstruments = 0
@@ -88,6 +90,7 @@ public struct FeedCounters: Sendable, Hashable {
         messages += other.messages
         ticks += other.ticks
         ticksKnown += other.ticksKnown
+        bookRecords += other.bookRecords
         staleInstruments += other.staleInstruments
         bad.merge(other.bad, uniquingKeysWith: +)
         violations.merge(other.violations, uniquingKeysWith: +)

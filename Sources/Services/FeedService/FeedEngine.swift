@@ -4,7 +4,8 @@ import MarketModel
 import TickCodec
 import VenueFormats
 
-/// Normalized messages in, encoded ticks out: one feed's books, epochs and sequences. Used by the feed's thread alone.
+/// Normalized messages in, encoded ticks and book records out: one feed's books, epochs and sequences. Used by the feed's
+/// thread alone.
 ///
 /// Quotes come from the venue's ticker where it sends one, else from the book; trades from trades.
 final class FeedEngine {
@@ -40,6 +41,7 @@ final class FeedEngine {
     private var lines: [Line] = []
     private var indexOf: [Instrument: Int] = [:]
     private(set) var builders: [BlockBuilder]
+    let books: BookPublisher
     private let rules: (String) -> BookRules
     var counters = FeedCounters()
     /// Told of what could not be used, for people: a fixed name of its kind, and what happened.
@@ -48,17 +50,19 @@ final class FeedEngine {
 
     /// `rules` tells how a venue's books are checked.
     init(
-        feed: String, numbering: Numbering, log: any EventLog, instrumentsMax: Int = FeedService.instrumentsMax,
-        rules: @escaping (String) -> BookRules
+        feed: String, numbering: Numbering, log: any EventLog, books: BookPublishing = BookPublishing(),
+        instrumentsMax: Int = FeedService.instrumentsMax, rules: @escaping (String) -> BookRules
     ) {
         self.feed = feed
         self.instrumentsMax = instrumentsMax
         self.numbering = numbering
         self.log = log
         self.rules = rules
+        self.books = BookPublisher(feed: feed, log: log, books)
         builders = (0..<log.partitionCount(.ticksRaw)).map { BlockBuilder(TopicPartition(.ticksRaw, UInt16($0))) }
     }
 
+    /// Of ticks; books have their own.
     var pendingBytes: Int { builders.reduce(0) { $0 + $1.byteCount } }
 
     var staleCount: Int { lines.count { $0.isStale } }
@@ -132,7 +136,7 @@ final class FeedEngine {
     }
 
     private func receiveBook(_ message: VenueMessage, _ index: Int, _ receivedNs: Int64, _ publishNs: () -> Int64) {
-        switch lines[index].machine.receive(message) {
+        switch lines[index].machine.receive(message, &books.changes) {
         case .ignored: break
         case .outdated: refuseOutdated(message)
         case .applied:
@@ -142,6 +146,9 @@ final class FeedEngine {
                 let book = lines[index].machine.book
                 quote(index, book.bestBid, book.bestAsk, message, receivedNs, publishNs)
             }
+            books.publish(
+                index, lines[index].machine.book, epoch: lines[index].epoch, message, receivedNs: receivedNs,
+                publishNs: publishNs)
         case .violated(let violation): violate(index, violation, message, receivedNs, publishNs)
         }
     }
@@ -176,6 +183,7 @@ final class FeedEngine {
         lines[index].bid = nil
         lines[index].ask = nil
         publish(index, .quote, message, receivedNs, publishNs) { $0.state = .stale }
+        books.publishStale(index, epoch: lines[index].epoch, message, receivedNs: receivedNs, publishNs: publishNs)
         if case .live = numbering {
             lines[index].epoch = max(lines[index].epoch + 1, UInt64(max(0, publishNs() / 1_000_000)))
             lines[index].sequence = 0
@@ -224,7 +232,8 @@ final class FeedEngine {
         let epoch: UInt64
         var publishedThrough: UInt64 = 0
         switch numbering {
-        case .live(let first): epoch = max(first, (known?.epoch ?? 0) + 1)
+        case .live(let first):
+            epoch = max(first, (known?.epoch ?? 0) + 1, (books.lastEpoch(of: instrument) ?? 0) + 1)
         case .recording(let fixed):
             epoch = fixed
             if let known, known.epoch == fixed { publishedThrough = known.sequence }
@@ -238,6 +247,7 @@ final class FeedEngine {
                 instrument: instrument, machine: BookMachine(rules(instrument.exchange)),
                 encoder: TickEncoder(exchange: instrument.exchange, symbol: instrument.symbol, feed: feed),
                 builder: builder, key: key, epoch: epoch, publishedThrough: publishedThrough))
+        books.add(instrument, epoch: epoch)
         indexOf[instrument] = lines.count - 1
         return lines.count - 1
     }

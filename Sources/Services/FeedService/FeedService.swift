@@ -42,6 +42,7 @@ public final class FeedService: Sendable {
     private let log: any EventLog
     private let time: any TimeSource
     private let source: FeedSource
+    private let books: BookPublishing
     private let report: @Sendable (_ kind: String, _ what: () -> String) -> Void
     private let state = Mutex(FeedCounters())
     private let stopping = Atomic<Bool>(false)
@@ -49,12 +50,13 @@ public final class FeedService: Sendable {
     /// `report` takes what people should know: a fixed name of its kind (`feed.gap`), and what happened. It is called
     /// on the feed's thread each time; whoever writes it down does so once per kind and period.
     public init(
-        log: any EventLog, time: any TimeSource, source: FeedSource,
+        log: any EventLog, time: any TimeSource, source: FeedSource, books: BookPublishing = BookPublishing(),
         report: @escaping @Sendable (_ kind: String, _ what: () -> String) -> Void
     ) {
         self.log = log
         self.time = time
         self.source = source
+        self.books = books
         self.report = report
     }
 
@@ -86,25 +88,32 @@ public final class FeedService: Sendable {
         let startNs = time.wallNs()
         var venue = SimulatedVenue(configuration, startNs: startNs)
         let engine = FeedEngine(
-            feed: "sim", numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))), log: log
+            feed: "sim", numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))), log: log,
+            books: books
         ) { _ in .contiguous }
         engine.report = report
         while !isStopping {
             let nowNs = time.wallNs()
-            while engine.pendingBytes < FeedService.appendBytesMax, let message = venue.next(dueBy: nowNs) {
+            while max(engine.pendingBytes, engine.books.pendingBytes) < FeedService.appendBytesMax,
+                let message = venue.next(dueBy: nowNs)
+            {
                 engine.receive(message, receivedNs: nowNs) { time.wallNs() }
             }
-            try flush(engine)
+            try flush(engine, books: engine.books.isDue(nowNs: time.monotonicNs()))
             let waitNs = venue.dueNs - time.wallNs()
-            if waitNs > 0 { time.sleep(ns: min(waitNs, FeedService.sleepNsMax)) }
+            let pauseNs = engine.books.pendingBytes > 0 ? books.batchIntervalNs : FeedService.sleepNsMax
+            if waitNs > 0 { time.sleep(ns: min(waitNs, pauseNs)) }
         }
+        try flush(engine, books: true)
     }
 
     // MARK: Recordings
 
     private func runRecording(_ path: String, _ speed: PlaySpeed) throws(FeedError) {
         var recording = try Recording(path: path)
-        let engine = FeedEngine(feed: recording.feed, numbering: .recording(epoch: recording.epoch), log: log) {
+        let engine = FeedEngine(
+            feed: recording.feed, numbering: .recording(epoch: recording.epoch), log: log, books: books
+        ) {
             VenueRules.of($0)
         }
         engine.report = report
@@ -115,7 +124,7 @@ public final class FeedService: Sendable {
                 next = try recording.next()
             } catch {
                 // What was read is good, and counted.
-                try flush(engine)
+                try flush(engine, books: true)
                 throw error
             }
             guard let line = next else { break }
@@ -131,15 +140,17 @@ public final class FeedService: Sendable {
                 }
             case .other: break
             }
-            if engine.pendingBytes >= FeedService.appendBytesMax { try flush(engine) }
+            if max(engine.pendingBytes, engine.books.pendingBytes) >= FeedService.appendBytesMax {
+                try flush(engine, books: true)
+            }
         }
-        try flush(engine)
+        try flush(engine, books: true)
     }
 
     private func wait(_ pace: inout Pace, until receivedNs: Int64, _ engine: FeedEngine) throws(FeedError) {
         guard let due = pace.due(receivedNs, nowNs: time.monotonicNs()) else { return }
         guard due > time.monotonicNs() else { return }
-        try flush(engine)
+        try flush(engine, books: true)
         while !isStopping, case let left = due - time.monotonicNs(), left > 0 {
             time.sleep(ns: min(left, FeedService.sleepNsMax))
         }
@@ -147,35 +158,39 @@ public final class FeedService: Sendable {
 
     // MARK: The log
 
-    /// Appends what is pending. A full disk is waited for: the feed holds what it has and tries again.
-    private func flush(_ engine: FeedEngine) throws(FeedError) {
-        for builder in engine.builders where !builder.isEmpty {
-            let block = builder.build()
-            var pauseNs: Int64 = 10_000_000
-            while true {
-                do {
-                    try log.append([block], consumed: [])
-                    break
-                } catch {
-                    guard error.retryable, !isStopping else {
-                        throw FeedError("feed \(engine.feed) stops: \(error.message)")
-                    }
-                    let message = error.message
-                    if state.withLock({ state in
-                        defer { state.failure = message }
-                        return state.failure != message
-                    }) {
-                        report("feed.append") { "\(engine.feed): \(message); it holds its ticks and tries again" }
-                    }
-                    time.sleep(ns: pauseNs)
-                    pauseNs = min(pauseNs * 2, 1_000_000_000)
-                }
-            }
-        }
+    /// Appends the ticks that are pending, and the book records when they are asked for, in one go.
+    private func flush(_ engine: FeedEngine, books: Bool) throws(FeedError) {
+        var blocks: [Block] = []
+        for builder in engine.builders where !builder.isEmpty { blocks.append(builder.build()) }
+        if books { blocks += engine.books.takeBlocks() }
+        if !blocks.isEmpty { try append(blocks, engine.feed) }
         var counters = engine.counters
+        counters.bookRecords = engine.books.records
         counters.staleInstruments = engine.staleCount
         counters.lastPublishNs = time.wallNs()
         state.withLock { $0 = counters }
+    }
+
+    /// A full disk is waited for: the feed holds what it has and tries again.
+    private func append(_ blocks: [Block], _ feed: String) throws(FeedError) {
+        var pauseNs: Int64 = 10_000_000
+        while true {
+            do {
+                try log.append(blocks, consumed: [])
+                return
+            } catch {
+                guard error.retryable, !isStopping else { throw FeedError("feed \(feed) stops: \(error.message)") }
+                let message = error.message
+                if state.withLock({ state in
+                    defer { state.failure = message }
+                    return state.failure != message
+                }) {
+                    report("feed.append") { "\(feed): \(message); it holds its ticks and tries again" }
+                }
+                time.sleep(ns: pauseNs)
+                pauseNs = min(pauseNs * 2, 1_000_000_000)
+            }
+        }
     }
 }
 

@@ -171,9 +171,9 @@ struct WireTimes {
     private static var nanosMin: UInt64 { 1 << 21 }
     private static var nanosCount: UInt64 { 1_000_000_000 - nanosMin }
 
-    @inline(__always) func event(_ out: inout Output) { out.timestamp(7, seconds, event) }
-    @inline(__always) func received(_ out: inout Output) { out.timestamp(8, seconds, received) }
-    @inline(__always) func publish(_ out: inout Output) { out.timestamp(15, seconds, publish) }
+    @inline(__always) func event(_ field: UInt64, _ out: inout Output) { out.timestamp(field, seconds, event) }
+    @inline(__always) func received(_ field: UInt64, _ out: inout Output) { out.timestamp(field, seconds, received) }
+    @inline(__always) func publish(_ field: UInt64, _ out: inout Output) { out.timestamp(field, seconds, publish) }
 }
 
 extension Output {

@@ -1,4 +1,4 @@
-/// Why bytes are not a `PriceUpdate`, or not one that a ``Tick`` can hold.
+/// Why bytes are not a `PriceUpdate` or `BookDelta`, or not one that a ``Tick`` or `BookRecord` can hold.
 public struct TickCodecError: Error, Hashable, Sendable, CustomStringConvertible {
     /// What is wrong.
     public enum Problem: Hashable, Sendable {
@@ -20,7 +20,7 @@ public struct TickCodecError: Error, Hashable, Sendable, CustomStringConvertible
     }
 
     public let problem: Problem
-    /// Number of the field of `PriceUpdate`; 0 where the tag itself could not be read.
+    /// Number of the message's field; 0 where the tag itself could not be read.
     public let field: Int
     /// Where in the bytes the field begins; -1 where the value, not the bytes, is at fault.
     public let offset: Int
@@ -33,7 +33,7 @@ public struct TickCodecError: Error, Hashable, Sendable, CustomStringConvertible
 
     public var description: String {
         let place = offset < 0 ? "" : " at byte \(offset)"
-        return "PriceUpdate field \(field)\(place): \(text)"
+        return "field \(field)\(place): \(text)"
     }
 
     private var text: String {

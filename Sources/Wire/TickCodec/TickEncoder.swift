@@ -32,7 +32,8 @@ public struct TickEncoder: Sendable {
     /// All fields but the names at their longest.
     private static let scalarBytesMax = 4 * 11 + 3 * 19 + 2 * 11 + 2 + 2 * 11 + 5 * 4 + 7 + 3 + 12 + 3 + 3 + 23
 
-    private static func field(_ number: UInt8, _ text: String) -> [UInt8] {
+    /// A string field as it stands on the wire; nothing where it is empty.
+    static func field(_ number: UInt8, _ text: String) -> [UInt8] {
         if text.isEmpty { return [] }
         var bytes = [number << 3 | 2]
         var length = text.utf8.count
@@ -45,7 +46,7 @@ public struct TickEncoder: Sendable {
     }
 
     /// What makes `count` bytes whole blocks, at least one.
-    private static func padding(_ count: Int) -> [UInt8] {
+    static func padding(_ count: Int) -> [UInt8] {
         [UInt8](repeating: 0, count: max(count + 15 & ~15, 16) - count)
     }
 
@@ -87,8 +88,8 @@ public struct TickEncoder: Sendable {
             event: tick.pointee.eventTimeNs ?? tick.pointee.receivedTimeNs, received: tick.pointee.receivedTimeNs,
             publish: tick.pointee.publishTimeNs)
         if _fastPath(times.isUsual) {
-            if tick.pointee.eventTimeNs != nil { times.event(&out) } else { rest.source = .received }
-            times.received(&out)
+            if tick.pointee.eventTimeNs != nil { times.event(7, &out) } else { rest.source = .received }
+            times.received(8, &out)
         } else {
             rest.source =
                 FilingTime.of(eventTimeNs: tick.pointee.eventTimeNs, receivedTimeNs: tick.pointee.receivedTimeNs).source
@@ -101,7 +102,7 @@ public struct TickEncoder: Sendable {
         out.nonZeroEnum(12, tick.pointee.kind.rawValue)
         if let size = tick.pointee.bidSize { rest.bidSize = out.size(13, size) }
         if let size = tick.pointee.askSize { rest.askSize = out.size(14, size) }
-        if _fastPath(times.isUsual) { times.publish(&out) } else { out.timestamp(15, tick.pointee.publishTimeNs) }
+        if _fastPath(times.isUsual) { times.publish(15, &out) } else { out.timestamp(15, tick.pointee.publishTimeNs) }
         return rest
     }
 
