@@ -77,8 +77,7 @@ let package = Package(
             "EdgeService", in: "Services",
             [
                 "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec",
-                "MarketProto", "Protobuf", "MarketModel",
+                "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room("Observability", in: "Operations", ["MarketModel"]),

@@ -31,7 +31,8 @@ final class EdgeWorld {
     init(limits: EdgeLimits = EdgeLimits()) throws {
         directory = NSTemporaryDirectory() + "tapedeck-edge-" + UUID().uuidString
         log = try SegmentLog(disk: try FileDisk(directory: directory), time: RealTime())
-        edge = try EdgeService(log: log, store: store, loops: EventLoopGroup(count: 2), limits: limits)
+        edge = try EdgeService(
+            log: log, store: store, time: RealTime(), loops: EventLoopGroup(count: 2), limits: limits)
         let bound = try edge.listen(host: "127.0.0.1", port: 0)
         client = try MarketDataClient(target: "127.0.0.1:\(bound.port)")
         var encoders: [String: TickEncoder] = [:]

@@ -75,7 +75,7 @@ final class RestartWorld {
     }
 
     func startEdge() throws {
-        let edge = try EdgeService(log: log, store: store, loops: EventLoopGroup(count: 1))
+        let edge = try EdgeService(log: log, store: store, time: time, loops: EventLoopGroup(count: 1))
         port = try edge.listen(host: "127.0.0.1", port: 0).port
         self.edge = edge
         client = try MarketDataClient(target: "127.0.0.1:\(port)")

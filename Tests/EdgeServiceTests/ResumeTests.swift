@@ -93,7 +93,8 @@ struct ResumeTests {
     @Test func `A token made by a loop that is ahead brings nothing twice from one that is behind`() async throws {
         let world = try RestartWorld()
         let loops = EventLoopsApart(log: world.log)
-        let edge = try EdgeService(log: loops, store: SimulatedStore(), loops: loops.group)
+        let edge = try EdgeService(
+            log: loops, store: SimulatedStore(), time: world.time, loops: loops.group)
         defer { edge.stop(withinMilliseconds: 1000) }
         let target = "127.0.0.1:\(try edge.listen(host: "127.0.0.1", port: 0).port)"
         for symbols in [[], ["A"]] {

@@ -4,10 +4,10 @@ import Testing
 
 struct ConflationTests {
     @Test func `An update alone comes out as it went in`() throws {
-        var slots = ConflationSlots<Int>()
+        var slots = ConflationSlots<Int, Int>()
         let none = slots.popFirst()
         #expect(slots.isEmpty && none == nil)
-        let isAdded = slots.add(instrument: 3, place: 7, epoch: 1, sequence: 5, trade: nil)
+        let isAdded = slots.add(instrument: 3, place: 7, origin: 7, epoch: 1, sequence: 5, trade: nil)
         #expect(isAdded)
         let popped = slots.popFirst()
         let item = try #require(popped)
@@ -16,17 +16,18 @@ struct ConflationTests {
     }
 
     @Test func `The latest replaces those before it and says which`() throws {
-        var slots = ConflationSlots<Int>()
+        var slots = ConflationSlots<Int, Int>()
         let trade = ConflationTrade(price: 10, size: 3)
         for sequence in 1...4 as ClosedRange<UInt64> {
             slots.add(
-                instrument: 0, place: Int(sequence), epoch: 1, sequence: sequence, trade: sequence == 2 ? trade : nil)
+                instrument: 0, place: Int(sequence), origin: Int(sequence), epoch: 1, sequence: sequence,
+                trade: sequence == 2 ? trade : nil)
         }
-        let isAgain = slots.add(instrument: 0, place: 9, epoch: 1, sequence: 4, trade: nil)
+        let isAgain = slots.add(instrument: 0, place: 9, origin: 9, epoch: 1, sequence: 4, trade: nil)
         #expect(!isAgain)
         let popped = slots.popFirst()
         let item = try #require(popped)
-        #expect(item.place == 4 && item.sequence == 4)
+        #expect(item.place == 4 && item.sequence == 4 && item.origin == 1)
         #expect(
             item.replaced
                 == ConflatedRange(
@@ -37,7 +38,7 @@ struct ConflationTests {
     func `Any order of adds and pops accounts for each update once, like the obvious implementation`(seed: UInt64) {
         struct Update { var place, instrument: Int, epoch, sequence: UInt64, trade: ConflationTrade? }
         var random = SplitMix(seed: seed)
-        var slots = ConflationSlots<Int>()
+        var slots = ConflationSlots<Int, Int>()
         // Obvious: pending updates in full, in groups that can be joined; a new group when they cannot.
         var groups: [(order: Int, updates: [Update])] = []
         var place = 0
@@ -61,7 +62,8 @@ struct ConflationTests {
                     place: place, instrument: instrument, epoch: epoch, sequence: sequence, trade: trade)
                 place += 1
                 let isAdded = slots.add(
-                    instrument: instrument, place: update.place, epoch: epoch, sequence: sequence, trade: trade)
+                    instrument: instrument, place: update.place, origin: update.place, epoch: epoch,
+                    sequence: sequence, trade: trade)
                 #expect(isAdded)
                 let known = groups.lastIndex { $0.updates[0].instrument == instrument }
                 if let known, let last = groups[known].updates.last, last.epoch == epoch, last.sequence + 1 == sequence
@@ -85,6 +87,7 @@ struct ConflationTests {
                 guard let least, let item else { continue }
                 let group = groups.remove(at: least).updates
                 #expect(item.place == group.last!.place && item.instrument == group[0].instrument)
+                #expect(item.origin == group[0].place)
                 #expect(item.epoch == group[0].epoch && item.sequence == group.last!.sequence)
                 let left = group.dropLast()
                 let trades = left.compactMap { $0.trade }
@@ -98,14 +101,22 @@ struct ConflationTests {
                                 tradeHigh: trades.map { $0.price }.max(), tradeLow: trades.map { $0.price }.min())))
             }
             #expect(slots.count == groups.count)
+            var origins: [Int] = []
+            slots.forEachOrigin { origins.append($0) }
+            #expect(origins.sorted() == groups.map { $0.updates[0].place }.sorted())
+            if random.below(200) == 0 {
+                slots.removeAll { $0 % 3 == 0 }
+                groups.removeAll { $0.updates[0].instrument % 3 == 0 }
+            }
         }
     }
 
     @Test func `A volume past the range of Int64 stays at its end`() {
-        var slots = ConflationSlots<Int>()
+        var slots = ConflationSlots<Int, Int>()
         for sequence in 1...3 as ClosedRange<UInt64> {
             slots.add(
-                instrument: 0, place: 0, epoch: 1, sequence: sequence, trade: ConflationTrade(price: 1, size: .max))
+                instrument: 0, place: 0, origin: 0, epoch: 1, sequence: sequence,
+                trade: ConflationTrade(price: 1, size: .max))
         }
         let item = slots.popFirst()
         #expect(item?.replaced?.tradeVolume == .max)

@@ -106,7 +106,7 @@ final class EmbeddedPlatform {
     /// Serves on an address; returns it with the port that was taken.
     func serve(_ address: Address, loops count: Int) throws -> Address {
         let loops = EventLoopGroup(count: count)
-        let edge = try EdgeService(log: log, store: store, loops: loops)
+        let edge = try EdgeService(log: log, store: store, time: time, loops: loops)
         self.edge = edge
         let bound = try edge.listen(host: address.host, port: Int(address.port))
         return Address(host: bound.host, port: UInt16(bound.port))

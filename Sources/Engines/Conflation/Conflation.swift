@@ -25,12 +25,15 @@ public struct ConflationTrade: Sendable, Hashable {
 /// it.
 ///
 /// An update costs O(1), and no allocation once the arrays have grown. `Place` is whatever the caller needs to find the
-/// update's bytes. A value used by one thread.
-public struct ConflationSlots<Place> {
+/// update's bytes; `Origin` is what it wants to know of the earliest update that an item stands for, as since when it
+/// waits. A value used by one thread.
+public struct ConflationSlots<Place, Origin> {
     /// An update to deliver, and what it stands for.
     public struct Item {
         public let instrument: Int
         public let place: Place
+        /// Of the earliest update that this one stands for; its own where it replaced none.
+        public let origin: Origin
         public let epoch: UInt64
         public let sequence: UInt64
         /// The updates that this one replaced; nil where it stands for itself alone.
@@ -40,6 +43,7 @@ public struct ConflationSlots<Place> {
         init(instrument: Int, slot: Slot) {
             self.instrument = instrument
             place = slot.place
+            origin = slot.origin
             epoch = slot.epoch
             sequence = slot.sequence
             replaced = slot.replaced
@@ -48,6 +52,7 @@ public struct ConflationSlots<Place> {
 
     @usableFromInline struct Slot {
         @usableFromInline var place: Place
+        @usableFromInline let origin: Origin
         @usableFromInline var epoch: UInt64
         @usableFromInline var sequence: UInt64
         @usableFromInline var trade: ConflationTrade?
@@ -56,8 +61,9 @@ public struct ConflationSlots<Place> {
         @usableFromInline var next: Int32 = -1
 
         @inlinable
-        init(place: Place, epoch: UInt64, sequence: UInt64, trade: ConflationTrade?) {
+        init(place: Place, origin: Origin, epoch: UInt64, sequence: UInt64, trade: ConflationTrade?) {
             self.place = place
+            self.origin = origin
             self.epoch = epoch
             self.sequence = sequence
             self.trade = trade
@@ -91,14 +97,14 @@ public struct ConflationSlots<Place> {
     @inlinable
     @discardableResult
     public mutating func add(
-        instrument: Int, place: Place, epoch: UInt64, sequence: UInt64, trade: ConflationTrade?
+        instrument: Int, place: Place, origin: Origin, epoch: UInt64, sequence: UInt64, trade: ConflationTrade?
     ) -> Bool {
         if instrument >= slots.count {
             precondition(instrument >= 0 && instrument < Int(Int32.max))
             slots.append(contentsOf: repeatElement(nil, count: instrument + 1 - slots.count))
         }
         guard let pending = slots[instrument] else {
-            slots[instrument] = Slot(place: place, epoch: epoch, sequence: sequence, trade: trade)
+            slots[instrument] = Slot(place: place, origin: origin, epoch: epoch, sequence: sequence, trade: trade)
             enqueue(Int32(instrument))
             return true
         }
@@ -113,7 +119,7 @@ public struct ConflationSlots<Place> {
             }
         }
         displaced.append(Item(instrument: instrument, slot: pending))
-        var slot = Slot(place: place, epoch: epoch, sequence: sequence, trade: trade)
+        var slot = Slot(place: place, origin: origin, epoch: epoch, sequence: sequence, trade: trade)
         slot.next = pending.next
         slots[instrument] = slot
         return true
@@ -146,6 +152,35 @@ public struct ConflationSlots<Place> {
         while popFirst() != nil {}
     }
 
+    /// Forgets what is pending of the instruments that `condition` names; the others keep their order. Costs as much as
+    /// there is pending.
+    public mutating func removeAll(where condition: (_ instrument: Int) -> Bool) {
+        var kept: [Item] = []
+        for item in displaced[displacedStart...] where !condition(item.instrument) { kept.append(item) }
+        displaced = kept
+        displacedStart = 0
+        var instrument = oldest
+        oldest = -1
+        newest = -1
+        pendingCount = 0
+        while instrument >= 0 {
+            let next = slots[Int(instrument)]!.next
+            slots[Int(instrument)]!.next = -1
+            if condition(Int(instrument)) { slots[Int(instrument)] = nil } else { enqueue(instrument) }
+            instrument = next
+        }
+    }
+
+    /// Calls `body` with the origin of each item that would be popped now.
+    public func forEachOrigin(_ body: (Origin) -> Void) {
+        for item in displaced[displacedStart...] { body(item.origin) }
+        var instrument = oldest
+        while instrument >= 0 {
+            body(slots[Int(instrument)]!.origin)
+            instrument = slots[Int(instrument)]!.next
+        }
+    }
+
     @inlinable
     mutating func enqueue(_ instrument: Int32) {
         if newest >= 0 { slots[Int(newest)]!.next = instrument } else { oldest = instrument }
@@ -171,6 +206,6 @@ public struct ConflationSlots<Place> {
     }
 }
 
-extension ConflationSlots: Sendable where Place: Sendable {}
-extension ConflationSlots.Item: Sendable where Place: Sendable {}
-extension ConflationSlots.Slot: Sendable where Place: Sendable {}
+extension ConflationSlots: Sendable where Place: Sendable, Origin: Sendable {}
+extension ConflationSlots.Item: Sendable where Place: Sendable, Origin: Sendable {}
+extension ConflationSlots.Slot: Sendable where Place: Sendable, Origin: Sendable {}

@@ -8,6 +8,7 @@ import MarketProto
 import Protobuf
 import Synchronization
 import TickStore
+import TimeSource
 
 /// Serves the market data API. Made and stopped by one thread; everything else happens on the loops.
 public final class EdgeService: Sendable {
@@ -16,24 +17,28 @@ public final class EdgeService: Sendable {
     private let loops: EventLoopGroup
     private let listeners: [ListenerID]
     private let handlers: [LoopConfined<MarketDataHandlers>]
+    private let reader: StoreReader
 
     /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
     public init(
-        log: any EventLog, store: any TickStore, loops: EventLoopGroup, limits: EdgeLimits = EdgeLimits(),
+        log: any EventLog, store: any TickStore, time: any TimeSource, loops: EventLoopGroup,
+        limits: EdgeLimits = EdgeLimits(),
         server configuration: GRPCServerConfiguration = GRPCServerConfiguration()
     ) throws {
         self.log = log
         self.loops = loops
         let start = try TapeStart(log: log, store: store)
+        let reader = StoreReader(store: store)
+        self.reader = reader
         let made = Mutex<[ObjectIdentifier: LoopConfined<MarketDataHandlers>]>([:])
         var listeners: [ListenerID] = []
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
-                made.withLock {
-                    $0[ObjectIdentifier(loop)] = LoopConfined(MarketDataHandlers(tape: tape, limits: limits))
-                }
-                return tape.makeWaker()
+                let handlers = MarketDataHandlers(
+                    SubscribeStream.Surroundings(tape: tape, store: reader, time: time, limits: limits))
+                made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
+                return tape.makeWaker(on: loop)
             }
             listeners.append(log.addListener(.ticks, .written) { waker.wake() })
             waker.wake()
@@ -62,5 +67,6 @@ public final class EdgeService: Sendable {
         }
         server.shutdown(withinMilliseconds: milliseconds)
         for listener in listeners { log.removeListener(listener) }
+        reader.stop()
     }
 }

@@ -10,12 +10,16 @@ import TickStore
 final class MarketDataHandlers {
     private let tape: Tape
     private let limits: EdgeLimits
+    private let rules: SubscriptionRules
+    private let surroundings: SubscribeStream.Surroundings
     private var streams: [ObjectIdentifier: any EdgeStream] = [:]
     private var isEnding = false
 
-    init(tape: Tape, limits: EdgeLimits) {
-        self.tape = tape
-        self.limits = limits
+    init(_ surroundings: SubscribeStream.Surroundings) {
+        self.surroundings = surroundings
+        tape = surroundings.tape
+        limits = surroundings.limits
+        rules = SubscriptionRules(limits: limits)
     }
 
     var streamCount: Int { streams.count }
@@ -31,7 +35,7 @@ final class MarketDataHandlers {
     func getQuote(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
         do {
             let request = try Proto.QuoteRequest(decoding: request)
-            let line = try findLine(request)
+            let line = try findLine(request, call.permissions)
             call.respond(tape.lines[line].quote().encodedBytes())
         } catch let refusal as Refusal {
             call.fail(refusal.status)
@@ -40,8 +44,13 @@ final class MarketDataHandlers {
         }
     }
 
-    private func findLine(_ request: Proto.QuoteRequest) throws(Refusal) -> Int {
+    private func findLine(
+        _ request: Proto.QuoteRequest, _ permissions: (any CallerPermissions)?
+    ) throws(Refusal) -> Int {
         guard !request.symbol.isEmpty else { throw Refusal(.invalidArgument, "symbol is empty; name one, e.g. AAPL") }
+        guard !tape.denies(permissions, request.exchange, request.symbol) else {
+            throw Refusal(.permissionDenied, "\(request.symbol) is not among what the caller may see")
+        }
         if !request.exchange.isEmpty {
             let instrument: Instrument
             do {
@@ -54,13 +63,31 @@ final class MarketDataHandlers {
             }
             return line
         }
-        let listed = tape.lines.primaries(symbol: request.symbol).filter { !tape.lines[$0].frame.isEmpty }
+        let seen = InstrumentFilter(exchange: "", symbols: [], permissions: permissions)
+        let listed = tape.lines.primaries(symbol: request.symbol).filter { line in
+            !tape.lines[line].frame.isEmpty && seen.matches(tape.lines[line].instrument)
+        }
         guard let only = listed.first else { throw Refusal(.notFound, "no exchange lists \(request.symbol)") }
         guard listed.count == 1 else {
             let names = listed.map { tape.lines[$0].instrument.exchange }.sorted().joined(separator: ", ")
             throw Refusal(.invalidArgument, "\(request.symbol) is listed on \(names): set exchange to one of them")
         }
         return only
+    }
+
+    // MARK: Subscribe
+
+    /// Begins a stream; the sink is given its requests.
+    func subscribe(_ call: ServerCall) -> any RequestSink {
+        let stream = SubscribeStream(surroundings, permissions: call.permissions) { [weak call] in call?.resume() }
+        guard !isEnding else {
+            call.fail(StreamEnd.shutdown.status)
+            return SubscribeSink(stream)
+        }
+        call.responseMetadata.add(StreamEnd.tokenTrailer, binary: stream.startToken.encoded())
+        register(stream, call)
+        stream.start()
+        return SubscribeSink(stream)
     }
 
     // MARK: StreamPrices
@@ -78,22 +105,22 @@ final class MarketDataHandlers {
     }
 
     private func open(_ call: ServerCall, _ request: Proto.PriceSubscription) throws(Refusal) {
-        let filter = try self.filter(request)
+        let filter = try self.filter(request, call.permissions)
         let policy = try self.policy(request)
         let offsets = try resumeOffsets(request)
         // A client that is cut off without trailers can at least begin again where this stream began.
         call.responseMetadata.add(StreamEnd.tokenTrailer, binary: tape.token(offsets ?? tape.next).encoded())
-        let snapshot = offsets == nil && !request.skipSnapshot ? self.snapshot(filter) : PendingBytes()
-        if filter.isEverything, case .all = policy {
+        let snapshot =
+            offsets == nil && !request.skipSnapshot ? tape.snapshot { filter.matches($0) } : Tape.Snapshot()
+        if filter.isEverything, policy == .all {
             let stream = FullStream(
-                tape: tape, call: call, limits: limits, snapshot: snapshot, offsets: offsets ?? tape.next)
+                tape: tape, call: call, limits: limits, snapshot: snapshot.frames, offsets: offsets ?? tape.next)
             register(stream, call)
             stream.start()
         } else {
-            let stream = QueueStream(
-                tape: tape, call: call, limits: limits, filter: filter, policy: policy, snapshot: snapshot)
+            let stream = QueueStream(tape: tape, call: call, limits: limits, filter: filter, policy: policy)
             register(stream, call)
-            stream.start(from: offsets)
+            stream.start(from: offsets, snapshot: snapshot.frames)
         }
     }
 
@@ -106,50 +133,35 @@ final class MarketDataHandlers {
         }
     }
 
-    private func filter(_ request: Proto.PriceSubscription) throws(Refusal) -> InstrumentFilter {
-        guard request.symbols.count <= limits.symbolsMax else {
-            throw Refusal(
-                .resourceExhausted,
-                "\(request.symbols.count) symbols; at most \(limits.symbolsMax) in one subscription. "
-                    + "Leave symbols empty for all, or open several streams")
-        }
+    private func filter(
+        _ request: Proto.PriceSubscription, _ permissions: (any CallerPermissions)?
+    ) throws(Refusal) -> InstrumentFilter {
         do {
-            for symbol in request.symbols { _ = try Instrument(exchange: "X", symbol: symbol) }
-            if !request.exchange.isEmpty { _ = try Instrument(exchange: request.exchange, symbol: "X") }
+            try rules.check(symbols: request.symbols, exchange: request.exchange)
         } catch {
-            throw Refusal(.invalidArgument, error.description)
+            throw refuse(error)
         }
-        return InstrumentFilter(exchange: request.exchange, symbols: Set(request.symbols))
+        for symbol in request.symbols where tape.denies(permissions, request.exchange, symbol) {
+            throw Refusal(.permissionDenied, "\(symbol) is not among what the caller may see")
+        }
+        return InstrumentFilter(
+            exchange: request.exchange, symbols: Set(request.symbols), permissions: permissions)
     }
 
     private func policy(_ request: Proto.PriceSubscription) throws(Refusal) -> StreamPolicy {
-        let window = Int(request.throttleMs)
-        guard window >= 0, window <= limits.throttleMillisecondsMax else {
-            throw Refusal(
-                .invalidArgument, "throttle_ms is \(window); 0 (off) to \(limits.throttleMillisecondsMax) are allowed")
-        }
-        switch request.policy {
-        case .unspecified: return window > 0 ? .interval(milliseconds: window) : .all
-        case .all, .latest:
-            guard window == 0 else {
-                throw Refusal(.invalidArgument, "throttle_ms goes with policy INTERVAL, not \(request.policy)")
-            }
-            return request.policy == .all ? .all : .latest
-        case .interval:
-            guard window > 0 else { throw Refusal(.invalidArgument, "policy INTERVAL needs throttle_ms above 0") }
-            return .interval(milliseconds: window)
-        default: throw Refusal(.invalidArgument, "policy \(request.policy.rawValue) is unknown")
+        do {
+            return try rules.policy(
+                request.policy, throttleMs: request.throttleMs, maxStalenessMs: request.maxStalenessMs)
+        } catch {
+            throw refuse(error)
         }
     }
 
-    /// The last value of each instrument that the filter matches, in the order first seen.
-    private func snapshot(_ filter: InstrumentFilter) -> PendingBytes {
-        var frames = PendingBytes()
-        for index in 0..<tape.lines.count where tape.lines[index].isPrimary {
-            guard filter.matches(tape.lines[index].instrument) else { continue }
-            tape.lines[index].frame.withBytes { frames.append($0) }
+    private func refuse(_ problem: SubscriptionRules.Problem) -> Refusal {
+        switch problem {
+        case .invalid(let message): Refusal(.invalidArgument, message)
+        case .tooManySymbols(let message): Refusal(.resourceExhausted, message)
         }
-        return frames
     }
 
     /// The offsets may be ahead of this loop's tape: another loop made the token.

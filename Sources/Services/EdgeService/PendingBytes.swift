@@ -13,8 +13,27 @@ struct PendingBytes {
     mutating func take(into buffer: UnsafeMutableRawBufferPointer) -> Int {
         let taken = min(count, buffer.count)
         guard taken > 0 else { return 0 }
-        bytes.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[start..<(start + taken)])) }
-        start += taken
+        peek { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[..<taken])) }
+        drop(taken)
+        return taken
+    }
+
+    /// What waits, without taking it; valid during the call.
+    func peek<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
+        bytes.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[start...])) }
+    }
+
+    /// Appends bytes and lets `patch` change what was appended.
+    mutating func append(_ source: UnsafeRawBufferPointer, patch: (UnsafeMutableRawBufferPointer) -> Void) {
+        let position = bytes.count
+        bytes.append(contentsOf: source)
+        bytes.withUnsafeMutableBytes { patch(UnsafeMutableRawBufferPointer(rebasing: $0[position...])) }
+    }
+
+    /// Takes bytes that were looked at.
+    mutating func drop(_ count: Int) {
+        precondition(count >= 0 && count <= self.count)
+        start += count
         if start == bytes.count {
             bytes.removeAll(keepingCapacity: bytes.capacity <= 256 << 10)
             start = 0
@@ -22,6 +41,75 @@ struct PendingBytes {
             bytes.removeFirst(start)
             start = 0
         }
-        return taken
+    }
+}
+
+/// gRPC frames on their way to a reader, of which some are a snapshot.
+struct FrameQueue {
+    private var bytes = PendingBytes()
+    /// Bytes ever taken.
+    private(set) var taken: UInt64 = 0
+    /// Where in all bytes ever appended snapshots lie, those that were taken left out.
+    private var snapshots: [Range<UInt64>] = []
+
+    var count: Int { bytes.count }
+    var isEmpty: Bool { bytes.isEmpty }
+    /// Bytes ever appended.
+    var appended: UInt64 { taken + UInt64(bytes.count) }
+
+    /// Whole frames.
+    mutating func append(_ frames: UnsafeRawBufferPointer) { bytes.append(frames) }
+
+    mutating func append(snapshot: PendingBytes) {
+        guard !snapshot.isEmpty else { return }
+        snapshots.append(appended..<(appended + UInt64(snapshot.count)))
+        snapshot.peek { bytes.append($0) }
+    }
+
+    /// Moves as many bytes as fit, cut anywhere; returns how many.
+    mutating func take(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+        let count = bytes.take(into: buffer)
+        taken += UInt64(count)
+        forgetTaken()
+        return count
+    }
+
+    /// Hands over whole frames that are alike, about as many bytes as asked for and at least one frame. Returns how
+    /// many bytes. Not to be mixed with ``take(into:)``.
+    mutating func takeFrames(
+        about bytesWanted: Int, _ body: (_ frames: UnsafeRawBufferPointer, _ isSnapshot: Bool) -> Void
+    ) -> Int {
+        guard !bytes.isEmpty else { return 0 }
+        let position = taken
+        let next = snapshots.first
+        let isSnapshot = next.map { $0.lowerBound <= position } ?? false
+        let end = isSnapshot ? next?.upperBound : next?.lowerBound
+        let limit = end.map { Int($0 - position) } ?? Int.max
+        let count = bytes.peek { waiting in
+            var count = 0
+            while count < waiting.count, count < limit {
+                let length = Frame.length(waiting, at: count)
+                if count > 0, count + length > bytesWanted { break }
+                count += length
+            }
+            body(UnsafeRawBufferPointer(rebasing: waiting[..<count]), isSnapshot)
+            return count
+        }
+        bytes.drop(count)
+        taken += UInt64(count)
+        forgetTaken()
+        return count
+    }
+
+    private mutating func forgetTaken() {
+        while let first = snapshots.first, first.upperBound <= taken { snapshots.removeFirst() }
+    }
+}
+
+/// gRPC frames that the edge has made or the log has checked.
+enum Frame {
+    /// Length of the frame at a position, prefix included.
+    static func length(_ frames: UnsafeRawBufferPointer, at position: Int) -> Int {
+        5 + Int(UInt32(bigEndian: frames.loadUnaligned(fromByteOffset: position + 1, as: UInt32.self)))
     }
 }

@@ -1,7 +1,8 @@
 import EventLog
 import GRPC
+import MarketProto
 
-/// Why the server ends a stream of prices. Every end carries the reason and a resume token in its trailers.
+/// Why the server ends a stream. Every end carries the reason and a resume token in its trailers.
 enum StreamEnd {
     /// The server stops; another one, or this one later, goes on from the token.
     case shutdown
@@ -9,6 +10,12 @@ enum StreamEnd {
     /// Records between the reader and the tape are gone.
     case missing([MissingRange])
     case logFailed(String)
+    /// `Subscribe`: the client has closed its side, and nothing is left to send.
+    case completed
+    /// `Subscribe`: a message was none.
+    case badRequest(String)
+    /// `Subscribe`: the answers to requests are not read.
+    case tooManyRequests(String)
 
     /// Trailer names, all ASCII but the token.
     static let reasonTrailer = "tapedeck-end-reason"
@@ -28,6 +35,9 @@ enum StreamEnd {
                 "records are gone: \(ranges.map(\.description).joined(separator: ", ")); "
                     + "the token in the trailers goes on after them")
         case .logFailed(let what): GRPCStatus(.internalError, what)
+        case .completed: .ok
+        case .badRequest(let what): GRPCStatus(.invalidArgument, what)
+        case .tooManyRequests(let what): GRPCStatus(.resourceExhausted, what)
         }
     }
 
@@ -38,6 +48,9 @@ enum StreamEnd {
         case .tooSlow: "READER_TOO_SLOW"
         case .missing: "RECORDS_MISSING"
         case .logFailed: "LOG_FAILED"
+        case .completed: "COMPLETED"
+        case .badRequest: "BAD_REQUEST"
+        case .tooManyRequests: "TOO_MANY_REQUESTS"
         }
     }
 
@@ -57,18 +70,48 @@ enum StreamEnd {
     }
 }
 
-/// Bounds of the edge; reaching one is answered with a clear end of the stream or a status.
-public struct EdgeLimits: Sendable {
-    /// How far a subscriber of everything may fall behind the tape, in bytes of records.
-    public var cursorLagBytesMax: UInt64 = 1 << 30
-    /// Bytes that wait for one filtered subscriber under policy ALL.
-    public var queueBytesMax = 8 << 20
-    /// Bytes that wait for one subscriber under LATEST or INTERVAL before it is conflated.
-    public var pressureBytes = 64 << 10
-    /// Symbols in one subscription.
-    public var symbolsMax = 10_000
-    /// Longest conflation window, in milliseconds.
-    public var throttleMillisecondsMax = 60_000
+// MARK: As messages of Subscribe
 
-    public init() {}
+extension StreamEnd {
+    private var endReason: Proto.EndReason {
+        switch self {
+        case .shutdown: .serverStopping
+        case .tooSlow: .readerTooSlow
+        case .missing: .recordsMissing
+        case .logFailed: .logFailed
+        case .completed: .completed
+        case .badRequest: .badRequest
+        case .tooManyRequests: .tooManyRequests
+        }
+    }
+
+    func subscriptionEnd(token: ResumeToken) -> Proto.SubscriptionEnd {
+        var end = Proto.SubscriptionEnd()
+        end.reason = endReason
+        end.message = status.message
+        end.resumeToken = token.encoded()
+        if case .missing(let ranges) = self { end.lost = ranges.map(\.message) }
+        return end
+    }
+
+    func streamEnd(token: ResumeToken) -> Proto.StreamEnd {
+        var end = Proto.StreamEnd()
+        end.reason = endReason
+        end.message = status.message
+        end.resumeToken = token.encoded()
+        return end
+    }
+}
+
+extension MissingRange {
+    /// As `Subscribe` says it.
+    var message: Proto.LostRecords {
+        var lost = Proto.LostRecords()
+        lost.topic = place.topic.name
+        lost.partition = UInt32(place.partition)
+        lost.firstOffset = from
+        lost.lastOffset = to &- 1
+        lost.reason = reason
+        return lost
+    }
 }

@@ -17,7 +17,7 @@ final class Tape {
     private static let repeatsCheckedEvery = 1024
 
     let log: any EventLog
-    let loop: EventLoop
+    let loop: any Loop
     private(set) var lines = LineTable()
     /// Per partition, the next offset to handle.
     private(set) var next: [UInt64]
@@ -30,12 +30,14 @@ final class Tape {
     private var repeatsInBlock: [TopicPartition: [UInt64: [Int]]] = [:]
 
     private var followers: [ObjectIdentifier: any TapeFollower] = [:]
-    private var index: [[any IndexedSubscriber]] = []
-    private var subscribers: [ObjectIdentifier: any IndexedSubscriber] = [:]
+    private var index: [[PriceSubscriber]] = []
+    private var subscribers: [ObjectIdentifier: PriceSubscriber] = [:]
+    /// Those that were pushed to in this turn.
+    private var touched: [PriceSubscriber] = []
     private var lineOfTrack: [Int] = []
     private var loading: [Bool]
 
-    init(log: any EventLog, loop: EventLoop, start: TapeStart) {
+    init(log: any EventLog, loop: any Loop, start: TapeStart) {
         self.log = log
         self.loop = loop
         next = start.offsets
@@ -54,15 +56,15 @@ final class Tape {
             offsets: offsets.enumerated().map { (partition: UInt16($0.offset), offset: $0.element) })
     }
 
-    /// For a stream that has everything before a record which is being delivered.
-    func token(before record: TapeRecord) -> ResumeToken {
+    /// Where a stream goes on that has everything before a record which is being delivered.
+    func offsets(before record: TapeRecord) -> [UInt64] {
         var offsets = next
         offsets[Int(record.place.partition)] = record.offset
-        return token(offsets)
+        return offsets
     }
 
     /// Drains when it is woken. The loop keeps the waker, and with it the tape.
-    func makeWaker() -> Waker {
+    func makeWaker(on loop: EventLoop) -> Waker {
         loop.makeWaker { [self] in
             if drain() { loop.afterTurn { [self] in while drain() {} } }
         }
@@ -92,9 +94,14 @@ final class Tape {
         }
         if moved {
             for follower in followers.values { follower.tapeMoved() }
-            for subscriber in subscribers.values { subscriber.turnEnded() }
+            endTurn()
         }
         return budget == 0
+    }
+
+    private func endTurn() {
+        for subscriber in touched { subscriber.turnEnded() }
+        touched.removeAll(keepingCapacity: true)
     }
 
     /// Only a start with a long way behind the log's memory gets here.
@@ -116,6 +123,7 @@ final class Tape {
         case .success(.block(let block, let index)) where block.firstOffset + UInt64(index) == next[partition]:
             handle(block, from: index, place)
             next[partition] = block.endOffset
+            endTurn()
         case .success(.expired(let oldest)): next[partition] = oldest
         case .success(.damaged(let after, _)): next[partition] = after
         case .success, .failure: return
@@ -129,14 +137,14 @@ final class Tape {
     func unfollow(_ follower: any TapeFollower) { followers[ObjectIdentifier(follower)] = nil }
 
     /// Adds a subscriber to the index of every line its filter matches, now and when new ones appear.
-    func subscribe(_ subscriber: any IndexedSubscriber) {
+    func subscribe(_ subscriber: PriceSubscriber) {
         subscribers[ObjectIdentifier(subscriber)] = subscriber
         for line in 0..<lines.count where subscriber.filter.matches(lines[line].instrument) {
             index[line].append(subscriber)
         }
     }
 
-    func unsubscribe(_ subscriber: any IndexedSubscriber) {
+    func unsubscribe(_ subscriber: PriceSubscriber) {
         guard subscribers.removeValue(forKey: ObjectIdentifier(subscriber)) != nil else { return }
         for line in 0..<lines.count where subscriber.filter.matches(lines[line].instrument) {
             index[line].removeAll { $0 === subscriber }
@@ -225,7 +233,12 @@ final class Tape {
         if !index[line].isEmpty {
             let record = TapeRecord(
                 line: line, epoch: epoch, sequence: sequence, frame: frame, trade: trade, place: place, offset: offset)
-            for subscriber in index[line] { subscriber.push(record) }
+            for subscriber in index[line] {
+                subscriber.push(record)
+                guard !subscriber.isTouched else { continue }
+                subscriber.isTouched = true
+                touched.append(subscriber)
+            }
         }
         // Only now: until here subscribers find what the record replaces.
         lines[line].epoch = epoch
@@ -252,27 +265,4 @@ struct TapeRecord {
 /// Hears that the tape has moved.
 protocol TapeFollower: AnyObject {
     func tapeMoved()
-}
-
-/// Is handed each record of the lines its filter matches, in order.
-protocol IndexedSubscriber: AnyObject {
-    var filter: InstrumentFilter { get }
-    func push(_ record: TapeRecord)
-    /// A record that is no news was left out.
-    func repeatDropped()
-    /// All records of this turn were pushed.
-    func turnEnded()
-}
-
-/// Which instruments a subscription wants. Empty means all.
-struct InstrumentFilter {
-    let exchange: String
-    let symbols: Set<String>
-
-    var isEverything: Bool { exchange.isEmpty && symbols.isEmpty }
-
-    func matches(_ instrument: Instrument) -> Bool {
-        (exchange.isEmpty || exchange == instrument.exchange)
-            && (symbols.isEmpty || symbols.contains(instrument.symbol))
-    }
 }

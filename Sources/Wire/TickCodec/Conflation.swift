@@ -29,4 +29,15 @@ public enum TickCodec {
             update.append(contentsOf: UnsafeRawBufferPointer(start: start, count: length))
         }
     }
+
+    /// Appends `staleness_violation_ms = 30` to an encoded `PriceUpdate` that does not have it yet.
+    public static func appendStalenessViolation(milliseconds: UInt32, to update: inout [UInt8]) {
+        update.append(contentsOf: [0xf0, 0x01])
+        var value = milliseconds
+        while value >= 0x80 {
+            update.append(UInt8(truncatingIfNeeded: value) | 0x80)
+            value >>= 7
+        }
+        update.append(UInt8(value))
+    }
 }

@@ -100,79 +100,79 @@ extension Proto {
             Fzb25SBnJlYXNvbhIYCgdtZXNzYWdlGAIgASgJUgdtZXNzYWdlEiEKDHJlc3VtZV90b2tlbhgDIAEoDFILcmVzdW1lVG9rZW4SOAoEbG9zdBgE\
             IAMoCzIkLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkxvc3RSZWNvcmRzUgRsb3N0IoQBCglTdHJlYW1FbmQSOgoGcmVhc29uGAEgASgOMiIuZm\
             luYW5jaWFsLm1hcmtldGRhdGEudjEuRW5kUmVhc29uUgZyZWFzb24SGAoHbWVzc2FnZRgCIAEoCVIHbWVzc2FnZRIhCgxyZXN1bWVfdG9rZW4Y\
-            AyABKAxSC3Jlc3VtZVRva2VuIq4ECgpCb29rVXBkYXRlEhoKCGV4Y2hhbmdlGAEgASgJUghleGNoYW5nZRIWCgZzeW1ib2wYAiABKAlSBnN5bW\
+            AyABKAxSC3Jlc3VtZVRva2VuItUDCgpCb29rVXBkYXRlEhoKCGV4Y2hhbmdlGAEgASgJUghleGNoYW5nZRIWCgZzeW1ib2wYAiABKAlSBnN5bW\
             JvbBImCg9mZWVkX2hhbmRsZXJfaWQYAyABKAlSDWZlZWRIYW5kbGVySWQSFAoFZXBvY2gYBCABKARSBWVwb2NoEhoKCHNlcXVlbmNlGAUgASgE\
             UghzZXF1ZW5jZRIrChFwcmV2aW91c19zZXF1ZW5jZRgGIAEoBFIQcHJldmlvdXNTZXF1ZW5jZRIaCghzbmFwc2hvdBgHIAEoCFIIc25hcHNob3\
             QSNgoEYmlkcxgIIAMoCzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkJvb2tMZXZlbFIEYmlkcxI2CgRhc2tzGAkgAygLMiIuZmluYW5jaWFs\
             Lm1hcmtldGRhdGEudjEuQm9va0xldmVsUgRhc2tzEh4KCmNvbnNpc3RlbnQYCiABKAhSCmNvbnNpc3RlbnQSOQoKZXZlbnRfdGltZRgLIAEoCz\
-            IaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCWV2ZW50VGltZRI/Cg1yZWNlaXZlZF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRp\
-            bWVzdGFtcFIMcmVjZWl2ZWRUaW1lEj0KDHB1Ymxpc2hfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSC3B1Ymxpc2hUaW\
-            1lIrEBCglCb29rTGV2ZWwSIQoMcHJpY2VfbWljcm9zGAEgASgDUgtwcmljZU1pY3JvcxIwChRwcmljZV9uYW5vX3JlbWFpbmRlchgCIAEoBVIS\
-            cHJpY2VOYW5vUmVtYWluZGVyEh8KC3NpemVfbWljcm9zGAMgASgDUgpzaXplTWljcm9zEi4KE3NpemVfbmFub19yZW1haW5kZXIYBCABKAVSEX\
-            NpemVOYW5vUmVtYWluZGVyIkIKDFF1b3RlUmVxdWVzdBIWCgZzeW1ib2wYASABKAlSBnN5bWJvbBIaCghleGNoYW5nZRgCIAEoCVIIZXhjaGFu\
-            Z2UiwwUKDVF1b3RlUmVzcG9uc2USPAoGbGF0ZXN0GAEgASgLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGVSBmxhdGVzdB\
-            IrCg9kYXlfaGlnaF9taWNyb3MYAiABKANIAFINZGF5SGlnaE1pY3Jvc4gBARIpCg5kYXlfbG93X21pY3JvcxgDIAEoA0gBUgxkYXlMb3dNaWNy\
-            b3OIAQESJAoLb3Blbl9taWNyb3MYBCABKANIAlIKb3Blbk1pY3Jvc4gBARIvChFwcmV2X2Nsb3NlX21pY3JvcxgFIAEoA0gDUg9wcmV2Q2xvc2\
-            VNaWNyb3OIAQESNQoXZGF5X2hpZ2hfbmFub19yZW1haW5kZXIYCiABKAVSFGRheUhpZ2hOYW5vUmVtYWluZGVyEjMKFmRheV9sb3dfbmFub19y\
-            ZW1haW5kZXIYCyABKAVSE2RheUxvd05hbm9SZW1haW5kZXISLgoTb3Blbl9uYW5vX3JlbWFpbmRlchgMIAEoBVIRb3Blbk5hbm9SZW1haW5kZX\
-            ISOQoZcHJldl9jbG9zZV9uYW5vX3JlbWFpbmRlchgNIAEoBVIWcHJldkNsb3NlTmFub1JlbWFpbmRlchIdCgpkYXlfdm9sdW1lGA4gASgDUglk\
-            YXlWb2x1bWUSOQoZZGF5X3ZvbHVtZV9uYW5vX3JlbWFpbmRlchgPIAEoBVIWZGF5Vm9sdW1lTmFub1JlbWFpbmRlchImCg9kYXlfdHJhZGVfY2\
-            91bnQYECABKARSDWRheVRyYWRlQ291bnQSHwoLdHJhZGluZ19kYXkYESABKAVSCnRyYWRpbmdEYXlCEgoQX2RheV9oaWdoX21pY3Jvc0IRCg9f\
-            ZGF5X2xvd19taWNyb3NCDgoMX29wZW5fbWljcm9zQhQKEl9wcmV2X2Nsb3NlX21pY3JvcyLBAwoMT3JkZXJSZXF1ZXN0EhkKCG9yZGVyX2lkGA\
-            EgASgJUgdvcmRlcklkEhYKBnN5bWJvbBgCIAEoCVIGc3ltYm9sEhIKBHNpZGUYAyABKAlSBHNpZGUSJwoPcXVhbnRpdHlfbWljcm9zGAQgASgD\
-            Ug5xdWFudGl0eU1pY3JvcxIsChJsaW1pdF9wcmljZV9taWNyb3MYBSABKANSEGxpbWl0UHJpY2VNaWNyb3MSHQoKb3JkZXJfdHlwZRgGIAEoCV\
-            IJb3JkZXJUeXBlEkUKEGNsaWVudF90aW1lc3RhbXAYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg9jbGllbnRUaW1lc3RhbXAS\
-            GAoHYWNjb3VudBgKIAEoCVIHYWNjb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5EhoKCGV4Y2hhbmdlGAwgAS\
-            gJUghleGNoYW5nZRIiCg10aW1lX2luX2ZvcmNlGA0gASgJUgt0aW1lSW5Gb3JjZRIqChFzdG9wX3ByaWNlX21pY3JvcxgOIAEoA1IPc3RvcFBy\
-            aWNlTWljcm9zIrgBChFPcmRlckJhdGNoU3VtbWFyeRIaCghhY2NlcHRlZBgBIAEoBVIIYWNjZXB0ZWQSGgoIcmVqZWN0ZWQYAiABKAVSCHJlam\
-            VjdGVkEisKEXJlamVjdGlvbl9yZWFzb25zGAMgAygJUhByZWplY3Rpb25SZWFzb25zEj4KB3Jlc3VsdHMYCiADKAsyJC5maW5hbmNpYWwubWFy\
-            a2V0ZGF0YS52MS5PcmRlclJlc3VsdFIHcmVzdWx0cyLaAQoLT3JkZXJSZXN1bHQSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSGgoIYWNjZX\
-            B0ZWQYAiABKAhSCGFjY2VwdGVkEiUKDnJlamVjdGlvbl9jb2RlGAMgASgJUg1yZWplY3Rpb25Db2RlEikKEHJlamVjdGlvbl9yZWFzb24YBCAB\
-            KAlSD3JlamVjdGlvblJlYXNvbhJCCgZzdGF0dXMYBSABKAsyKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclN0YXR1c1VwZGF0ZVIGc3\
-            RhdHVzIrgCCg5UcmFkaW5nTWVzc2FnZRJECgluZXdfb3JkZXIYASABKAsyJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3RI\
-            AFIIbmV3T3JkZXISRQoGY2FuY2VsGAIgASgLMisuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJDYW5jZWxSZXF1ZXN0SABSBmNhbmNlbB\
-            JICglleGVjdXRpb24YAyABKAsyKC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FeGVjdXRpb25SZXBvcnRIAFIJZXhlY3V0aW9uEkQKBnN0YXR1\
-            cxgEIAEoCzIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyU3RhdHVzVXBkYXRlSABSBnN0YXR1c0IJCgdwYXlsb2FkIooBChJPcmRlck\
-            NhbmNlbFJlcXVlc3QSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSFgoGcmVhc29uGAIgASgJUgZyZWFzb24SGAoHYWNjb3VudBgKIAEoCVIH\
-            YWNjb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5IuADCg9FeGVjdXRpb25SZXBvcnQSIQoMZXhlY3V0aW9uX2\
-            lkGAEgASgJUgtleGVjdXRpb25JZBIZCghvcmRlcl9pZBgCIAEoCVIHb3JkZXJJZBIqChFmaWxsX3ByaWNlX21pY3JvcxgDIAEoA1IPZmlsbFBy\
-            aWNlTWljcm9zEjAKFGZpbGxfcXVhbnRpdHlfbWljcm9zGAQgASgDUhJmaWxsUXVhbnRpdHlNaWNyb3MSQQoOZXhlY3V0aW9uX3RpbWUYBSABKA\
-            syGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg1leGVjdXRpb25UaW1lEhgKB2FjY291bnQYCiABKAlSB2FjY291bnQSFgoGc3ltYm9sGAsg\
-            ASgJUgZzeW1ib2wSGgoIZXhjaGFuZ2UYDCABKAlSCGV4Y2hhbmdlEhIKBHNpZGUYDSABKAlSBHNpZGUSFAoFdmVudWUYDiABKAlSBXZlbnVlEh\
-            0KCmZlZV9taWNyb3MYDyABKANSCWZlZU1pY3JvcxIhCgxmZWVfY3VycmVuY3kYECABKAlSC2ZlZUN1cnJlbmN5EjQKFmxlYXZlc19xdWFudGl0\
-            eV9taWNyb3MYESABKANSFGxlYXZlc1F1YW50aXR5TWljcm9zIsYCChFPcmRlclN0YXR1c1VwZGF0ZRIZCghvcmRlcl9pZBgBIAEoCVIHb3JkZX\
-            JJZBIWCgZzdGF0dXMYAiABKAlSBnN0YXR1cxI6ChlyZW1haW5pbmdfcXVhbnRpdHlfbWljcm9zGAMgASgDUhdyZW1haW5pbmdRdWFudGl0eU1p\
-            Y3JvcxIYCgdhY2NvdW50GAogASgJUgdhY2NvdW50EhYKBnN5bWJvbBgLIAEoCVIGc3ltYm9sEhoKCGV4Y2hhbmdlGAwgASgJUghleGNoYW5nZR\
-            IfCgtyZWFzb25fY29kZRgNIAEoCVIKcmVhc29uQ29kZRIWCgZyZWFzb24YDiABKAlSBnJlYXNvbhI7CgtzdGF0dXNfdGltZRgPIAEoCzIaLmdv\
-            b2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCnN0YXR1c1RpbWUqaQoIVGlja0tpbmQSGQoVVElDS19LSU5EX1VOU1BFQ0lGSUVEEAASEwoPVElDS1\
-            9LSU5EX1FVT1RFEAESEwoPVElDS19LSU5EX1RSQURFEAISGAoUVElDS19LSU5EX0NPUlJFQ1RJT04QAyp4Cg9FdmVudFRpbWVTb3VyY2USGwoX\
-            RVZFTlRfVElNRV9TT1VSQ0VfVkVOVUUQABIeChpFVkVOVF9USU1FX1NPVVJDRV9SRUNFSVZFRBABEigKJEVWRU5UX1RJTUVfU09VUkNFX1ZFTl\
-            VFX09VVF9PRl9SQU5HRRACKkgKD0luc3RydW1lbnRTdGF0ZRIZChVJTlNUUlVNRU5UX1NUQVRFX0xJVkUQABIaChZJTlNUUlVNRU5UX1NUQVRF\
-            X1NUQUxFEAEqOQoEU2lkZRIUChBTSURFX1VOU1BFQ0lGSUVEEAASDAoIU0lERV9CVVkQARINCglTSURFX1NFTEwQAiqnAQoORGVsaXZlcnlQb2\
-            xpY3kSHwobREVMSVZFUllfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfUE9MSUNZX0FMTBABEhoKFkRFTElWRVJZX1BPTElDWV9M\
-            QVRFU1QQAhIcChhERUxJVkVSWV9QT0xJQ1lfSU5URVJWQUwQAxIhCh1ERUxJVkVSWV9QT0xJQ1lfTUFYX1NUQUxFTkVTUxAEKtwECg5TdWJzY3\
-            JpYmVFcnJvchIYChRTVUJTQ1JJQkVfRVJST1JfTk9ORRAAEiQKIFNVQlNDUklCRV9FUlJPUl9JTlZBTElEX0FSR1VNRU5UEAESJwojU1VCU0NS\
-            SUJFX0VSUk9SX1NVQlNDUklQVElPTl9FWElTVFMQAhIoCiRTVUJTQ1JJQkVfRVJST1JfU1VCU0NSSVBUSU9OX1VOS05PV04QAxIqCiZTVUJTQ1\
-            JJQkVfRVJST1JfVE9PX01BTllfU1VCU0NSSVBUSU9OUxAEEiQKIFNVQlNDUklCRV9FUlJPUl9UT09fTUFOWV9TWU1CT0xTEAUSIgoeU1VCU0NS\
-            SUJFX0VSUk9SX1RPT19NQU5ZX0JPT0tTEAYSIgoeU1VCU0NSSUJFX0VSUk9SX1RPT19NQU5ZX0ZJTExTEAcSIgoeU1VCU0NSSUJFX0VSUk9SX0\
-            ZJTExfVE9PX0xBUkdFEAgSHwobU1VCU0NSSUJFX0VSUk9SX0ZJTExfRVhJU1RTEAkSIAocU1VCU0NSSUJFX0VSUk9SX0ZJTExfVU5LTk9XThAK\
-            EiYKIlNVQlNDUklCRV9FUlJPUl9JTlNUUlVNRU5UX1VOS05PV04QCxIlCiFTVUJTQ1JJQkVfRVJST1JfUEVSTUlTU0lPTl9ERU5JRUQQDBIhCh\
-            1TVUJTQ1JJQkVfRVJST1JfVE9LRU5fSU5WQUxJRBANEh8KG1NVQlNDUklCRV9FUlJPUl9DQVRDSElOR19VUBAOEiMKH1NVQlNDUklCRV9FUlJP\
-            Ul9TRVJWRVJfU1RPUFBJTkcQDypeCgtGaWxsT3V0Y29tZRIaChZGSUxMX09VVENPTUVfQ09NUExFVEVEEAASGgoWRklMTF9PVVRDT01FX0NBTk\
-            NFTExFRBABEhcKE0ZJTExfT1VUQ09NRV9GQUlMRUQQAiqKAQoNTWlzc2luZ1JlYXNvbhIeChpNSVNTSU5HX1JFQVNPTl9VTlNQRUNJRklFRBAA\
-            EiAKHE1JU1NJTkdfUkVBU09OX05PVF9QVUJMSVNIRUQQARIXChNNSVNTSU5HX1JFQVNPTl9HT05FEAISHgoaTUlTU0lOR19SRUFTT05fTk9UX1\
-            JFQUNIRUQQAyr6AQoJRW5kUmVhc29uEhoKFkVORF9SRUFTT05fVU5TUEVDSUZJRUQQABIYChRFTkRfUkVBU09OX0NPTVBMRVRFRBABEh4KGkVO\
-            RF9SRUFTT05fU0VSVkVSX1NUT1BQSU5HEAISHgoaRU5EX1JFQVNPTl9SRUFERVJfVE9PX1NMT1cQAxIeChpFTkRfUkVBU09OX1JFQ09SRFNfTU\
-            lTU0lORxAEEhkKFUVORF9SRUFTT05fTE9HX0ZBSUxFRBAFEhoKFkVORF9SRUFTT05fQkFEX1JFUVVFU1QQBhIgChxFTkRfUkVBU09OX1RPT19N\
-            QU5ZX1JFUVVFU1RTEAcyhAQKEU1hcmtldERhdGFTZXJ2aWNlEmIKDFN0cmVhbVByaWNlcxIqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaW\
-            NlU3Vic2NyaXB0aW9uGiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGUwARJZCghHZXRRdW90ZRIlLmZpbmFuY2lhbC5tYXJr\
-            ZXRkYXRhLnYxLlF1b3RlUmVxdWVzdBomLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlF1b3RlUmVzcG9uc2USYwoMU3VibWl0T3JkZXJzEiUuZm\
-            luYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJSZXF1ZXN0GiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJCYXRjaFN1bW1hcnkoARJj\
-            CgtMaXZlVHJhZGluZxInLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlRyYWRpbmdNZXNzYWdlGicuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVH\
-            JhZGluZ01lc3NhZ2UoATABEmYKCVN1YnNjcmliZRIpLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1YnNjcmliZVJlcXVlc3QaKi5maW5hbmNp\
-            YWwubWFya2V0ZGF0YS52MS5TdWJzY3JpYmVSZXNwb25zZSgBMAEyvgEKEVRpY2tXcml0ZXJTZXJ2aWNlElQKCVdyaXRlVGljaxIkLmZpbmFuY2\
-            lhbC5tYXJrZXRkYXRhLnYxLlByaWNlVXBkYXRlGiEuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuV3JpdGVBY2sSUwoKV3JpdGVCYXRjaBIiLmZp\
-            bmFuY2lhbC5tYXJrZXRkYXRhLnYxLlRpY2tCYXRjaBohLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLldyaXRlQWNrYgZwcm90bzM=
+            IaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCWV2ZW50VGltZRIlCg52ZW51ZV9zZXF1ZW5jZRgMIAEoBFINdmVudWVTZXF1ZW5jZSKxAQoJ\
+            Qm9va0xldmVsEiEKDHByaWNlX21pY3JvcxgBIAEoA1ILcHJpY2VNaWNyb3MSMAoUcHJpY2VfbmFub19yZW1haW5kZXIYAiABKAVSEnByaWNlTm\
+            Fub1JlbWFpbmRlchIfCgtzaXplX21pY3JvcxgDIAEoA1IKc2l6ZU1pY3JvcxIuChNzaXplX25hbm9fcmVtYWluZGVyGAQgASgFUhFzaXplTmFu\
+            b1JlbWFpbmRlciJCCgxRdW90ZVJlcXVlc3QSFgoGc3ltYm9sGAEgASgJUgZzeW1ib2wSGgoIZXhjaGFuZ2UYAiABKAlSCGV4Y2hhbmdlIsMFCg\
+            1RdW90ZVJlc3BvbnNlEjwKBmxhdGVzdBgBIAEoCzIkLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaWNlVXBkYXRlUgZsYXRlc3QSKwoPZGF5\
+            X2hpZ2hfbWljcm9zGAIgASgDSABSDWRheUhpZ2hNaWNyb3OIAQESKQoOZGF5X2xvd19taWNyb3MYAyABKANIAVIMZGF5TG93TWljcm9ziAEBEi\
+            QKC29wZW5fbWljcm9zGAQgASgDSAJSCm9wZW5NaWNyb3OIAQESLwoRcHJldl9jbG9zZV9taWNyb3MYBSABKANIA1IPcHJldkNsb3NlTWljcm9z\
+            iAEBEjUKF2RheV9oaWdoX25hbm9fcmVtYWluZGVyGAogASgFUhRkYXlIaWdoTmFub1JlbWFpbmRlchIzChZkYXlfbG93X25hbm9fcmVtYWluZG\
+            VyGAsgASgFUhNkYXlMb3dOYW5vUmVtYWluZGVyEi4KE29wZW5fbmFub19yZW1haW5kZXIYDCABKAVSEW9wZW5OYW5vUmVtYWluZGVyEjkKGXBy\
+            ZXZfY2xvc2VfbmFub19yZW1haW5kZXIYDSABKAVSFnByZXZDbG9zZU5hbm9SZW1haW5kZXISHQoKZGF5X3ZvbHVtZRgOIAEoA1IJZGF5Vm9sdW\
+            1lEjkKGWRheV92b2x1bWVfbmFub19yZW1haW5kZXIYDyABKAVSFmRheVZvbHVtZU5hbm9SZW1haW5kZXISJgoPZGF5X3RyYWRlX2NvdW50GBAg\
+            ASgEUg1kYXlUcmFkZUNvdW50Eh8KC3RyYWRpbmdfZGF5GBEgASgFUgp0cmFkaW5nRGF5QhIKEF9kYXlfaGlnaF9taWNyb3NCEQoPX2RheV9sb3\
+            dfbWljcm9zQg4KDF9vcGVuX21pY3Jvc0IUChJfcHJldl9jbG9zZV9taWNyb3MiwQMKDE9yZGVyUmVxdWVzdBIZCghvcmRlcl9pZBgBIAEoCVIH\
+            b3JkZXJJZBIWCgZzeW1ib2wYAiABKAlSBnN5bWJvbBISCgRzaWRlGAMgASgJUgRzaWRlEicKD3F1YW50aXR5X21pY3JvcxgEIAEoA1IOcXVhbn\
+            RpdHlNaWNyb3MSLAoSbGltaXRfcHJpY2VfbWljcm9zGAUgASgDUhBsaW1pdFByaWNlTWljcm9zEh0KCm9yZGVyX3R5cGUYBiABKAlSCW9yZGVy\
+            VHlwZRJFChBjbGllbnRfdGltZXN0YW1wGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIPY2xpZW50VGltZXN0YW1wEhgKB2FjY2\
+            91bnQYCiABKAlSB2FjY291bnQSJwoPaWRlbXBvdGVuY3lfa2V5GAsgASgJUg5pZGVtcG90ZW5jeUtleRIaCghleGNoYW5nZRgMIAEoCVIIZXhj\
+            aGFuZ2USIgoNdGltZV9pbl9mb3JjZRgNIAEoCVILdGltZUluRm9yY2USKgoRc3RvcF9wcmljZV9taWNyb3MYDiABKANSD3N0b3BQcmljZU1pY3\
+            JvcyK4AQoRT3JkZXJCYXRjaFN1bW1hcnkSGgoIYWNjZXB0ZWQYASABKAVSCGFjY2VwdGVkEhoKCHJlamVjdGVkGAIgASgFUghyZWplY3RlZBIr\
+            ChFyZWplY3Rpb25fcmVhc29ucxgDIAMoCVIQcmVqZWN0aW9uUmVhc29ucxI+CgdyZXN1bHRzGAogAygLMiQuZmluYW5jaWFsLm1hcmtldGRhdG\
+            EudjEuT3JkZXJSZXN1bHRSB3Jlc3VsdHMi2gEKC09yZGVyUmVzdWx0EhkKCG9yZGVyX2lkGAEgASgJUgdvcmRlcklkEhoKCGFjY2VwdGVkGAIg\
+            ASgIUghhY2NlcHRlZBIlCg5yZWplY3Rpb25fY29kZRgDIAEoCVINcmVqZWN0aW9uQ29kZRIpChByZWplY3Rpb25fcmVhc29uGAQgASgJUg9yZW\
+            plY3Rpb25SZWFzb24SQgoGc3RhdHVzGAUgASgLMiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJTdGF0dXNVcGRhdGVSBnN0YXR1cyK4\
+            AgoOVHJhZGluZ01lc3NhZ2USRAoJbmV3X29yZGVyGAEgASgLMiUuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJSZXF1ZXN0SABSCG5ld0\
+            9yZGVyEkUKBmNhbmNlbBgCIAEoCzIrLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyQ2FuY2VsUmVxdWVzdEgAUgZjYW5jZWwSSAoJZXhl\
+            Y3V0aW9uGAMgASgLMiguZmluYW5jaWFsLm1hcmtldGRhdGEudjEuRXhlY3V0aW9uUmVwb3J0SABSCWV4ZWN1dGlvbhJECgZzdGF0dXMYBCABKA\
+            syKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclN0YXR1c1VwZGF0ZUgAUgZzdGF0dXNCCQoHcGF5bG9hZCKKAQoST3JkZXJDYW5jZWxS\
+            ZXF1ZXN0EhkKCG9yZGVyX2lkGAEgASgJUgdvcmRlcklkEhYKBnJlYXNvbhgCIAEoCVIGcmVhc29uEhgKB2FjY291bnQYCiABKAlSB2FjY291bn\
+            QSJwoPaWRlbXBvdGVuY3lfa2V5GAsgASgJUg5pZGVtcG90ZW5jeUtleSLgAwoPRXhlY3V0aW9uUmVwb3J0EiEKDGV4ZWN1dGlvbl9pZBgBIAEo\
+            CVILZXhlY3V0aW9uSWQSGQoIb3JkZXJfaWQYAiABKAlSB29yZGVySWQSKgoRZmlsbF9wcmljZV9taWNyb3MYAyABKANSD2ZpbGxQcmljZU1pY3\
+            JvcxIwChRmaWxsX3F1YW50aXR5X21pY3JvcxgEIAEoA1ISZmlsbFF1YW50aXR5TWljcm9zEkEKDmV4ZWN1dGlvbl90aW1lGAUgASgLMhouZ29v\
+            Z2xlLnByb3RvYnVmLlRpbWVzdGFtcFINZXhlY3V0aW9uVGltZRIYCgdhY2NvdW50GAogASgJUgdhY2NvdW50EhYKBnN5bWJvbBgLIAEoCVIGc3\
+            ltYm9sEhoKCGV4Y2hhbmdlGAwgASgJUghleGNoYW5nZRISCgRzaWRlGA0gASgJUgRzaWRlEhQKBXZlbnVlGA4gASgJUgV2ZW51ZRIdCgpmZWVf\
+            bWljcm9zGA8gASgDUglmZWVNaWNyb3MSIQoMZmVlX2N1cnJlbmN5GBAgASgJUgtmZWVDdXJyZW5jeRI0ChZsZWF2ZXNfcXVhbnRpdHlfbWljcm\
+            9zGBEgASgDUhRsZWF2ZXNRdWFudGl0eU1pY3JvcyLGAgoRT3JkZXJTdGF0dXNVcGRhdGUSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSFgoG\
+            c3RhdHVzGAIgASgJUgZzdGF0dXMSOgoZcmVtYWluaW5nX3F1YW50aXR5X21pY3JvcxgDIAEoA1IXcmVtYWluaW5nUXVhbnRpdHlNaWNyb3MSGA\
+            oHYWNjb3VudBgKIAEoCVIHYWNjb3VudBIWCgZzeW1ib2wYCyABKAlSBnN5bWJvbBIaCghleGNoYW5nZRgMIAEoCVIIZXhjaGFuZ2USHwoLcmVh\
+            c29uX2NvZGUYDSABKAlSCnJlYXNvbkNvZGUSFgoGcmVhc29uGA4gASgJUgZyZWFzb24SOwoLc3RhdHVzX3RpbWUYDyABKAsyGi5nb29nbGUucH\
+            JvdG9idWYuVGltZXN0YW1wUgpzdGF0dXNUaW1lKmkKCFRpY2tLaW5kEhkKFVRJQ0tfS0lORF9VTlNQRUNJRklFRBAAEhMKD1RJQ0tfS0lORF9R\
+            VU9URRABEhMKD1RJQ0tfS0lORF9UUkFERRACEhgKFFRJQ0tfS0lORF9DT1JSRUNUSU9OEAMqeAoPRXZlbnRUaW1lU291cmNlEhsKF0VWRU5UX1\
+            RJTUVfU09VUkNFX1ZFTlVFEAASHgoaRVZFTlRfVElNRV9TT1VSQ0VfUkVDRUlWRUQQARIoCiRFVkVOVF9USU1FX1NPVVJDRV9WRU5VRV9PVVRf\
+            T0ZfUkFOR0UQAipICg9JbnN0cnVtZW50U3RhdGUSGQoVSU5TVFJVTUVOVF9TVEFURV9MSVZFEAASGgoWSU5TVFJVTUVOVF9TVEFURV9TVEFMRR\
+            ABKjkKBFNpZGUSFAoQU0lERV9VTlNQRUNJRklFRBAAEgwKCFNJREVfQlVZEAESDQoJU0lERV9TRUxMEAIqpwEKDkRlbGl2ZXJ5UG9saWN5Eh8K\
+            G0RFTElWRVJZX1BPTElDWV9VTlNQRUNJRklFRBAAEhcKE0RFTElWRVJZX1BPTElDWV9BTEwQARIaChZERUxJVkVSWV9QT0xJQ1lfTEFURVNUEA\
+            ISHAoYREVMSVZFUllfUE9MSUNZX0lOVEVSVkFMEAMSIQodREVMSVZFUllfUE9MSUNZX01BWF9TVEFMRU5FU1MQBCqBBQoOU3Vic2NyaWJlRXJy\
+            b3ISGAoUU1VCU0NSSUJFX0VSUk9SX05PTkUQABIkCiBTVUJTQ1JJQkVfRVJST1JfSU5WQUxJRF9BUkdVTUVOVBABEicKI1NVQlNDUklCRV9FUl\
+            JPUl9TVUJTQ1JJUFRJT05fRVhJU1RTEAISKAokU1VCU0NSSUJFX0VSUk9SX1NVQlNDUklQVElPTl9VTktOT1dOEAMSKgomU1VCU0NSSUJFX0VS\
+            Uk9SX1RPT19NQU5ZX1NVQlNDUklQVElPTlMQBBIkCiBTVUJTQ1JJQkVfRVJST1JfVE9PX01BTllfU1lNQk9MUxAFEiIKHlNVQlNDUklCRV9FUl\
+            JPUl9UT09fTUFOWV9CT09LUxAGEiIKHlNVQlNDUklCRV9FUlJPUl9UT09fTUFOWV9GSUxMUxAHEiIKHlNVQlNDUklCRV9FUlJPUl9GSUxMX1RP\
+            T19MQVJHRRAIEh8KG1NVQlNDUklCRV9FUlJPUl9GSUxMX0VYSVNUUxAJEiAKHFNVQlNDUklCRV9FUlJPUl9GSUxMX1VOS05PV04QChImCiJTVU\
+            JTQ1JJQkVfRVJST1JfSU5TVFJVTUVOVF9VTktOT1dOEAsSJQohU1VCU0NSSUJFX0VSUk9SX1BFUk1JU1NJT05fREVOSUVEEAwSIQodU1VCU0NS\
+            SUJFX0VSUk9SX1RPS0VOX0lOVkFMSUQQDRIfChtTVUJTQ1JJQkVfRVJST1JfQ0FUQ0hJTkdfVVAQDhIjCh9TVUJTQ1JJQkVfRVJST1JfU0VSVk\
+            VSX1NUT1BQSU5HEA8SIwofU1VCU0NSSUJFX0VSUk9SX1JFQURFUl9UT09fU0xPVxAQKl4KC0ZpbGxPdXRjb21lEhoKFkZJTExfT1VUQ09NRV9D\
+            T01QTEVURUQQABIaChZGSUxMX09VVENPTUVfQ0FOQ0VMTEVEEAESFwoTRklMTF9PVVRDT01FX0ZBSUxFRBACKooBCg1NaXNzaW5nUmVhc29uEh\
+            4KGk1JU1NJTkdfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocTUlTU0lOR19SRUFTT05fTk9UX1BVQkxJU0hFRBABEhcKE01JU1NJTkdfUkVBU09O\
+            X0dPTkUQAhIeChpNSVNTSU5HX1JFQVNPTl9OT1RfUkVBQ0hFRBADKvoBCglFbmRSZWFzb24SGgoWRU5EX1JFQVNPTl9VTlNQRUNJRklFRBAAEh\
+            gKFEVORF9SRUFTT05fQ09NUExFVEVEEAESHgoaRU5EX1JFQVNPTl9TRVJWRVJfU1RPUFBJTkcQAhIeChpFTkRfUkVBU09OX1JFQURFUl9UT09f\
+            U0xPVxADEh4KGkVORF9SRUFTT05fUkVDT1JEU19NSVNTSU5HEAQSGQoVRU5EX1JFQVNPTl9MT0dfRkFJTEVEEAUSGgoWRU5EX1JFQVNPTl9CQU\
+            RfUkVRVUVTVBAGEiAKHEVORF9SRUFTT05fVE9PX01BTllfUkVRVUVTVFMQBzKEBAoRTWFya2V0RGF0YVNlcnZpY2USYgoMU3RyZWFtUHJpY2Vz\
+            EiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VTdWJzY3JpcHRpb24aJC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVVwZGF0ZT\
+            ABElkKCEdldFF1b3RlEiUuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVvdGVSZXF1ZXN0GiYuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVv\
+            dGVSZXNwb25zZRJjCgxTdWJtaXRPcmRlcnMSJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3QaKi5maW5hbmNpYWwubWFya2\
+            V0ZGF0YS52MS5PcmRlckJhdGNoU3VtbWFyeSgBEmMKC0xpdmVUcmFkaW5nEicuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVHJhZGluZ01lc3Nh\
+            Z2UaJy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UcmFkaW5nTWVzc2FnZSgBMAESZgoJU3Vic2NyaWJlEikuZmluYW5jaWFsLm1hcmtldGRhdG\
+            EudjEuU3Vic2NyaWJlUmVxdWVzdBoqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1YnNjcmliZVJlc3BvbnNlKAEwATK+AQoRVGlja1dyaXRl\
+            clNlcnZpY2USVAoJV3JpdGVUaWNrEiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGUaIS5maW5hbmNpYWwubWFya2V0ZGF0YS\
+            52MS5Xcml0ZUFjaxJTCgpXcml0ZUJhdGNoEiIuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVGlja0JhdGNoGiEuZmluYW5jaWFsLm1hcmtldGRh\
+            dGEudjEuV3JpdGVBY2tiBnByb3RvMw==
             """)
 
     /// What an update reports.
@@ -415,6 +415,8 @@ extension Proto {
         case catchingUp
         /// The server is stopping.
         case serverStopping
+        /// So much waits to be read that a snapshot has no room: read, then ask again.
+        case readerTooSlow
         /// A number that the schema does not know.
         case unrecognized(Int32)
 
@@ -436,6 +438,7 @@ extension Proto {
             case 13: self = .tokenInvalid
             case 14: self = .catchingUp
             case 15: self = .serverStopping
+            case 16: self = .readerTooSlow
             default: self = .unrecognized(rawValue)
             }
         }
@@ -458,6 +461,7 @@ extension Proto {
             case .tokenInvalid: 13
             case .catchingUp: 14
             case .serverStopping: 15
+            case .readerTooSlow: 16
             case .unrecognized(let number): number
             }
         }
@@ -480,6 +484,7 @@ extension Proto {
             case .tokenInvalid: "SUBSCRIBE_ERROR_TOKEN_INVALID"
             case .catchingUp: "SUBSCRIBE_ERROR_CATCHING_UP"
             case .serverStopping: "SUBSCRIBE_ERROR_SERVER_STOPPING"
+            case .readerTooSlow: "SUBSCRIBE_ERROR_READER_TOO_SLOW"
             case .unrecognized: nil
             }
         }
@@ -1572,7 +1577,7 @@ extension Proto {
         public var subscriptionId: UInt64 = 0
         public var exchange: String = ""
         public var symbol: String = ""
-        /// Levels of each side, best first; 0: all that the server keeps.
+        /// Levels of each side, best first, at most 1000; 0: as many as that.
         public var depth: UInt32 = 0
         /// Width of price groups: levels are summed up into multiples of it, bids downward and asks upward. 0 in both: not grouped.
         public var groupingMicros: Int64 = 0
@@ -2729,12 +2734,11 @@ extension Proto {
         /// Best first.
         public var bids: [Proto.BookLevel] = []
         public var asks: [Proto.BookLevel] = []
-        /// The feed vouches for the book. When false, the levels (if any) are the last that it vouched for.
+        /// The feed vouches for the book. When false there is no book, and what the client holds is void, until the next snapshot.
         public var consistent: Bool = false
-        /// Times of the feed's last change in it.
+        /// The venue's time of the feed's last change in it, and the venue's number of it, where it gives them.
         public var eventTime: WellKnown.Timestamp?
-        public var receivedTime: WellKnown.Timestamp?
-        public var publishTime: WellKnown.Timestamp?
+        public var venueSequence: UInt64 = 0
         public var unknownFields = UnknownFields()
 
         public init() {}
@@ -2753,8 +2757,7 @@ extension Proto {
             for value in asks { writer.message(74, value) }
             if consistent { writer.bool(80, consistent) }
             if let value = eventTime { writer.message(90, value) }
-            if let value = receivedTime { writer.message(98, value) }
-            if let value = publishTime { writer.message(106, value) }
+            if venueSequence != 0 { writer.uint64(96, venueSequence) }
             writer.unknown(unknownFields)
         }
 
@@ -2781,14 +2784,7 @@ extension Proto {
                     var value = eventTime ?? WellKnown.Timestamp()
                     try reader.message(into: &value)
                     eventTime = value
-                case 98:
-                    var value = receivedTime ?? WellKnown.Timestamp()
-                    try reader.message(into: &value)
-                    receivedTime = value
-                case 106:
-                    var value = publishTime ?? WellKnown.Timestamp()
-                    try reader.message(into: &value)
-                    publishTime = value
+                case 96: venueSequence = try reader.uint64()
                 default: try reader.unknown(tag, into: &unknownFields)
                 }
             }
@@ -2850,13 +2846,9 @@ extension Proto {
                 writer.name("eventTime")
                 writer.message(value)
             }
-            if let value = receivedTime {
-                writer.name("receivedTime")
-                writer.message(value)
-            }
-            if let value = publishTime {
-                writer.name("publishTime")
-                writer.message(value)
+            if venueSequence != 0 {
+                writer.name("venueSequence")
+                writer.uint64(venueSequence)
             }
             writer.endObject()
         }

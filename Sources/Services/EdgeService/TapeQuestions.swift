@@ -1,0 +1,54 @@
+import EventLog
+import GRPC
+import MarketModel
+import MarketProto
+
+// What streams ask of the tape besides its records.
+extension Tape {
+    /// Last values as gRPC frames, in the order in which their instruments were first seen.
+    struct Snapshot {
+        var frames = PendingBytes()
+        var count = 0
+    }
+
+    /// The last value of each instrument that `condition` names.
+    func snapshot(_ condition: (Instrument) -> Bool) -> Snapshot {
+        var snapshot = Snapshot()
+        for index in 0..<lines.count where lines[index].isPrimary && !lines[index].frame.isEmpty {
+            guard condition(lines[index].instrument) else { continue }
+            lines[index].frame.withBytes { snapshot.frames.append($0) }
+            snapshot.count += 1
+        }
+        return snapshot
+    }
+
+    /// Whether a caller may not see an instrument. With an empty exchange: whether exchanges are known to list the
+    /// symbol and the caller may see none of those.
+    func denies(_ permissions: (any CallerPermissions)?, _ exchange: String, _ symbol: String) -> Bool {
+        guard let permissions, !permissions.allowsEverySymbol else { return false }
+        guard exchange.isEmpty else { return !permissions.allows(exchange: exchange, symbol: symbol) }
+        let listings = lines.primaries(symbol: symbol)
+        return !listings.isEmpty
+            && !listings.contains { permissions.allows(exchange: lines[$0].instrument.exchange, symbol: symbol) }
+    }
+
+    /// A range with its feed and epoch filled in; nil where the instrument or the feed is not known.
+    func resolve(_ range: Proto.FillRange) -> Proto.FillRange? {
+        guard let instrument = try? Instrument(exchange: range.exchange, symbol: range.symbol),
+            let primary = lines.primary(instrument)
+        else { return nil }
+        var resolved = range
+        if range.feedHandlerId.isEmpty { resolved.feedHandlerId = lines[primary].feed }
+        guard range.epoch == 0 else { return resolved }
+        let newest = log.lastPlace(
+            .ticksRaw, feed: resolved.feedHandlerId, exchange: range.exchange, symbol: range.symbol)
+        if let newest {
+            resolved.epoch = newest.epoch
+        } else if resolved.feedHandlerId == lines[primary].feed, !lines[primary].frame.isEmpty {
+            resolved.epoch = lines[primary].epoch
+        } else {
+            return nil
+        }
+        return resolved
+    }
+}
