@@ -52,9 +52,13 @@ let package = Package(
         .executableTarget(
             name: "tapedeck",
             dependencies: [
-                "FeedService", "WriterService", "EdgeService", "Observability", "Admin", "Repair", "Bench", "Drills",
-                "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk", "TimeSource",
-                "SimulatedVenue", "EventLoop", "HTTP2", "GRPC", "Protobuf", "MarketProto", "TickCodec", "VenueFormats",
+                "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
+                "Bench",
+                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
+                "TimeSource",
+                "SimulatedVenue", "BookEngine", "EventLoop", "HTTP2", "GRPC", "HTTP1", "HTTP1Codec", "Protobuf",
+                "MarketProto",
+                "TickCodec", "VenueFormats",
                 "MarketModel", "CYAML", "CLinux",
             ],
             path: "Sources/App/tapedeck", swiftSettings: swiftSettings,
@@ -80,7 +84,9 @@ let package = Package(
                 "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
-        room("Observability", in: "Operations", ["MarketModel"]),
+        room(
+            "Observability", in: "Operations", ["GRPC", "EventLoop", "HTTP1", "HTTP1Codec", "TimeSource"]),
+        room("AccessControl", in: "Operations", ["GRPC", "EventLoop"]),
         room(
             "Admin", in: "Operations",
             [
@@ -146,8 +152,10 @@ let package = Package(
         room(
             "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "CZlib"],
             linkerSettings: [link("z", archive: "libz.a")]),
+        room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
         // Wire
         room("Protobuf", in: "Wire"),
+        room("HTTP1Codec", in: "Wire"),
         room("MarketProto", in: "Wire", ["Protobuf"]),
         room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
         room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
@@ -195,7 +203,8 @@ let package = Package(
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats", "TimeSource",
+                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats",
+                "TimeSource",
                 "SegmentLog",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
@@ -224,8 +233,13 @@ let package = Package(
                 "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto",
                 "Protobuf", "MarketModel", "TestSupport",
             ]),
-        tests("ObservabilityTests", ["Observability", "TestSupport"]),
-        tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
+        tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
+        tests(
+            "InterceptorTests",
+            ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
+        tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
+        tests(
+            "TapedeckTests", ["tapedeck", "Observability", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),
     ],
     cxxLanguageStandard: .cxx17

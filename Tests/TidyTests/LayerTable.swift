@@ -21,10 +21,12 @@ struct LayerTable {
         Layer(name: "Adapters", mayImport: ["Ports", "Network", "Wire", "Model", "C"], order: []),
         Layer(name: "Ports", mayImport: ["Wire", "Model"], order: ["TickStore", "EventLog"]),
         Layer(name: "Engines", mayImport: ["Model"], order: []),
-        Layer(name: "Network", mayImport: ["Protobuf", "C"], order: ["GRPC", "HTTP2", "TLS", "EventLoop"]),
+        Layer(
+            name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "C"],
+            order: ["GRPC", "HTTP2", "HTTP1", "TLS", "EventLoop"]),
         Layer(
             name: "Wire", mayImport: ["Model", "CSimdJSON"],
-            order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf"]),
+            order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec"]),
         Layer(name: "Model", mayImport: [], order: []),
         Layer(name: "Tools", mayImport: ["Protobuf"], order: []),
     ]

@@ -22,9 +22,14 @@ public struct GRPCServiceTable {
         let handler: Handler
         let compresses: Bool
         let pathBytes: [UInt8]
+        /// Its place in ``GRPCServiceTable/methods``.
+        let number: Int
+        let isStream: Bool
 
-        init(_ method: GRPCMethod, _ handler: Handler, compresses: Bool) {
+        init(_ method: GRPCMethod, _ handler: Handler, compresses: Bool, number: Int) {
             self.method = method
+            self.number = number
+            isStream = method.clientStreaming || method.serverStreaming
             self.handler = handler
             self.compresses = compresses
             pathBytes = Array(method.path.utf8)
@@ -75,7 +80,7 @@ public struct GRPCServiceTable {
             serverStreaming: server)
         methods.append(method)
         services.insert(method.service)
-        index.insert(Entry(method, handler, compresses: compresses))
+        index.insert(Entry(method, handler, compresses: compresses, number: methods.count - 1))
     }
 
     func find(_ path: UnsafeRawBufferPointer) -> Entry? { index.find(path) }

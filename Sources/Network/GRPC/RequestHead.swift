@@ -48,8 +48,8 @@ struct RequestHead {
 
 /// Metadata as bytes: most calls are answered without a look at it.
 struct RawMetadata {
-    private var bytes: [UInt8] = []
-    private var places: [(name: Int, value: Int)] = []
+    private(set) var bytes: [UInt8] = []
+    private(set) var places: [(name: Int, value: Int)] = []
 
     mutating func append(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
         places.append((name.count, value.count))

@@ -36,6 +36,8 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     public var identity: CallerIdentity?
     /// What the caller may see and do; nil: everything.
     public var permissions: (any CallerPermissions)?
+    /// What an interceptor keeps of the call: for one that finds it there without looking it up.
+    public var attachment: AnyObject?
     /// The call is over: answered, cancelled by the client, past its deadline, or cut off. Called once.
     public var onEnd: (() -> Void)?
     /// Messages may be sent again, after ``isWritable`` was false. Called on the loop, not inside a call to this.
@@ -60,7 +62,8 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     /// Bytes that came while the sink wanted none, from `heldPosition` on.
     var held: [UInt8] = []
     var heldPosition = 0
-    var isPaused = false
+    var pauses: RequestPauses = []
+    var isPaused: Bool { !pauses.isEmpty }
     var isHeldDeliveryScheduled = false
     var isHeadRead = false
     var isEndReceived = false

@@ -107,12 +107,20 @@ extension ServerCall {
     }
 
     /// The sink is told no more messages until ``resumeRequests()``; the client may send as much as its window takes.
-    public func pauseRequests() { isPaused = true }
+    public func pauseRequests() { pauses.insert(.sink) }
+
+    /// As ``pauseRequests()``, for an interceptor: neither undoes the other's.
+    public func holdRequests() { pauses.insert(.interceptor) }
 
     /// Messages go to the sink again, after the current callback.
-    public func resumeRequests() {
-        isPaused = false
-        guard !held.isEmpty, !isHeldDeliveryScheduled else { return }
+    public func resumeRequests() { resume(.sink) }
+
+    /// Ends what ``holdRequests()`` began.
+    public func releaseRequests() { resume(.interceptor) }
+
+    private func resume(_ pause: RequestPauses) {
+        pauses.remove(pause)
+        guard !isPaused, !held.isEmpty, !isHeldDeliveryScheduled else { return }
         isHeldDeliveryScheduled = true
         loop.afterTurn { [weak self] in
             self?.isHeldDeliveryScheduled = false
@@ -208,4 +216,11 @@ enum Timeout {
     static func text(milliseconds: Int) -> String {
         milliseconds < 100_000_000 ? "\(max(1, milliseconds))m" : "\(min(99_999_999, milliseconds / 1000))S"
     }
+}
+
+/// Who wants no more request messages for now.
+struct RequestPauses: OptionSet {
+    let rawValue: UInt8
+    static let sink = RequestPauses(rawValue: 1)
+    static let interceptor = RequestPauses(rawValue: 2)
 }

@@ -83,6 +83,13 @@ public final class Diagnostics: Sendable {
         write(line(at: wallNs(), level, component, kind: nil, message(), suppressed: 0))
     }
 
+    /// Writes a line with named values behind its message: `name=value` in text, members of their own in JSON. Names are
+    /// the program's, values anything.
+    public func log(_ level: Level, _ component: String, _ message: String, fields: [(name: String, value: String)]) {
+        guard level >= self.level else { return }
+        write(line(at: wallNs(), level, component, kind: nil, message, fields, suppressed: 0))
+    }
+
     /// Writes the first line of a kind in each period and counts the rest; the next one written says how many they
     /// were. `kind` is a fixed word for the cause (`feed.crossed_book`), never made of input. The message is made only
     /// when written.
@@ -152,19 +159,22 @@ public final class Diagnostics: Sendable {
     }
 
     private func line(
-        at now: Int64, _ level: Level, _ component: String, kind: String?, _ message: String, suppressed: UInt64
+        at now: Int64, _ level: Level, _ component: String, kind: String?, _ message: String,
+        _ fields: [(name: String, value: String)] = [], suppressed: UInt64
     ) -> String {
         let time = UTCText.milliseconds(now)
         switch format {
         case .text:
             let more = suppressed == 0 ? "" : " (and \(suppressed) more like it)"
-            return "\(time) \(level.name) \(component): \(LineText.plain(message))\(more)\n"
+            let values = fields.map { " \($0.name)=\(LineText.word($0.value))" }.joined()
+            return "\(time) \(level.name) \(component): \(LineText.plain(message))\(values)\(more)\n"
         case .json:
             let kindField = kind.map { ",\"kind\":\(LineText.json($0))" } ?? ""
             let more = suppressed == 0 ? "" : ",\"suppressed\":\(suppressed)"
+            let members = fields.map { ",\(LineText.json($0.name)):\(LineText.json($0.value))" }.joined()
             return """
                 {"time":"\(time)","level":"\(level.name)","component":\(LineText.json(component))\(kindField),\
-                "message":\(LineText.json(message))\(more)}
+                "message":\(LineText.json(message))\(members)\(more)}
 
                 """
         }
@@ -183,6 +193,11 @@ enum LineText {
             }
         }
         return String(out)
+    }
+
+    /// One word of a line: what has spaces or quotes is quoted.
+    static func word(_ text: String) -> String {
+        text.isEmpty || text.unicodeScalars.contains { $0 == " " || $0 == "\"" || $0 == "=" } ? json(text) : plain(text)
     }
 
     static func json(_ text: String) -> String {

@@ -1,0 +1,158 @@
+import EventLoop
+import GRPC
+import TimeSource
+
+/// ``CallMonitor`` on one loop. Confined to it. A call costs it two readings of the clock, a few counters and no
+/// allocation: records are used again.
+final class CallObserver: ServerInterceptor {
+    /// What is kept of a call while it is open.
+    private final class Record {
+        var call: ServerCall?
+        var number: UInt64 = 0
+        /// Place in `open`.
+        var index = 0
+        /// Place in the metrics.
+        var method = 0
+        var beganNs: Int64 = 0
+        var isStream = false
+    }
+
+    private static let deadlineCheckMilliseconds = 250
+    /// What a stream that an operator ended has for its last words: a client that reads nothing hears none.
+    private static let endMilliseconds = 2000
+
+    private let monitor: CallMonitor
+    private let loop: any Loop
+    private let loopNumber: Int
+    private let metrics: GRPCMetricsShard
+    private var successes: CallSampler
+    private var refusals: CallSampler
+    private var open: [Record] = []
+    private var free: [Record] = []
+    private var callCount: UInt64 = 0
+    /// Places in the metrics by the number that a method has in its server's table, from 1; 0 is not known yet.
+    private var places: [Int] = []
+    private var deadlineTimer: (any LoopTimer)?
+
+    init(_ monitor: CallMonitor, _ loop: any Loop, number: Int) {
+        self.monitor = monitor
+        self.loop = loop
+        loopNumber = number
+        metrics = GRPCMetricsShard(monitor.metrics)
+        successes = CallSampler(perSecond: monitor.log.successesPerSecond)
+        refusals = CallSampler(perSecond: CallLog.refusalsPerSecond)
+        let deadlines = monitor.deadlines
+        guard deadlines.unaryMilliseconds > 0 || deadlines.streamMilliseconds > 0 else { return }
+        deadlineTimer = loop.repeatTimer(everyMilliseconds: CallObserver.deadlineCheckMilliseconds) { [weak self] in
+            self?.checkDeadlines()
+        }
+    }
+
+    func begin(_ call: ServerCall) -> GRPCStatus? {
+        let record = free.popLast() ?? Record()
+        callCount += 1
+        record.call = call
+        record.number = callCount
+        record.index = open.count
+        record.method = place(call)
+        record.isStream = call.isStream
+        record.beganNs = monitor.time.monotonicNs()
+        open.append(record)
+        call.attachment = record
+        metrics.started(record.method)
+        return nil
+    }
+
+    func received(_ call: ServerCall, messages: Int, bytes: Int) {
+        if let record = record(call) { metrics.received(record.method, messages) }
+    }
+
+    func sent(_ call: ServerCall, messages: Int, bytes: Int) {
+        if let record = record(call) { metrics.sent(record.method, messages) }
+    }
+
+    func ended(_ call: ServerCall, _ status: GRPCStatus) {
+        guard let record = record(call) else { return }
+        let nowNs = monitor.time.monotonicNs()
+        let ns = UInt64(max(0, nowNs &- record.beganNs))
+        metrics.handled(record.method, status.code, ns: ns)
+        if isLogged(status, nowNs) { monitor.log.add(call, status, ns: ns) }
+        remove(record)
+    }
+
+    /// What the server did wrong always; what clients do wrong as long as they do not do it all the time.
+    private func isLogged(_ status: GRPCStatus, _ nowNs: Int64) -> Bool {
+        if status.isOK { return successes.admits(nowNs) }
+        if CallLog.level(status.code) == .error || refusals.admits(nowNs) { return true }
+        monitor.log.leaveOut()
+        return false
+    }
+
+    private func record(_ call: ServerCall) -> Record? { call.attachment as? Record }
+
+    private func remove(_ record: Record) {
+        record.call?.attachment = nil
+        record.call = nil
+        let last = open.removeLast()
+        if last !== record {
+            open[record.index] = last
+            last.index = record.index
+        }
+        if free.count < 1024 { free.append(record) }
+    }
+
+    private func place(_ call: ServerCall) -> Int {
+        guard let number = call.methodNumber else { return 0 }
+        if number < places.count, places[number] > 0 { return places[number] - 1 }
+        guard let method = call.method else { return 0 }
+        let place = monitor.metrics.place(
+            path: method.path, type: GRPCServerMetrics.type(method.clientStreaming, method.serverStreaming))
+        while places.count <= number { places.append(0) }
+        places[number] = place + 1
+        return place
+    }
+
+    // MARK: What operators ask
+
+    func describe() -> [CallDescription] {
+        let nowNs = monitor.time.monotonicNs()
+        return open.sorted { $0.number < $1.number }.compactMap { record -> CallDescription? in
+            guard let call = record.call else { return nil }
+            return CallDescription(
+                id: "\(loopNumber)-\(record.number)", identity: call.identity?.name ?? "", peer: call.peerAddress,
+                method: call.path, stream: (call.source as? any StreamStatusProvider)?.streamStatus,
+                receivedBytes: UInt64(call.receivedBytes), sentBytes: UInt64(call.sentBytes),
+                ageMilliseconds: Int((nowNs &- record.beganNs) / 1_000_000))
+        }
+    }
+
+    func end(_ number: UInt64) -> Bool {
+        guard let call = open.first(where: { $0.number == number })?.call else { return false }
+        let status = GRPCStatus(.unavailable, "an operator ended the call")
+        guard let stream = call.source as? any StreamStatusProvider else {
+            call.fail(status)
+            return true
+        }
+        stream.endByOperator()
+        _ = loop.timer(afterMilliseconds: CallObserver.endMilliseconds) { [weak call] in call?.fail(status) }
+        return true
+    }
+
+    // MARK: Deadlines
+
+    private func checkDeadlines() {
+        let nowNs = monitor.time.monotonicNs()
+        let late = open.filter { record in
+            let limit = limitMilliseconds(record)
+            return limit > 0 && (nowNs &- record.beganNs) / 1_000_000 >= Int64(limit)
+        }
+        for record in late {
+            record.call?.fail(
+                GRPCStatus(.deadlineExceeded, "the server lets this call take \(limitMilliseconds(record)) ms at most"))
+        }
+    }
+
+    private func limitMilliseconds(_ record: Record) -> Int {
+        record.isStream ? monitor.deadlines.streamMilliseconds : monitor.deadlines.unaryMilliseconds
+    }
+}
