@@ -38,11 +38,14 @@ struct BinaryTests {
     final class Platform {
         let process = Process()
         let address: String
+        let metrics: String
         private let output = Pipe()
 
-        init(_ data: String, _ arguments: [String] = []) throws {
+        init(_ data: String, _ arguments: [String] = [], defaultMetrics: Bool = false) throws {
             process.executableURL = URL(fileURLWithPath: BinaryTests.program)
-            process.arguments = ["up", "--data", data, "--listen", "127.0.0.1:0"] + arguments
+            process.arguments =
+                ["up", "--data", data, "--listen", "127.0.0.1:0"]
+                + (defaultMetrics ? [] : ["--metrics-listen", "127.0.0.1:0"]) + arguments
             process.standardOutput = output
             process.standardError = FileHandle.nullDevice
             try process.run()
@@ -53,9 +56,14 @@ struct BinaryTests {
             struct Ready: Decodable {
                 let ready: Bool
                 let address: String
+                let metrics: String
             }
-            address = try JSONDecoder().decode(Ready.self, from: Data(line)).address
+            let ready = try JSONDecoder().decode(Ready.self, from: Data(line))
+            address = ready.address
+            metrics = ready.metrics
         }
+
+        func hangUp() { kill(process.processIdentifier, SIGHUP) }
 
         func stop() -> Int32 {
             process.terminate()

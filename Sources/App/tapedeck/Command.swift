@@ -9,6 +9,8 @@ enum Command: String, CaseIterable, Sendable {
     case dump
     case backup
     case restore
+    case token
+    case connections
     case bench
     case drill
     case version
@@ -51,6 +53,7 @@ extension Command {
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition
+        case .token, .connections: accessDefinition
         default: provingDefinition
         }
     }
@@ -61,7 +64,9 @@ extension Command {
                 "run the platform in one process",
                 options: [
                     .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .logRingMB, .tickSyncMs,
-                    .retentionDays, .retentionDiskPercent,
+                    .retentionDays, .retentionDiskPercent, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
+                    .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
+                    .readyLag,
                 ],
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
@@ -169,6 +174,31 @@ extension Command {
             text:
                 "Checks a backup and copies it into a data directory that is absent or empty. Nothing is overwritten.",
             examples: [("tapedeck restore /backup/monday --data tapedeck-data", "back in place")])
+    }
+
+    private var accessDefinition: CommandDefinition {
+        if self == .token {
+            return CommandDefinition(
+                "make a token for a caller",
+                operands: "NAME", count: 1...1, options: [.json],
+                text: """
+                    Prints a new token, once, and the line of the --access file that lets its owner in. The line has a \
+                    proof of the token, not the token. Anyone may make one; it counts where its line is.
+                    """,
+                examples: [("tapedeck token alice", "for the caller alice")])
+        }
+        return CommandDefinition(
+            "who is connected to a running platform",
+            options: [.data, .close, .json],
+            text: """
+                Lists the open calls of the platform that has a data directory: who calls from where, which method, the \
+                policy of a stream and how far its reader is behind, bytes and age. It asks through the data directory, so \
+                who may write there may ask. With --close it ends one; the client may call again.
+                """,
+            examples: [
+                ("tapedeck connections", "of the platform on ./tapedeck-data"),
+                ("tapedeck connections --close 0-17", "end the call with the id 0-17"),
+            ])
     }
 
     private var provingDefinition: CommandDefinition {

@@ -1,3 +1,5 @@
+import AccessControl
+
 /// Everything that can be configured. One definition each, in ``definition``; flags, environment variables, the file's
 /// keys, checks and `--help` all come from it.
 enum OptionName: String, CaseIterable, Sendable {
@@ -10,6 +12,17 @@ enum OptionName: String, CaseIterable, Sendable {
     case tickSyncMs = "tick-sync-ms"
     case retentionDays = "retention-days"
     case retentionDiskPercent = "retention-disk-percent"
+    // Who may call it, and who watches it
+    case access
+    case anonymous
+    case callsPerSecond = "calls-per-second"
+    case streamsPerCaller = "streams-per-caller"
+    case messagesPerSecond = "messages-per-second"
+    case unaryDeadlineSeconds = "unary-deadline-seconds"
+    case streamDeadlineSeconds = "stream-deadline-seconds"
+    case callLog = "call-log"
+    case metricsListen = "metrics-listen"
+    case readyLag = "ready-lag"
     // What feeds it
     case replay
     case speed
@@ -24,6 +37,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case limit
     case runs
     case rounds
+    case close
     case json
     // How the program itself behaves
     case config
@@ -86,6 +100,10 @@ extension OptionName {
         switch self {
         case .data, .listen, .loops, .drainSeconds, .logRingMB, .tickSyncMs, .retentionDays, .retentionDiskPercent:
             platformDefinition
+        case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .unaryDeadlineSeconds,
+            .streamDeadlineSeconds:
+            accessDefinition
+        case .callLog, .metricsListen, .readyLag: monitoringDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         default: requestDefinition
         }
@@ -127,6 +145,59 @@ extension OptionName {
             OptionDefinition(
                 .integer(1...90), "N", default: "20", unit: "% of the disk",
                 "The most that ticks may take in the log, and again in the store; the oldest go first.")
+        }
+    }
+
+    private var accessDefinition: OptionDefinition {
+        switch self {
+        case .access:
+            OptionDefinition(
+                .path, "FILE",
+                "Who may call, and what: a line for each caller, read again when it changes and on SIGHUP. With it "
+                    + "nobody else may call, not even from this machine; `tapedeck token` makes a line.")
+        case .anonymous:
+            OptionDefinition(
+                .choice(AnonymousAccess.allCases.map(\.rawValue)), "WHO", default: AnonymousAccess.loopback.rawValue,
+                "Without --access: who may do everything without a token or a client certificate.")
+        case .callsPerSecond:
+            OptionDefinition(
+                .integer(0...1_000_000_000), "N", default: "0", unit: "calls/s",
+                "How many calls a caller may begin, after a burst of as many; 0 is without limit. A line of --access may "
+                    + "say another number.")
+        case .streamsPerCaller:
+            OptionDefinition(
+                .integer(0...1_000_000_000), "N", default: "0",
+                "How many streams a caller may have open at once; 0 is without limit.")
+        case .messagesPerSecond:
+            OptionDefinition(
+                .integer(0...1_000_000_000), "N", default: "0", unit: "messages/s",
+                "How fast a caller may send on its streams of requests; 0 is without limit. What comes faster is read "
+                    + "later, not refused.")
+        case .unaryDeadlineSeconds:
+            OptionDefinition(
+                .integer(0...86_400), "N", default: "30", unit: "s",
+                "The most that a call with one answer may take, whatever its own deadline; 0 is without limit.")
+        default:
+            OptionDefinition(
+                .integer(0...31_536_000), "N", default: "0", unit: "s",
+                "The most that a stream may take; 0 is without limit.")
+        }
+    }
+
+    private var monitoringDefinition: OptionDefinition {
+        switch self {
+        case .callLog:
+            OptionDefinition(
+                .integer(0...100_000), "N", default: "1", unit: "lines/s",
+                "How many calls that went well get a line, for each event loop. Those that failed get one.")
+        case .metricsListen:
+            OptionDefinition(
+                .address, "HOST:PORT", default: "127.0.0.1:9090",
+                "Where /metrics, /healthz and /readyz are served. Where the default port is taken, another one is.")
+        default:
+            OptionDefinition(
+                .integer(0...Int64.max), "N", default: "1000000", unit: "records",
+                "How far the store may be behind the log before /readyz says no.")
         }
     }
 
@@ -174,6 +245,8 @@ extension OptionName {
         case .rounds:
             OptionDefinition(
                 .integer(1...1_000_000), "N", "How often the drill is repeated; without it the drill's own number.")
+        case .close:
+            OptionDefinition(.text, "ID", "End the call of this id; its client is told that it may call again.")
         case .json:
             OptionDefinition(.flag, "", default: "false", "One JSON object per line, for programs.")
         case .config:

@@ -146,7 +146,7 @@ struct DataCommands {
             try platform.backup(to: absolute)
             try platform.stop(drainSeconds: 0)
         } catch let error as DiskError where error.kind == .locked {
-            try ControlRequests.backup(of: directory, to: absolute)
+            _ = try ControlRequests.ask(.backup, absolute, of: directory)
         }
         try check(absolute)
         print(

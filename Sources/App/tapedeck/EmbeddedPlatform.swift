@@ -55,6 +55,9 @@ final class EmbeddedPlatform {
     private var writerThread: ServiceThread?
     private var feeds: [(service: FeedService, thread: ServiceThread)] = []
     private(set) var edge: EdgeService?
+    private let metrics: PlatformMetrics
+    /// nil where nothing is served.
+    private var operations: PlatformOperations?
 
     /// Opens log and store, and starts the writer.
     init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
@@ -77,6 +80,8 @@ final class EmbeddedPlatform {
         limits.diskBytesMax = try disk.space().totalBytes / 100 * UInt64(options.int(.retentionDiskPercent))
         store = try RocksStore(directory: directory.store, time: time, limits: limits)
         writer = WriterService(log: log, store: store, time: time) { diagnostics.log(.warning, "writer", $0) }
+        metrics = PlatformMetrics(
+            log: log, store: store, writer: writer, lagRecordsMax: UInt64(options.int(.readyLag)))
         for damage in log.damage { diagnostics.log(.error, "log", damage) }
     }
 
@@ -100,17 +105,40 @@ final class EmbeddedPlatform {
         let service = FeedService(log: log, time: time, source: source) { kind, what in
             diagnostics.log(.warning, "feed", kind: kind, what())
         }
+        metrics.add(service)
         feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
     }
 
-    /// Serves on an address; returns it with the port that was taken.
-    func serve(_ address: Address, loops count: Int) throws -> Address {
+    /// Serves clients and those who watch; returns both addresses with the ports that were taken.
+    func serve(_ options: ResolvedOptions, loops count: Int) throws -> (clients: Address, metrics: Address) {
+        let operations = try PlatformOperations(options, time, diagnostics)
+        self.operations = operations
+        metrics.register(in: operations.metrics)
+        metrics.register(in: operations.readiness)
+        var server = GRPCServerConfiguration()
+        server.interceptors = operations.interceptors
         let loops = EventLoopGroup(count: count)
-        let edge = try EdgeService(log: log, store: store, time: time, loops: loops)
+        ConnectionMetrics.register(loops, in: operations.metrics)
+        let edge = try EdgeService(log: log, store: store, time: time, loops: loops, server: server)
         self.edge = edge
+        let address = options.address(.listen)
         let bound = try edge.listen(host: address.host, port: Int(address.port))
-        return Address(host: bound.host, port: UInt16(bound.port))
+        let watched = try operations.listen(options)
+        metrics.setServing(true)
+        return (Address(host: bound.host, port: UInt16(bound.port)), watched)
     }
+
+    /// A few times a second while it serves.
+    func tick() { operations?.tick() }
+
+    /// Reads again what may change while it serves.
+    func reload() { operations?.reload() }
+
+    /// Calls of clients that are open now.
+    func calls() -> [CallDescription] { operations?.openCalls() ?? [] }
+
+    /// Ends one of them; false where there is none of this id.
+    func endCall(_ id: String) -> Bool { operations?.endCall(id) ?? false }
 
     /// Of all feeds together.
     var feedCounters: FeedCounters { feeds.reduce(into: FeedCounters()) { $0.add($1.service.counters) } }
@@ -126,11 +154,13 @@ final class EmbeddedPlatform {
 
     /// Stops in the order of the way of a tick: feeds, streams (with everything), writer (with everything), files.
     func stop(drainSeconds: Int) throws {
+        metrics.setServing(false)
         for feed in feeds { feed.service.stop() }
         for feed in feeds where !feed.thread.join(milliseconds: 5000) {
             diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")
         }
         edge?.stop(withinMilliseconds: drainSeconds * 1000)
+        operations?.close()
         if log.failure == nil { try log.sync() }
         writer.stop()
         if let writerThread, !writerThread.join(milliseconds: 30_000) {

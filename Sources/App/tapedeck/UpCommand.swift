@@ -17,19 +17,22 @@ struct UpCommand {
 
     /// Runs until a signal, or a failure that no retry mends.
     func run() throws -> ExitCode {
-        let signals = Signals()
+        let signals = Signals(reloads: options.isSet(.access))
         try UpCommand.requireFiles(options.strings(.replay))
         let platform = try EmbeddedPlatform(options, diagnostics)
         platform.startWriter()
         let loops = options.int(.loops)
-        let address = try platform.serve(options.address(.listen), loops: loops > 0 ? loops : Processors.count)
+        let (address, metrics) = try platform.serve(options, loops: loops > 0 ? loops : Processors.count)
         startFeeds(platform)
-        print(ReadyLine.make(address: address.description))
+        print(ReadyLine.make(address: address.description, metrics: metrics.description))
         fflush(nil)
         diagnostics.log(.info, "up", "serving on \(address), data in \(platform.directory.path); end with Ctrl-C")
         var failure: String?
         var isPlayed = false
-        while failure == nil, signals.wait(milliseconds: 100) == nil {
+        while failure == nil {
+            let signal = signals.wait(milliseconds: 100)
+            if signal == SIGHUP { platform.reload() } else if signal != nil { break }
+            platform.tick()
             ControlRequests(platform).answer()
             failure = platform.fatalFailure
             guard !isPlayed, platform.feedsAreDone else { continue }
@@ -120,11 +123,13 @@ enum Processors {
 struct Signals {
     private let waited: sigset_t
 
-    init() {
+    /// One that reloads takes SIGHUP too.
+    init(reloads: Bool = false) {
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, SIGTERM)
         sigaddset(&set, SIGINT)
+        if reloads { sigaddset(&set, SIGHUP) }
         pthread_sigmask(SIG_BLOCK, &set, nil)
         waited = set
     }

@@ -38,6 +38,8 @@ enum Program {
             print(options.bool(.json) ? "{\"version\":\"\(version)\"}" : "tapedeck \(version)")
             return .success
         case .quote: return try AskCommands(options).quote(operands[0])
+        case .token: return try AccessCommands(options).token(operands[0])
+        case .connections: return try AccessCommands(options).connections()
         case .watch: return try AskCommands(options).watch(operands)
         case .bench: return try ProofCommands(options).bench(operands.first)
         case .drill: return try ProofCommands(options).drill(operands.first)

@@ -118,13 +118,16 @@ public struct KillDrill: Sendable {
 
 /// The machine-readable line that says where a platform serves.
 public enum ReadyLine {
-    /// The line of a platform that serves at an address.
-    public static func make(address: String) -> String { "{\"ready\":true,\"address\":\"\(address)\"}" }
+    private static let prefix = "{\"ready\":true,\"address\":\""
+
+    /// The line of a platform that serves clients at one address and metrics at another.
+    public static func make(address: String, metrics: String) -> String {
+        "\(prefix)\(address)\",\"metrics\":\"\(metrics)\"}"
+    }
 
     static func address(_ line: String) -> String? {
-        let prefix = "{\"ready\":true,\"address\":\""
         guard line.hasPrefix(prefix), line.hasSuffix("\"}") else { return nil }
-        return String(line.dropFirst(prefix.count).dropLast(2))
+        return String(line.dropFirst(prefix.count).prefix { $0 != "\"" })
     }
 }
 

@@ -11,7 +11,8 @@ public final class StartedPlatform: @unchecked Sendable {
     public init(program: String, directory: String, arguments: [String]) throws(DrillError) {
         let started = Drill.monotonicNs()
         process = try ChildProcess(
-            program, ["up", "--data", directory, "--listen", "127.0.0.1:0"] + arguments,
+            program,
+            ["up", "--data", directory, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"] + arguments,
             errorsTo: directory + "/drill.log")
         pid = process.pid
         while let line = process.readLine(timeoutMilliseconds: 30_000) {

@@ -111,3 +111,15 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
         return end.read(token: cursors.token, repeats: repeatCount)
     }
 }
+
+extension FullStream: StreamStatusProvider {
+    var streamStatus: StreamStatus {
+        let handled = tape.bytesHandled
+        return StreamStatus(policy: "ALL", lagBytes: handled > bytesPassed ? handled - bytesPassed : 0)
+    }
+
+    func endByOperator() {
+        failure = failure ?? .endedByOperator
+        call.resume()
+    }
+}

@@ -219,6 +219,11 @@ final class PriceSubscriber: TapeFollower {
         }
     }
 
+    /// It is over for a reason of the server's; a reader that has what is queued goes on from the token.
+    func fail(_ end: StreamEnd) {
+        if failure == nil { fail(end, tape.token(resumeOffsets)) }
+    }
+
     private func windowEnded() {
         released = conflator.count
         if released > 0 { wake() }

@@ -30,3 +30,11 @@ final class QueueStream: FrameSource, EdgeStream {
         return end.end.read(token: end.token, repeats: subscriber.repeatCount)
     }
 }
+
+extension QueueStream: StreamStatusProvider {
+    var streamStatus: StreamStatus {
+        StreamStatus(policy: subscriber.policy.name, lagBytes: UInt64(subscriber.waitingBytes))
+    }
+
+    func endByOperator() { subscriber.fail(.endedByOperator) }
+}

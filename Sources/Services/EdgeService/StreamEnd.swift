@@ -10,6 +10,7 @@ enum StreamEnd {
     /// Records between the reader and the tape are gone.
     case missing([MissingRange])
     case logFailed(String)
+    case endedByOperator
     /// `Subscribe`: the client has closed its side, and nothing is left to send.
     case completed
     /// `Subscribe`: a message was none.
@@ -35,6 +36,8 @@ enum StreamEnd {
                 "records are gone: \(ranges.map(\.description).joined(separator: ", ")); "
                     + "the token in the trailers goes on after them")
         case .logFailed(let what): GRPCStatus(.internalError, what)
+        case .endedByOperator:
+            GRPCStatus(.unavailable, "an operator ended the stream; resume with the token in the trailers")
         case .completed: .ok
         case .badRequest(let what): GRPCStatus(.invalidArgument, what)
         case .tooManyRequests(let what): GRPCStatus(.resourceExhausted, what)
@@ -48,6 +51,7 @@ enum StreamEnd {
         case .tooSlow: "READER_TOO_SLOW"
         case .missing: "RECORDS_MISSING"
         case .logFailed: "LOG_FAILED"
+        case .endedByOperator: "ENDED_BY_OPERATOR"
         case .completed: "COMPLETED"
         case .badRequest: "BAD_REQUEST"
         case .tooManyRequests: "TOO_MANY_REQUESTS"
@@ -75,7 +79,8 @@ enum StreamEnd {
 extension StreamEnd {
     private var endReason: Proto.EndReason {
         switch self {
-        case .shutdown: .serverStopping
+        // For the client it is the same: this server wants it elsewhere, or later.
+        case .shutdown, .endedByOperator: .serverStopping
         case .tooSlow: .readerTooSlow
         case .missing: .recordsMissing
         case .logFailed: .logFailed

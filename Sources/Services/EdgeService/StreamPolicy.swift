@@ -7,6 +7,16 @@ enum StreamPolicy: Equatable {
     case latest
     case interval(milliseconds: Int)
     case maxStaleness(milliseconds: Int)
+
+    /// For operators.
+    var name: String {
+        switch self {
+        case .all: "ALL"
+        case .latest: "LATEST"
+        case .interval(let milliseconds): "INTERVAL \(milliseconds) ms"
+        case .maxStaleness(let milliseconds): "MAX_STALENESS \(milliseconds) ms"
+        }
+    }
 }
 
 /// Which instruments a subscription wants. Empty means all that the caller may see.

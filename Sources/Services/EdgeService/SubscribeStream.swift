@@ -361,7 +361,8 @@ extension SubscribeStream {
         sources.append(
             .fill(
                 FillJob(
-                    id: request, ranges: resolved, tape: tape, store: surroundings.store, blocksMax: limits.fillBlocksMax
+                    id: request, ranges: resolved, tape: tape, store: surroundings.store,
+                    blocksMax: limits.fillBlocksMax
                 ) { [weak self] in self?.wake() }))
     }
 
@@ -422,4 +423,20 @@ extension PriceSubscriber {
         }
         return subscription
     }
+}
+
+// MARK: Operators
+
+extension SubscribeStream: StreamStatusProvider {
+    var streamStatus: StreamStatus {
+        var policies: [String] = []
+        var bytes = 0
+        for case .prices(_, let subscriber) in sources {
+            bytes += subscriber.waitingBytes
+            if !policies.contains(subscriber.policy.name) { policies.append(subscriber.policy.name) }
+        }
+        return StreamStatus(policy: policies.joined(separator: ", "), lagBytes: UInt64(bytes))
+    }
+
+    func endByOperator() { end(.endedByOperator) }
 }
