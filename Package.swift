@@ -76,8 +76,8 @@ let package = Package(
         room(
             "EdgeService", in: "Services",
             [
-                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "MarketProto", "Protobuf", "MarketModel",
+                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "SimulatedExecution", "GRPC",
+                "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room("Observability", in: "Operations", ["MarketModel"]),
@@ -195,7 +195,8 @@ let package = Package(
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats", "TimeSource",
+                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats",
+                "TimeSource",
                 "SegmentLog",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
@@ -223,7 +224,7 @@ let package = Package(
                 "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
                 "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto",
                 "Protobuf", "MarketModel", "TestSupport",
-            ]),
+            ], exclude: ["Fixtures"]),
         tests("ObservabilityTests", ["Observability", "TestSupport"]),
         tests("TapedeckTests", ["tapedeck", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),

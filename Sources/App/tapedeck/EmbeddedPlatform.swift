@@ -104,9 +104,12 @@ final class EmbeddedPlatform {
     }
 
     /// Serves on an address; returns it with the port that was taken.
-    func serve(_ address: Address, loops count: Int) throws -> Address {
+    ///
+    /// Orders are taken where the simulated venue is to be a feed.
+    func serve(_ address: Address, loops count: Int, simulatesVenue: Bool) throws -> Address {
         let loops = EventLoopGroup(count: count)
-        let edge = try EdgeService(log: log, store: store, time: time, loops: loops)
+        let orders = simulatesVenue ? OrderVenue(feed: FeedService.simulatedFeed, time: time) : nil
+        let edge = try EdgeService(log: log, store: store, time: time, loops: loops, orders: orders)
         self.edge = edge
         let bound = try edge.listen(host: address.host, port: Int(address.port))
         return Address(host: bound.host, port: UInt16(bound.port))

@@ -22,7 +22,9 @@ struct UpCommand {
         let platform = try EmbeddedPlatform(options, diagnostics)
         platform.startWriter()
         let loops = options.int(.loops)
-        let address = try platform.serve(options.address(.listen), loops: loops > 0 ? loops : Processors.count)
+        let address = try platform.serve(
+            options.address(.listen), loops: loops > 0 ? loops : Processors.count,
+            simulatesVenue: options.strings(.replay).isEmpty)
         startFeeds(platform)
         print(ReadyLine.make(address: address.description))
         fflush(nil)
