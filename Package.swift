@@ -80,8 +80,8 @@ let package = Package(
         room(
             "EdgeService", in: "Services",
             [
-                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "MarketProto", "Protobuf", "MarketModel",
+                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "SimulatedExecution", "GRPC",
+                "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room(
@@ -241,7 +241,7 @@ let package = Package(
                 "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
                 "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto",
                 "Protobuf", "MarketModel", "TestSupport",
-            ]),
+            ], exclude: ["Fixtures"]),
         tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
         tests(
             "InterceptorTests",

@@ -109,7 +109,8 @@ final class EmbeddedPlatform {
         feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
     }
 
-    /// Serves clients and those who watch; returns both addresses with the ports that were taken.
+    /// Serves clients and those who watch; returns both addresses with the ports that were taken. Orders are taken where
+    /// the simulated venue is to be a feed.
     func serve(_ options: ResolvedOptions, loops count: Int) throws -> (clients: Address, metrics: Address) {
         let operations = try PlatformOperations(options, time, diagnostics)
         self.operations = operations
@@ -119,7 +120,9 @@ final class EmbeddedPlatform {
         server.interceptors = operations.interceptors
         let loops = EventLoopGroup(count: count)
         ConnectionMetrics.register(loops, in: operations.metrics)
-        let edge = try EdgeService(log: log, store: store, time: time, loops: loops, server: server)
+        let simulatesVenue = options.strings(.replay).isEmpty
+        let orders = simulatesVenue ? OrderVenue(feed: FeedService.simulatedFeed, time: time) : nil
+        let edge = try EdgeService(log: log, store: store, time: time, loops: loops, orders: orders, server: server)
         self.edge = edge
         let address = options.address(.listen)
         let bound = try edge.listen(host: address.host, port: Int(address.port))

@@ -18,10 +18,12 @@ public final class EdgeService: Sendable {
     private let listeners: [ListenerID]
     private let handlers: [LoopConfined<MarketDataHandlers>]
     private let reader: StoreReader
+    private let orderHandlers: [LoopConfined<OrderHandlers>]
 
     /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
+    /// Without `orders` the calls that send orders are refused.
     public init(
-        log: any EventLog, store: any TickStore, time: any TimeSource, loops: EventLoopGroup,
+        log: any EventLog, store: any TickStore, time: any TimeSource, loops: EventLoopGroup, orders: OrderVenue? = nil,
         limits: EdgeLimits = EdgeLimits(),
         server configuration: GRPCServerConfiguration = GRPCServerConfiguration()
     ) throws {
@@ -31,10 +33,12 @@ public final class EdgeService: Sendable {
         let reader = StoreReader(store: store)
         self.reader = reader
         let made = Mutex<[ObjectIdentifier: LoopConfined<MarketDataHandlers>]>([:])
+        let tapes = Mutex<[LoopConfined<Tape>]>([])
         var listeners: [ListenerID] = []
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
+                tapes.withLock { $0.append(LoopConfined(tape)) }
                 let handlers = MarketDataHandlers(
                     SubscribeStream.Surroundings(tape: tape, store: reader, time: time, limits: limits))
                 made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
@@ -46,11 +50,16 @@ public final class EdgeService: Sendable {
         self.listeners = listeners
         let tables = made.withLock { $0 }
         handlers = loops.loops.compactMap { tables[ObjectIdentifier($0)] }
+        let orderHandlers = OrderRouting.make(loops: loops.loops, tapes: tapes.withLock { $0 }, venue: orders)
+        self.orderHandlers = orderHandlers
         server = GRPCServer(group: loops, configuration: configuration) { loop in
             var table = GRPCServiceTable()
             guard let handlers = tables[ObjectIdentifier(loop)]?.value else { return table }
             table.register(path: Proto.MarketDataService.getQuote.path, unary: handlers.getQuote)
             table.register(path: Proto.MarketDataService.streamPrices.path, serverStreaming: handlers.streamPrices)
+            for (index, other) in loops.loops.enumerated() where other === loop {
+                orderHandlers[index].value.register(on: &table)
+            }
             return table
         }
     }
@@ -63,6 +72,9 @@ public final class EdgeService: Sendable {
     /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most as long.
     public func stop(withinMilliseconds milliseconds: Int) {
         for (loop, handlers) in zip(loops.loops, handlers) {
+            loop.execute { handlers.value.end() }
+        }
+        for (loop, handlers) in zip(loops.loops, orderHandlers) {
             loop.execute { handlers.value.end() }
         }
         server.shutdown(withinMilliseconds: milliseconds)

@@ -34,6 +34,8 @@ public struct FeedError: Error, Sendable, CustomStringConvertible {
 public final class FeedService: Sendable {
     /// Bytes of ticks in one append at most.
     static let appendBytesMax = 64 << 10
+    /// The name of the built-in venue's feed.
+    public static let simulatedFeed = "sim"
     /// Instruments of one feed at most: garbage may name any number.
     public static let instrumentsMax = 100_000
     /// How long a quiet feed sleeps at once, so that it stops promptly.
@@ -88,7 +90,7 @@ public final class FeedService: Sendable {
         let startNs = time.wallNs()
         var venue = SimulatedVenue(configuration, startNs: startNs)
         let engine = FeedEngine(
-            feed: "sim", numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))), log: log,
+            feed: FeedService.simulatedFeed, numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))), log: log,
             books: books
         ) { _ in .contiguous }
         engine.report = report

@@ -29,8 +29,7 @@ try:
     stub.GetQuote(market_data_pb2.QuoteRequest(symbol="NONE"))
 except grpc.RpcError as error:
     assert error.code() == grpc.StatusCode.NOT_FOUND, error
-try:
-    stub.SubmitOrders(iter([market_data_pb2.OrderRequest()]))
-except grpc.RpcError as error:
-    assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
+order = market_data_pb2.OrderRequest(order_id="1", symbol="AAPL", side="BUY", order_type="MARKET", quantity_micros=1000000)
+summary = stub.SubmitOrders(iter([order, market_data_pb2.OrderRequest(order_id="2")]))
+assert (summary.accepted, summary.rejected) == (1, 1), summary
 print("no gaps in", count)
