@@ -76,8 +76,8 @@ let package = Package(
         room(
             "EdgeService", in: "Services",
             [
-                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "MarketProto", "Protobuf", "MarketModel",
+                "EventLog", "TickStore", "TimeSource", "BookView", "Conflation", "DayFigures", "GRPC", "HTTP2",
+                "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room("Observability", in: "Operations", ["MarketModel"]),

@@ -35,10 +35,12 @@ public final class EdgeService: Sendable {
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
+                let books = BookTape(log: log, loop: loop)
                 let handlers = MarketDataHandlers(
-                    SubscribeStream.Surroundings(tape: tape, store: reader, time: time, limits: limits))
+                    SubscribeStream.Surroundings(
+                        tape: tape, books: books, store: reader, time: time, limits: limits))
                 made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
-                return tape.makeWaker(on: loop)
+                return tape.makeWaker(on: loop, books)
             }
             listeners.append(log.addListener(.ticks, .written) { waker.wake() })
             waker.wake()
