@@ -80,8 +80,8 @@ let package = Package(
         room(
             "EdgeService", in: "Services",
             [
-                "EventLog", "TickStore", "TimeSource", "Conflation", "DayFigures", "SimulatedExecution", "GRPC",
-                "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
+                "EventLog", "TickStore", "TimeSource", "BookView", "Conflation", "DayFigures", "SimulatedExecution",
+                "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room(

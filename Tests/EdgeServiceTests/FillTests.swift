@@ -78,7 +78,8 @@ struct FillTests {
             #expect(end.outcome == .completed && end.results.compactMap(\.range?.symbol) == ranges.map(\.symbol))
             var updates = client.filled(id)[...]
             for result in end.results {
-                try check(result, updates.prefix(Int(result.count)), world, isExpired: medium == .expired, "seed \(seed)")
+                try check(
+                    result, updates.prefix(Int(result.count)), world, isExpired: medium == .expired, "seed \(seed)")
                 updates = updates.dropFirst(Int(result.count))
             }
             #expect(updates.isEmpty, "\(medium), seed \(seed)")

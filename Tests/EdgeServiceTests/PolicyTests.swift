@@ -122,9 +122,12 @@ struct PolicyTests {
         let world = try SubscribeWorld(limits: PolicyTests.limits)
         let client = world.open()
         let isAll = seed % 2 == 0
-        _ = client.add(1) { if !isAll { PolicyTests.changePolicy(&$0, &random) } else { $0.symbols = ["A", "B", "C"] } }
+        _ = client.add(1) {
+            if !isAll { PolicyTests.changePolicy(&$0, &random) } else { $0.symbols = ["A", "B", "C"] }
+        }
         for _ in 0..<80 {
-            try world.publish((0..<Int.random(in: 1...9, using: &random)).map { _ in ["A", "B"].randomElement(using: &random)! })
+            try world.publish(
+                (0..<Int.random(in: 1...9, using: &random)).map { _ in ["A", "B"].randomElement(using: &random)! })
             if random.once(in: 3) { client.stream.heartbeatIsDue() }
             if random.once(in: 2) { client.read(Int.random(in: 1...2000, using: &random)) }
             if random.once(in: 5) { world.loop.advance(milliseconds: 7) }
@@ -154,7 +157,8 @@ struct PolicyTests {
         }
     }
 
-    @Test func `MAX_STALENESS leaves out nothing while the reader keeps up, and what it must to hold its bound`() throws {
+    @Test func `MAX_STALENESS leaves out nothing while the reader keeps up, and what it must to hold its bound`() throws
+    {
         let world = try SubscribeWorld()
         let client = world.open()
         _ = client.add(1) {

@@ -31,7 +31,8 @@ struct SubscribeStateTests {
             })
     }
 
-    private static func book(_ id: UInt64, _ change: (inout Proto.AddBook) -> Void = { _ in }) -> Proto.SubscribeRequest {
+    private static func book(_ id: UInt64, _ change: (inout Proto.AddBook) -> Void = { _ in }) -> Proto.SubscribeRequest
+    {
         var add = Proto.AddBook()
         add.subscriptionId = id
         add.exchange = "X"
@@ -40,7 +41,8 @@ struct SubscribeStateTests {
         return request(.addBook(add))
     }
 
-    private static func change(_ id: UInt64, _ fill: (inout Proto.ChangeSubscription) -> Void) -> Proto.SubscribeRequest {
+    private static func change(_ id: UInt64, _ fill: (inout Proto.ChangeSubscription) -> Void) -> Proto.SubscribeRequest
+    {
         var change = Proto.ChangeSubscription()
         change.subscriptionId = id
         fill(&change)

@@ -21,6 +21,7 @@ final class SubscribeWorld {
     let log: SegmentLog
     let loop = ManualLoop()
     let tape: Tape
+    let books: BookTape
     let reader: StoreReader
     let limits: EdgeLimits
     private let partitions: Int
@@ -44,6 +45,7 @@ final class SubscribeWorld {
         change(&configuration)
         log = try SegmentLog(disk: disk, time: time, configuration: configuration)
         tape = Tape(log: log, loop: loop, start: try TapeStart(log: log, store: store))
+        books = BookTape(log: log, loop: loop)
         reader = StoreReader(store: store)
     }
 
@@ -51,7 +53,8 @@ final class SubscribeWorld {
 
     /// A stream with a client that reads only when told.
     func open(_ permissions: (any CallerPermissions)? = nil) -> SubscribeClient {
-        let surroundings = SubscribeStream.Surroundings(tape: tape, store: reader, time: time, limits: limits)
+        let surroundings = SubscribeStream.Surroundings(
+            tape: tape, books: books, store: reader, time: time, limits: limits)
         let client = SubscribeClient(loop)
         client.stream = SubscribeStream(surroundings, permissions: permissions) { [weak client] in
             client?.isWoken = true
@@ -72,7 +75,23 @@ final class SubscribeWorld {
 
     func follow() {
         while tape.drain() {}
+        while books.drain() {}
         loop.run()
+    }
+
+    /// Appends records of a book of an instrument on exchange X, and has the edge see them.
+    func publish(_ symbol: String, _ records: [BookRecord]) throws {
+        let encoder = BookEncoder(exchange: "X", symbol: symbol, feed: "test")
+        let builder = BlockBuilder(TopicPartition(.booksDeltas, 0))
+        let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: symbol, feed: "test"))
+        for record in records {
+            let lengthMax = encoder.lengthMax(levels: record.bids.count + record.asks.count)
+            builder.append(
+                key: key, epoch: record.head.epoch, sequence: record.head.sequence, lengthMax: lengthMax
+            ) { encoder.encode(record.head, bids: record.bids, asks: record.asks, into: $0) }
+        }
+        try log.append([builder.build()], consumed: [])
+        follow()
     }
 
     /// What comes next of the symbol belongs to another epoch.

@@ -3,6 +3,8 @@ import MarketModel
 import Testing
 
 struct ConflationTests {
+    private struct Update { var place, instrument: Int, epoch, sequence: UInt64, trade: ConflationTrade? }
+
     @Test func `An update alone comes out as it went in`() throws {
         var slots = ConflationSlots<Int, Int>()
         let none = slots.popFirst()
@@ -36,7 +38,6 @@ struct ConflationTests {
 
     @Test(arguments: 0..<50 as Range<UInt64>)
     func `Any order of adds and pops accounts for each update once, like the obvious implementation`(seed: UInt64) {
-        struct Update { var place, instrument: Int, epoch, sequence: UInt64, trade: ConflationTrade? }
         var random = SplitMix(seed: seed)
         var slots = ConflationSlots<Int, Int>()
         // Obvious: pending updates in full, in groups that can be joined; a new group when they cannot.
@@ -85,20 +86,7 @@ struct ConflationTests {
                 let item = slots.popFirst()
                 #expect((least == nil) == (item == nil))
                 guard let least, let item else { continue }
-                let group = groups.remove(at: least).updates
-                #expect(item.place == group.last!.place && item.instrument == group[0].instrument)
-                #expect(item.origin == group[0].place)
-                #expect(item.epoch == group[0].epoch && item.sequence == group.last!.sequence)
-                let left = group.dropLast()
-                let trades = left.compactMap { $0.trade }
-                #expect(
-                    item.replaced
-                        == (left.isEmpty
-                            ? nil
-                            : ConflatedRange(
-                                first: left.first!.sequence, last: left.last!.sequence, count: UInt64(left.count),
-                                tradeCount: UInt64(trades.count), tradeVolume: trades.reduce(0) { $0 + $1.size },
-                                tradeHigh: trades.map { $0.price }.max(), tradeLow: trades.map { $0.price }.min())))
+                check(item, groups.remove(at: least).updates)
             }
             #expect(slots.count == groups.count)
             var origins: [Int] = []
@@ -109,6 +97,23 @@ struct ConflationTests {
                 groups.removeAll { $0.updates[0].instrument % 3 == 0 }
             }
         }
+    }
+
+    /// An item stands for a group of updates.
+    private func check(_ item: ConflationSlots<Int, Int>.Item, _ group: [Update]) {
+        #expect(item.place == group.last!.place && item.instrument == group[0].instrument)
+        #expect(item.origin == group[0].place)
+        #expect(item.epoch == group[0].epoch && item.sequence == group.last!.sequence)
+        let left = group.dropLast()
+        let trades = left.compactMap { $0.trade }
+        #expect(
+            item.replaced
+                == (left.isEmpty
+                    ? nil
+                    : ConflatedRange(
+                        first: left.first!.sequence, last: left.last!.sequence, count: UInt64(left.count),
+                        tradeCount: UInt64(trades.count), tradeVolume: trades.reduce(0) { $0 + $1.size },
+                        tradeHigh: trades.map { $0.price }.max(), tradeLow: trades.map { $0.price }.min())))
     }
 
     @Test func `A volume past the range of Int64 stays at its end`() {

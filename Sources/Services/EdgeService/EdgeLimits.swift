@@ -28,7 +28,7 @@ public struct EdgeLimits: Sendable {
     public var fillRangesMax = 64
     public var fillSequencesMax: UInt64 = 100_000
     /// Blocks that a fill looks at to find where its range begins; what lies further back comes from the store.
-    public var fillBlocksMax = 100_000
+    public var fillBlocksMax = 10_000
     /// Bytes of answers to requests that wait for a reader before its stream ends.
     public var answerBytesMax = 1 << 20
     /// How often a `Subscribe` stream says that it is well, in milliseconds, and what a client may choose.

@@ -39,10 +39,12 @@ public final class EdgeService: Sendable {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
                 tapes.withLock { $0.append(LoopConfined(tape)) }
+                let books = BookTape(log: log, loop: loop)
                 let handlers = MarketDataHandlers(
-                    SubscribeStream.Surroundings(tape: tape, store: reader, time: time, limits: limits))
+                    SubscribeStream.Surroundings(
+                        tape: tape, books: books, store: reader, time: time, limits: limits))
                 made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
-                return tape.makeWaker(on: loop)
+                return tape.makeWaker(on: loop, books)
             }
             listeners.append(log.addListener(.ticks, .written) { waker.wake() })
             waker.wake()

@@ -51,6 +51,8 @@ struct LineTable {
     /// Primary lines by symbol, for questions without an exchange; in the order seen.
     private var bySymbol: [String: [Int]] = [:]
     private var byInstrument: [Instrument: Int] = [:]
+    /// All lines by symbol, in the order seen.
+    private var allBySymbol: [String: [Int]] = [:]
 
     subscript(index: Int) -> Line {
         _read { yield lines[index] }
@@ -73,6 +75,12 @@ struct LineTable {
     /// Primary lines that list a symbol.
     func primaries(symbol: String) -> [Int] { bySymbol[symbol] ?? [] }
 
+    /// Lines that one of the symbols may concern, ascending; all where there are none. So a filter costs what it names,
+    /// not what exists.
+    func candidates(_ symbols: Set<String>) -> [Int] {
+        symbols.isEmpty ? Array(lines.indices) : symbols.flatMap { allBySymbol[$0] ?? [] }.sorted()
+    }
+
     mutating func add(_ instrument: Instrument, feed: String) -> Int {
         let index = lines.count
         let isPrimary = byInstrument[instrument] == nil
@@ -80,6 +88,7 @@ struct LineTable {
         let keyHash = RecordKey.hash(exchange: instrument.exchange.utf8, symbol: instrument.symbol.utf8)
         byKeyHash[keyHash, default: []].append(index)
         byFeedHash.append(LineTable.hash(feed.utf8))
+        allBySymbol[instrument.symbol, default: []].append(index)
         if isPrimary {
             byInstrument[instrument] = index
             bySymbol[instrument.symbol, default: []].append(index)

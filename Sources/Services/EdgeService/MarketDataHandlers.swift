@@ -111,7 +111,7 @@ final class MarketDataHandlers {
         // A client that is cut off without trailers can at least begin again where this stream began.
         call.responseMetadata.add(StreamEnd.tokenTrailer, binary: tape.token(offsets ?? tape.next).encoded())
         let snapshot =
-            offsets == nil && !request.skipSnapshot ? tape.snapshot { filter.matches($0) } : Tape.Snapshot()
+            offsets == nil && !request.skipSnapshot ? tape.snapshot(filter) : Tape.Snapshot()
         if filter.isEverything, policy == .all {
             let stream = FullStream(
                 tape: tape, call: call, limits: limits, snapshot: snapshot.frames, offsets: offsets ?? tape.next)

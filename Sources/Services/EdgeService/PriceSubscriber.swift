@@ -144,7 +144,8 @@ final class PriceSubscriber: TapeFollower {
         guard failure == nil else { return false }
         if let cursors { return readLog(cursors) }
         switch policy {
-        case .all, .latest: while queue.count < limits.pressureBytes, enqueuePending() {}
+        case .all: return false
+        case .latest: while queue.count < limits.pressureBytes, enqueuePending() {}
         case .interval: while queue.count < limits.pressureBytes, released > 0, enqueuePending() { released -= 1 }
         case .maxStaleness(let bound): enqueueWaiting(bound)
         }
@@ -156,7 +157,6 @@ final class PriceSubscriber: TapeFollower {
     func push(_ record: TapeRecord) {
         guard failure == nil else { return }
         switch policy {
-        case .all where conflator.isPending(record.line): conflate(record)
         case .all: enqueue(record)
         case .latest:
             let isFree = queue.count < limits.pressureBytes && backlog.hasRoom(for: record.frame.count)

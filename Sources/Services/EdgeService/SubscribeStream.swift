@@ -15,11 +15,13 @@ final class SubscribeStream: FrameSource, EdgeStream {
     private enum Source {
         case prices(UInt64, PriceSubscriber)
         case fill(FillJob)
+        case book(UInt64, BookSubscriber)
     }
 
     /// What the stream is given by its surroundings.
     struct Surroundings {
         let tape: Tape
+        let books: BookTape
         let store: StoreReader
         let time: any TimeSource
         let limits: EdgeLimits
@@ -78,6 +80,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
             switch source {
             case .prices(_, let subscriber): subscriber.end()
             case .fill(let fill): fill.cancel()
+            case .book(_, let book): book.stop()
             }
         }
         wake()
@@ -87,6 +90,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
         switch source {
         case .prices(_, let subscriber): subscriber.stop()
         case .fill(let fill): fill.cancel()
+        case .book(_, let book): book.stop()
         }
     }
 
@@ -127,7 +131,10 @@ final class SubscribeStream: FrameSource, EdgeStream {
     private func takeFrom(_ source: Source) -> Bool {
         switch source {
         case .prices(let id, let subscriber):
-            return subscriber.takeFrames(about: SubscribeStream.messageBytes) { frames, isSnapshot in
+            // A heartbeat that is due stands for what was queued when it became due, no less and no more.
+            let left = heartbeat?.targets[id].map { Int(clamping: $0 - min($0, subscriber.queueTaken)) }
+            if left == 0 { return false }
+            return subscriber.takeFrames(about: min(left ?? .max, SubscribeStream.messageBytes)) { frames, isSnapshot in
                 sentCounts[id, default: 0] += UInt64(
                     output.append(updates: frames, subscription: id, fill: 0, isSnapshot: isSnapshot))
             }
@@ -135,6 +142,11 @@ final class SubscribeStream: FrameSource, EdgeStream {
             return fill.takeFrames(about: SubscribeStream.messageBytes) { frames in
                 _ = output.append(updates: frames, subscription: 0, fill: fill.id, isSnapshot: false)
             }
+        case .book(let id, let book):
+            guard let update = book.take() else { return false }
+            sentCounts[id, default: 0] += 1
+            send(id) { $0.event = .book(update) }
+            return true
         }
     }
 
@@ -142,6 +154,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
         switch source {
         case .prices(_, let subscriber): subscriber.failure != nil && subscriber.isDrained
         case .fill(let fill): fill.isDrained
+        case .book: false
         }
     }
 
@@ -158,6 +171,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
         case .fill(let fill):
             send(0) { $0.event = .fillEnd(fill.end) }
             state.fillEnded(fill.id)
+        case .book: break
         }
         stop(source)
     }
@@ -247,10 +261,10 @@ extension SubscribeStream {
         case .refuse(let refusal): answer(request, refusal)
         case .addPrices(let id, let prices): add(id, prices, request)
         case .changePrices(let id, let change): self.change(id, change, request)
-        case .addBook(let id, let instrument, _):
-            state.subscriptionEnded(id)
-            answer(request, SubscribeState.Refusal(.instrumentUnknown, "no book of \(instrument)"))
-        case .changeBook: break
+        case .addBook(let id, let instrument, let shape): add(id, instrument, shape, request)
+        case .changeBook(let id, let shape):
+            for case .book(id, let book) in sources { book.change(shape) }
+            answer(request)
         case .remove(let id): remove(id, request)
         case .fill(let ranges): fill(ranges, request)
         case .cancelFill(let id):
@@ -300,7 +314,7 @@ extension SubscribeStream {
         }
         let filter = InstrumentFilter(exchange: prices.exchange, symbols: prices.symbols, permissions: permissions)
         let snapshot =
-            offsets == nil && !prices.skipSnapshot ? tape.snapshot { filter.matches($0) } : Tape.Snapshot()
+            offsets == nil && !prices.skipSnapshot ? tape.snapshot(filter) : Tape.Snapshot()
         let subscriber = PriceSubscriber(
             tape: tape, limits: limits, filter: filter, policy: prices.policy, backlog: backlog, followsLog: true,
             wake: { [weak self] in self?.wake() })
@@ -324,7 +338,7 @@ extension SubscribeStream {
                 let snapshot =
                     change.skipSnapshot
                     ? Tape.Snapshot()
-                    : tape.snapshot { change.added.contains($0.symbol) && filter.matches($0) }
+                    : tape.snapshot(filter, of: change.added)
                 count = snapshot.count
                 subscriber.change(filter: filter, snapshot: snapshot.frames)
             }
@@ -336,12 +350,29 @@ extension SubscribeStream {
         sources.removeAll { source in
             switch source {
             case .prices(id, let subscriber): subscriber.stop()
+            case .book(id, let book): book.stop()
             default: return false
             }
             return true
         }
         sentCounts[id] = nil
         answer(request)
+    }
+
+    private func add(
+        _ id: UInt64, _ instrument: Instrument, _ shape: SubscribeState.BookShape, _ request: UInt64
+    ) {
+        guard let primary = tape.lines.primary(instrument) else {
+            state.subscriptionEnded(id)
+            let message = "no tick of \(instrument.symbol) on \(instrument.exchange) yet"
+            return answer(request, SubscribeState.Refusal(.instrumentUnknown, message))
+        }
+        answer(request)
+        let book = BookSubscriber(
+            books: surroundings.books, instrument: instrument, feed: tape.lines[primary].feed, shape: shape
+        ) { [weak self] in self?.wake() }
+        sources.append(.book(id, book))
+        book.start()
     }
 
     private func fill(_ ranges: [Proto.FillRange], _ request: UInt64) {
@@ -378,6 +409,13 @@ extension SubscribeStream {
                 info.conflatedCount = subscriber.conflatedCount
                 info.waitingBytes = UInt64(subscriber.waitingBytes)
                 info.catchingUp = subscriber.isCatchingUp
+                list.subscriptions.append(info)
+            case .book(let id, let book):
+                var info = Proto.SubscriptionInfo()
+                info.subscriptionId = id
+                info.book = book.description
+                info.book?.subscriptionId = id
+                info.sentCount = sentCounts[id] ?? 0
                 list.subscriptions.append(info)
             case .fill(let fill):
                 var info = Proto.FillInfo()

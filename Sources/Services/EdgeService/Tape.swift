@@ -63,10 +63,11 @@ final class Tape {
         return offsets
     }
 
-    /// Drains when it is woken. The loop keeps the waker, and with it the tape.
-    func makeWaker(on loop: EventLoop) -> Waker {
+    /// Drains when it is woken, and the books with it. The loop keeps the waker, and with it the tape.
+    func makeWaker(on loop: EventLoop, _ books: BookTape) -> Waker {
         loop.makeWaker { [self] in
             if drain() { loop.afterTurn { [self] in while drain() {} } }
+            if books.drain() { loop.afterTurn { while books.drain() {} } }
         }
     }
 
@@ -139,14 +140,16 @@ final class Tape {
     /// Adds a subscriber to the index of every line its filter matches, now and when new ones appear.
     func subscribe(_ subscriber: PriceSubscriber) {
         subscribers[ObjectIdentifier(subscriber)] = subscriber
-        for line in 0..<lines.count where subscriber.filter.matches(lines[line].instrument) {
+        for line in lines.candidates(subscriber.filter.symbols)
+        where subscriber.filter.matches(lines[line].instrument) {
             index[line].append(subscriber)
         }
     }
 
     func unsubscribe(_ subscriber: PriceSubscriber) {
         guard subscribers.removeValue(forKey: ObjectIdentifier(subscriber)) != nil else { return }
-        for line in 0..<lines.count where subscriber.filter.matches(lines[line].instrument) {
+        for line in lines.candidates(subscriber.filter.symbols)
+        where subscriber.filter.matches(lines[line].instrument) {
             index[line].removeAll { $0 === subscriber }
         }
     }

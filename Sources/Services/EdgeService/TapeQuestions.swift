@@ -11,11 +11,13 @@ extension Tape {
         var count = 0
     }
 
-    /// The last value of each instrument that `condition` names.
-    func snapshot(_ condition: (Instrument) -> Bool) -> Snapshot {
+    /// The last value of each instrument that the filter matches; where `symbols` are given, of these alone.
+    func snapshot(_ filter: InstrumentFilter, of symbols: Set<String>? = nil) -> Snapshot {
         var snapshot = Snapshot()
-        for index in 0..<lines.count where lines[index].isPrimary && !lines[index].frame.isEmpty {
-            guard condition(lines[index].instrument) else { continue }
+        if let symbols, symbols.isEmpty { return snapshot }
+        for index in lines.candidates(symbols ?? filter.symbols)
+        where lines[index].isPrimary && !lines[index].frame.isEmpty {
+            guard filter.matches(lines[index].instrument) else { continue }
             lines[index].frame.withBytes { snapshot.frames.append($0) }
             snapshot.count += 1
         }

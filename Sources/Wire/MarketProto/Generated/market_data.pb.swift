@@ -2322,8 +2322,8 @@ extension Proto {
     public struct Heartbeat: ProtoMessage {
         /// The server's clock.
         public var time: WellKnown.Timestamp?
-        /// A subscription that is resumed with it misses nothing that this stream had not sent before this message. It may repeat
-        /// updates where a subscription was behind: (feed, epoch, sequence) tells.
+        /// Everything before it was sent before this message: a subscription that is resumed with it misses nothing. It repeats
+        /// updates only where a subscription was behind another, or conflated: (feed, epoch, sequence) tells.
         public var resumeToken: [UInt8] = []
         public var unknownFields = UnknownFields()
 
