@@ -2,10 +2,10 @@ import MarketModel
 
 /// What one client sees of a book: so many levels a side, grouped by price, and what changed since it was last told.
 ///
-/// With a grouping, bids are counted at the next multiple of it below their price and asks at the next one above, so that
-/// a group never looks better than what is in it. Sizes of a group add up; a sum past what a size can hold stays at its
-/// maximum. An ask whose group no price can express is left out. The worst group of a book that is published less deep
-/// than the client looks counts what is published.
+/// With a grouping, bids are counted at the next multiple of it below their price and asks at the next one above, so
+/// that a group never looks better than what is in it. Sizes of a group add up; a sum past what a size can hold stays
+/// at its maximum. An ask whose group no price can express is left out. The worst group of a book that is published
+/// less deep than the client looks counts what is published.
 ///
 /// A client that applies each delta to the snapshot before it has exactly ``bids`` and ``asks``.
 public struct BookView: Sendable {

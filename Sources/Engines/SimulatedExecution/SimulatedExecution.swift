@@ -5,13 +5,13 @@ import MarketModel
 
 /// Takes orders and quotes, makes executions and statuses. Pure: the same commands make the same events.
 ///
-/// - An order that can be executed at once is, at the quote's price, up to the displayed size; what is taken of a side's
-///   size comes back when that side of the quote changes.
+/// - An order that can be executed at once is, at the quote's price, up to the displayed size; what is taken of a
+///   side's size comes back when that side of the quote changes.
 /// - The rest of a LIMIT order rests; when quotes cross it, it is executed at its own price. Better prices first, then
 ///   older orders. The rest of a MARKET order takes the next quotes as they come, within its limit price if it has one.
 /// - IOC cancels what is not executed at once; FOK cancels all unless all is.
-/// - A BUY stop waits until the ask, a SELL stop until the bid, is at its stop price or beyond; then it is a MARKET order,
-///   with its limit price if it has one.
+/// - A BUY stop waits until the ask, a SELL stop until the bid, is at its stop price or beyond; then it is a MARKET
+///   order, with its limit price if it has one.
 /// - DAY orders end with their day (UTC).
 ///
 /// Orders of clients meet the venue's quotes alone, never each other.

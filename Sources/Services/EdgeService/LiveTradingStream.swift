@@ -73,7 +73,8 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         guard accounts.count < limits.accountsPerStreamMax else {
             fail(
                 GRPCStatus(
-                    .resourceExhausted, "more than \(limits.accountsPerStreamMax) accounts on one stream; open another"),
+                    .resourceExhausted,
+                    "more than \(limits.accountsPerStreamMax) accounts on one stream; open another"),
                 "TOO_MANY_ACCOUNTS")
             return false
         }

@@ -3,8 +3,8 @@ import MarketProto
 import Protobuf
 import SimulatedExecution
 
-/// A call of SubmitOrders: orders in, one summary out when the client has sent all and each is answered. Confined to its
-/// loop.
+/// A call of SubmitOrders: orders in, one summary out when the client has sent all and each is answered. Confined to
+/// its loop.
 final class OrderBatch: RequestSink, OrderCaller {
     var session = OrderSession(loop: 0, number: 0)
     private unowned let call: ServerCall

@@ -4,8 +4,8 @@ import MarketModel
 import TickCodec
 import VenueFormats
 
-/// Normalized messages in, encoded ticks and book records out: one feed's books, epochs and sequences. Used by the feed's
-/// thread alone.
+/// Normalized messages in, encoded ticks and book records out: one feed's books, epochs and sequences. Used by the
+/// feed's thread alone.
 ///
 /// Quotes come from the venue's ticker where it sends one, else from the book; trades from trades.
 final class FeedEngine {

@@ -90,7 +90,8 @@ public final class FeedService: Sendable {
         let startNs = time.wallNs()
         var venue = SimulatedVenue(configuration, startNs: startNs)
         let engine = FeedEngine(
-            feed: FeedService.simulatedFeed, numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))), log: log,
+            feed: FeedService.simulatedFeed, numbering: .live(firstEpoch: UInt64(max(1, startNs / 1_000_000))),
+            log: log,
             books: books
         ) { _ in .contiguous }
         engine.report = report

@@ -28,8 +28,8 @@ public struct BookEncoder: Sendable {
     /// Writes a record to the start of `buffer`, which holds at least ``lengthMax(levels:)`` bytes, and returns its
     /// length in bytes.
     ///
-    /// Fields stand in the order of their numbers, levels in the order given. Bytes of `buffer` past the length are left
-    /// undefined.
+    /// Fields stand in the order of their numbers, levels in the order given. Bytes of `buffer` past the length are
+    /// left undefined.
     public func encode(
         _ head: BookRecord.Head, bids: [PriceLevel], asks: [PriceLevel], into buffer: UnsafeMutableRawBufferPointer
     ) -> Int {

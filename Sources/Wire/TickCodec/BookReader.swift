@@ -4,11 +4,11 @@ extension BookRecord {
     /// The most levels a side that are read.
     public static let levelsMax = 100_000
 
-    /// Becomes what an encoded `BookDelta` says; its names are not looked at, they are the log's track. Any bytes may be
-    /// given. Its arrays keep their room, so that reading record after record allocates nothing.
+    /// Becomes what an encoded `BookDelta` says; its names are not looked at, they are the log's track. Any bytes may
+    /// be given. Its arrays keep their room, so that reading record after record allocates nothing.
     ///
-    /// Throws where the bytes are no such message, or one without epoch or sequence, with a level that has no price or a
-    /// size below 0, with an unknown state, or with more than ``levelsMax`` levels a side. What it holds then is
+    /// Throws where the bytes are no such message, or one without epoch or sequence, with a level that has no price or
+    /// a size below 0, with an unknown state, or with more than ``levelsMax`` levels a side. What it holds then is
     /// undefined.
     public mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(TickCodecError) {
         head = Head(epoch: 0, sequence: 0)
