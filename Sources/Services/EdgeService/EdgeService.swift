@@ -53,6 +53,7 @@ public final class EdgeService: Sendable {
             guard let handlers = tables[ObjectIdentifier(loop)]?.value else { return table }
             table.register(path: Proto.MarketDataService.getQuote.path, unary: handlers.getQuote)
             table.register(path: Proto.MarketDataService.streamPrices.path, serverStreaming: handlers.streamPrices)
+            table.register(path: Proto.MarketDataService.subscribe.path, streaming: handlers.subscribe)
             return table
         }
     }
