@@ -19,6 +19,7 @@ final class EdgeWorld {
     let store = SimulatedStore()
     let edge: EdgeService
     let client: MarketDataClient
+    let port: Int
     private let encoders: [String: TickEncoder]
     private var sequences: [String: UInt64] = [:]
     private let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
@@ -34,6 +35,7 @@ final class EdgeWorld {
         edge = try EdgeService(
             log: log, store: store, time: RealTime(), loops: EventLoopGroup(count: 2), limits: limits)
         let bound = try edge.listen(host: "127.0.0.1", port: 0)
+        port = bound.port
         client = try MarketDataClient(target: "127.0.0.1:\(bound.port)")
         var encoders: [String: TickEncoder] = [:]
         for name in EdgeWorld.instruments {

@@ -62,6 +62,7 @@ public final class EdgeService: Sendable {
             for (index, other) in loops.loops.enumerated() where other === loop {
                 orderHandlers[index].value.register(on: &table)
             }
+            table.register(path: Proto.MarketDataService.subscribe.path, streaming: handlers.subscribe)
             return table
         }
     }
