@@ -45,7 +45,7 @@ let package = Package(
     products: [
         .executable(name: "tapedeck", targets: ["tapedeck"]),
         .executable(name: "protoc-gen-tapedeck", targets: ["protoc-gen-tapedeck"]),
-        .library(name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "Protobuf", "GRPC"]),
+        .library(name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "TickCodec", "Protobuf", "GRPC"]),
     ],
     targets: [
         // App
@@ -217,6 +217,15 @@ let package = Package(
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
         tests(
             "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
+        tests(
+            "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
+            exclude: ["Fixtures"]),
+        tests(
+            "TapedeckClientTests",
+            [
+                "TapedeckClient", "EdgeService", "SegmentLog", "Simulation", "EventLog", "GRPC", "EventLoop",
+                "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+            ]),
         tests(
             "EdgeServiceTests",
             [

@@ -8,22 +8,18 @@ import MarketProto
 import Protobuf
 import Synchronization
 
-/// A connection to one server. Safe to use from any task or thread.
+/// Market data as the server sends it, a stream at a time: what was not delivered when a stream ended is for the caller
+/// to ask for. ``TapedeckClient`` does that by itself. Safe to use from any task or thread.
 public final class MarketDataClient: Sendable {
-    private let loop: EventLoop
-    private let connection: LoopConfined<Connection>
+    private let channel: GRPCChannel
 
-    /// `target` is HOST:PORT. Connects when first used.
+    /// `target` is HOST:PORT or any other ``GRPCTarget``. Connects when first used. Refuses what is no target with
+    /// INVALID_ARGUMENT.
     public init(target: String) throws(GRPCStatus) {
-        guard let colon = target.lastIndex(of: ":"), let port = Int(target[target.index(after: colon)...]),
-            (1...65535).contains(port), colon != target.startIndex
-        else { throw GRPCStatus(.invalidArgument, "\(target) is not HOST:PORT, e.g. 127.0.0.1:50051") }
-        var host = String(target[..<colon])
-        if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-        let loop = EventLoop(name: "client")
-        self.loop = loop
-        let resolved = host
-        connection = loop.runAndWait { loop in LoopConfined(Connection(loop: loop, host: resolved, port: port)) }
+        var options = GRPCChannelOptions()
+        options.balancing = .pickFirst
+        // A stream's frames go to its owner on the loop: whoever is slow there slows the connection.
+        channel = try GRPCChannel(target: target, options: options)
     }
 
     /// The latest of an instrument. An empty exchange is allowed where one exchange lists the symbol.
@@ -41,66 +37,25 @@ public final class MarketDataClient: Sendable {
     public func streamPrices(
         _ subscription: Proto.PriceSubscription, received: @escaping @Sendable (PriceBatch) -> Void
     ) -> PriceStream {
-        let stream = PriceStream(loop: loop, received: received)
+        let stream = PriceStream(channel: channel, received: received)
         let request = subscription.encodedBytes()
-        let connection = connection
-        loop.execute {
-            connection.value.call(
-                path: Proto.MarketDataService.streamPrices.path, request: request, timeoutMilliseconds: nil,
-                owner: stream
-            ) { stream.began($0) }
+        channel.call(path: Proto.MarketDataService.streamPrices.path, owner: stream) { call in
+            stream.began(call)
+            call.send(request)
+            call.halfClose()
         }
         return stream
-    }
-
-    /// Prices as an asynchronous sequence of batches. A consumer that is slower than the market should ask for policy
-    /// LATEST.
-    public func prices(_ subscription: Proto.PriceSubscription) -> AsyncThrowingStream<[Proto.PriceUpdate], any Error> {
-        AsyncThrowingStream { continuation in
-            let stream = streamPrices(subscription) { batch in
-                var updates: [Proto.PriceUpdate] = []
-                for bytes in batch.updates {
-                    if let update = try? Proto.PriceUpdate(decoding: bytes) { updates.append(update) }
-                }
-                continuation.yield(updates)
-            }
-            stream.onEnd { end in
-                if end.status.isOK { continuation.finish() } else { continuation.finish(throwing: end.status) }
-            }
-            continuation.onTermination = { _ in stream.cancel() }
-        }
     }
 
     /// One request, one answer.
     public func unary<Request, Response>(
         _ method: RPCMethod<Request, Response>, _ request: Request, timeoutMilliseconds: Int
     ) async throws(GRPCStatus) -> Response {
-        let bytes = request.encodedBytes()
-        let connection = connection
-        let result = await withCheckedContinuation { continuation in
-            loop.execute {
-                let owner = UnaryOwner { continuation.resume(returning: $0) }
-                connection.value.call(
-                    path: method.path, request: bytes, timeoutMilliseconds: timeoutMilliseconds, owner: owner
-                ) { _ in }
-            }
-        }
-        switch result {
-        case .failure(let status): throw status
-        case .success(let message):
-            do {
-                return try Response(decoding: message)
-            } catch {
-                throw GRPCStatus(.internalError, "the answer is no \(Response.protoName): \(error)")
-            }
-        }
+        try await channel.unary(method, request, options: GRPCCallOptions(timeoutMilliseconds: timeoutMilliseconds))
     }
 
-    /// Ends the connection and every call on it.
-    public func close() {
-        let connection = connection
-        loop.execute { connection.value.close() }
-    }
+    /// Ends every call, the connection, and the client's thread.
+    public func close() { channel.close() }
 }
 
 /// Messages that arrived together; valid during the call that hands it over.
@@ -133,22 +88,18 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
         var onEnd: (@Sendable (PriceStreamEnd) -> Void)?
     }
 
-    private let loop: EventLoop
+    private let channel: GRPCChannel
     private let deliver: @Sendable (PriceBatch) -> Void
     private let state = Mutex(State())
     /// Confined to the loop.
-    private var call: ClientCall?
-    private var isCancelled = false
+    private var call: ChannelCall?
 
-    init(loop: EventLoop, received: @escaping @Sendable (PriceBatch) -> Void) {
-        self.loop = loop
+    init(channel: GRPCChannel, received: @escaping @Sendable (PriceBatch) -> Void) {
+        self.channel = channel
         deliver = received
     }
 
-    func began(_ call: ClientCall) {
-        self.call = call
-        if isCancelled { call.cancel() }
-    }
+    func began(_ call: ChannelCall) { self.call = call }
 
     public func received(metadata: GRPCMetadata) {
         state.withLock { $0.startToken = metadata.binary("tapedeck-resume-token-bin") }
@@ -187,10 +138,7 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
 
     /// Ends the stream; the server is told.
     public func cancel() {
-        loop.execute { [self] in
-            isCancelled = true
-            call?.cancel()
-        }
+        channel.execute { [self] in call?.cancel() }
     }
 
     /// Blocks until the stream ends, at most as long; nil when it still runs. Never on an event loop.
@@ -200,74 +148,5 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
             poll(nil, 0, 1)
         }
         return end
-    }
-}
-
-/// Collects the answer of a unary call.
-private final class UnaryOwner: GRPCCallOwner {
-    private var message: [UInt8]?
-    private let finish: (Result<[UInt8], GRPCStatus>) -> Void
-
-    init(_ finish: @escaping (Result<[UInt8], GRPCStatus>) -> Void) { self.finish = finish }
-
-    func received(metadata: GRPCMetadata) {}
-
-    func received(frames: UnsafeRawBufferPointer) {
-        for bytes in MessageSequence(frames: frames) { message = Array(bytes) }
-    }
-
-    func ended(_ status: GRPCStatus, trailers: GRPCMetadata) {
-        guard status.isOK else { return finish(.failure(status)) }
-        guard let message else { return finish(.failure(GRPCStatus(.internalError, "an answer without a message"))) }
-        finish(.success(message))
-    }
-}
-
-/// The HTTP/2 connection behind a client: made when needed, made again when it ended. Confined to its loop.
-private final class Connection {
-    private let loop: EventLoop
-    private let host: String
-    private let port: Int
-    private var open: GRPCClientConnection?
-    private var isConnecting = false
-    private var waiting: [(Result<GRPCClientConnection, GRPCStatus>) -> Void] = []
-
-    init(loop: EventLoop, host: String, port: Int) {
-        self.loop = loop
-        self.host = host
-        self.port = port
-    }
-
-    func call(
-        path: String, request: [UInt8], timeoutMilliseconds: Int?, owner: any GRPCCallOwner,
-        began: @escaping (ClientCall) -> Void
-    ) {
-        withConnection { result in
-            switch result {
-            case .success(let connection):
-                began(
-                    connection.call(
-                        path: path, request: request, timeoutMilliseconds: timeoutMilliseconds, owner: owner))
-            case .failure(let status): owner.ended(status, trailers: GRPCMetadata())
-            }
-        }
-    }
-
-    func close() { open?.close() }
-
-    private func withConnection(_ body: @escaping (Result<GRPCClientConnection, GRPCStatus>) -> Void) {
-        if let open { return body(.success(open)) }
-        waiting.append(body)
-        guard !isConnecting else { return }
-        isConnecting = true
-        GRPCClientConnection.connect(
-            host: host, port: port, loop: loop,
-            opened: { [self] result in
-                isConnecting = false
-                open = try? result.get()
-                let bodies = waiting
-                waiting = []
-                for body in bodies { body(result) }
-            }, closed: { [self] _ in open = nil })
     }
 }

@@ -55,8 +55,10 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
     }
 
     deinit {
+        uv_loop_close(uv)
         readBuffer.deallocate()
         async.deallocate()
+        prepare.deallocate()
         uv.deallocate()
     }
 
@@ -96,8 +98,21 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
         return box.withLock { $0! }
     }
 
+    /// Ends the loop's thread once its sockets and timers are closed. What is handed to the loop later does not run: its
+    /// users end before it. From any thread, once.
+    public func stop() {
+        execute { [self] in
+            afterTurn { [self] in
+                work.withLock { $0.isClosed = true }
+                uv_close(UnsafeMutableRawPointer(prepare).assumingMemoryBound(to: uv_handle_t.self), nil)
+                uv_close(UnsafeMutableRawPointer(async).assumingMemoryBound(to: uv_handle_t.self), nil)
+            }
+        }
+    }
+
     private func add(_ job: Job) {
         let isFirst = work.withLock { work in
+            if work.isClosed { return false }
             work.jobs.append(job)
             return work.jobs.count == 1
         }
@@ -137,9 +152,11 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
 
     private static let main: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { argument in
         let loop = Unmanaged<EventLoop>.fromOpaque(argument!).takeRetainedValue()
+        pthread_detach(pthread_self())
         clinux_name_thread(loop.name)
         EventLoop.blockBrokenPipe()
         uv_run(loop.uv, UV_RUN_DEFAULT)
+        loop.thread.withLock { $0 = nil }
         return nil
     }
 }

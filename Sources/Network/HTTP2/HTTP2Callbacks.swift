@@ -84,6 +84,7 @@ enum HTTP2Callbacks {
             let text = UnsafeRawBufferPointer(start: goAway.opaque_data, count: goAway.opaque_data_len)
             connection.receivedGoAway(goAway.error_code, String(decoding: text, as: UTF8.self))
         case NGHTTP2_WINDOW_UPDATE.rawValue, NGHTTP2_PRIORITY.rawValue: connection.emptyFrame()
+        case NGHTTP2_SETTINGS.rawValue: if !isAck { connection.receivedSettings() }
         default: break
         }
     }

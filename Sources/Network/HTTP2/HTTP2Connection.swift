@@ -9,14 +9,18 @@ import Glibc
 public protocol HTTP2ConnectionOwner: AnyObject {
     /// Server: a request begins. The owner sets the stream's `owner`.
     func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection)
-    /// The peer takes no more streams, with its error code and text; the open ones may go on.
+    /// The peer takes no more streams, with its error code and text; those it has not begun were closed with
+    /// ``HTTP2ErrorCode/refusedStream``, the others may go on.
     func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String)
     /// The connection is over; every stream was closed before.
     func closed(_ connection: HTTP2Connection, reason: String)
+    /// The peer's settings are there: it speaks HTTP/2.
+    func receivedSettings(_ connection: HTTP2Connection)
 }
 
 extension HTTP2ConnectionOwner {
     public func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String) {}
+    public func receivedSettings(_ connection: HTTP2Connection) {}
 }
 
 /// Where frames are gathered before they are written. Empty between turns, so the connections of a loop share one.
@@ -189,6 +193,20 @@ extension HTTP2Connection {
     func consume(_ stream: HTTP2Stream, _ count: Int) {
         guard !isClosed else { return }
         nghttp2_session_consume(session, stream.id, count)
+        scheduleFlush()
+    }
+
+    /// Gives the peer room on the connection for bytes that wait for their stream's reader: other streams go on.
+    func consumeConnection(_ count: Int) {
+        guard !isClosed else { return }
+        nghttp2_session_consume_connection(session, count)
+        scheduleFlush()
+    }
+
+    /// Gives the peer room on a stream whose bytes the connection counts as taken already.
+    func consumeStream(_ stream: HTTP2Stream, _ count: Int) {
+        guard !isClosed else { return }
+        nghttp2_session_consume_stream(session, stream.id, count)
         scheduleFlush()
     }
 }
@@ -416,4 +434,6 @@ extension HTTP2Connection {
         goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_frames")
         close(reason: "the peer sent too many frames that ask for nothing")
     }
+
+    func receivedSettings() { owner?.receivedSettings(self) }
 }

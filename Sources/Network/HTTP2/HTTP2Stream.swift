@@ -95,6 +95,12 @@ public final class HTTP2Stream {
     /// Lets the peer send as many bytes more.
     public func consume(_ count: Int) { if !isClosed, count > 0 { connection.consume(self, count) } }
 
+    /// Counts bytes as taken from the connection but not from the stream: the peer may go on with other streams.
+    public func consumeFromConnection(_ count: Int) { if !isClosed { connection.consumeConnection(count) } }
+
+    /// Lets the peer send as many bytes more on this stream, after ``consumeFromConnection(_:)``.
+    public func consumeFromStream(_ count: Int) { if !isClosed { connection.consumeStream(self, count) } }
+
     func wasClosed(_ code: UInt32) {
         guard !isClosed else { return }
         isClosed = true

@@ -1,0 +1,66 @@
+import GRPC
+
+/// Decides how a subscription goes on when its stream ends: from which token, after which wait, or not. Pure.
+struct PriceResume {
+    enum Decision: Equatable {
+        /// The server ended the stream well.
+        case finish
+        case fail
+        /// Begin again from the token; nil: as the subscription says.
+        case resume(token: [UInt8]?, afterMilliseconds: Int)
+    }
+
+    /// Tries before the first stream has begun.
+    static let firstAttemptsMax = 4
+
+    private let backoff: GRPCBackoff
+    private var token: [UInt8]?
+    private var hasBegun = false
+    private var failures = 0
+
+    /// `token` is the subscription's own.
+    init(token: [UInt8]?, backoff: GRPCBackoff) {
+        self.token = token
+        self.backoff = backoff
+    }
+
+    /// A stream has begun; the token says where.
+    mutating func began(token: [UInt8]?) {
+        hasBegun = true
+        if let token { self.token = token }
+    }
+
+    /// Something was delivered: waits begin anew.
+    mutating func delivered() { failures = 0 }
+
+    mutating func ended(_ error: TapedeckError, using random: inout some RandomNumberGenerator) -> Decision {
+        if error.status.isOK { return .finish }
+        let isTokenRefused = hasBegun && token != nil && error.code == .invalidArgument
+        if isTokenRefused {
+            // Another log, after a failover: from its latest values on; the tracker says what is missing.
+            token = nil
+        } else if !canResume(error) {
+            return .fail
+        }
+        if let given = error.resumeToken { token = given }
+        failures += 1
+        if !hasBegun, failures >= PriceResume.firstAttemptsMax { return .fail }
+        // Many clients of a server that stops do not come back in one moment.
+        let wait =
+            failures == 1
+            ? Int.random(in: 0...max(1, backoff.initialMilliseconds), using: &random)
+            : backoff.milliseconds(afterFailures: failures - 1, using: &random)
+        return .resume(token: token, afterMilliseconds: max(wait, error.retryAfterMilliseconds ?? 0))
+    }
+
+    private func canResume(_ error: TapedeckError) -> Bool {
+        switch error.code {
+        case .unavailable: true
+        case .resourceExhausted: error.resumeToken != nil || error.retryAfterMilliseconds != nil
+        case .dataLoss: error.resumeToken != nil
+        // By a proxy or the server, not by this client.
+        case .cancelled: hasBegun
+        default: false
+        }
+    }
+}

@@ -1,0 +1,44 @@
+/// Exponential backoff with jitter: how long to wait before the next try.
+///
+/// The defaults are those of gRPC's connection backoff
+/// (https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md). Times are milliseconds.
+public struct GRPCBackoff: Hashable, Sendable {
+    public var initialMilliseconds = 1000
+    public var multiplierPercent = 160
+    public var maxMilliseconds = 120_000
+    /// A wait is this much shorter or longer at most.
+    public var jitterPercent = 20
+
+    public init() {}
+
+    /// The wait after so many failures in a row, from 1.
+    public func milliseconds(afterFailures failures: Int, using random: inout some RandomNumberGenerator) -> Int {
+        var wait = min(initialMilliseconds, maxMilliseconds)
+        var failure = 1
+        while failure < failures, wait < maxMilliseconds {
+            wait = min(maxMilliseconds, max(wait + 1, wait * multiplierPercent / 100))
+            failure += 1
+        }
+        return jittered(wait, using: &random)
+    }
+
+    private func jittered(_ wait: Int, using random: inout some RandomNumberGenerator) -> Int {
+        let spread = wait * jitterPercent / 100
+        return wait + (spread > 0 ? Int.random(in: -spread...spread, using: &random) : 0)
+    }
+}
+
+/// The numbers behind jitter, and where a round begins: SplitMix64, so that a seed decides them all.
+struct GRPCRandom: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,2 @@
+/// Holds the types of Fixtures/interop.proto.
+public enum Interop {}

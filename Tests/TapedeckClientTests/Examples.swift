@@ -1,0 +1,74 @@
+import GRPC
+import MarketProto
+import Protobuf
+import TapedeckClient
+import TickCodec
+
+/// The Swift of docs/CLIENTS.md, which DocumentationTests holds to this file.
+enum Examples {
+    static func connect() async throws {
+        let tapedeck = try TapedeckClient("localhost:50051")
+        let quote = try await tapedeck.quote("AAPL", exchange: "SIMX")
+        print(quote.latest?.bidMicros ?? 0, quote.latest?.askMicros ?? 0)
+        tapedeck.close()
+    }
+
+    static func prices(_ tapedeck: TapedeckClient) async throws {
+        for try await event in tapedeck.prices(["AAPL", "MSFT"]) {
+            switch event {
+            case .ticks(let batch):
+                batch.forEach { tick in
+                    print(tick.sequence, tick.bidMicros ?? 0, tick.askMicros ?? 0)
+                }
+            case .gap(let gap): print("missing", gap.symbol, gap.sequences)
+            case .interrupted(let error): print("interrupted:", error)
+            case .resumed: print("goes on")
+            }
+        }
+    }
+
+    static func subscription(_ tapedeck: TapedeckClient) async throws {
+        var subscription = Proto.PriceSubscription()
+        subscription.symbols = ["AAPL"]
+        subscription.policy = .interval
+        subscription.throttleMs = 500
+        for try await case .ticks(let batch) in tapedeck.prices(subscription) {
+            for update in batch.updates { print(update.symbol, update.sequence) }
+        }
+    }
+
+    static func orders(_ tapedeck: TapedeckClient) async throws {
+        var order = Proto.OrderRequest()
+        order.orderId = "order-1"
+        order.idempotencyKey = "key-1"
+        order.account = "desk"
+        order.symbol = "AAPL"
+        order.exchange = "SIMX"
+        order.side = "BUY"
+        order.orderType = "LIMIT"
+        order.quantityMicros = 100_000_000
+        order.limitPriceMicros = 180_000_000
+        do {
+            let summary = try await tapedeck.submitOrders([order])
+            print(summary.accepted, summary.rejected, summary.results.map(\.rejectionCode))
+        } catch {
+            print(error.code, error.isRetryable)
+        }
+        let session = tapedeck.liveTrading()
+        try await session.send(order)
+        session.finish()
+        for try await message in session {
+            if case .execution(let report) = message.payload { print(report.fillPriceMicros) }
+        }
+    }
+
+    static func settings() throws -> TapedeckClient {
+        var options = TapedeckOptions()
+        options.channel.balancing = .pickFirst
+        options.channel.healthService = "financial.marketdata.v1.MarketDataService"
+        options.quoteTimeoutMilliseconds = 1000
+        options.quoteHedgeMilliseconds = nil
+        let tapedeck = try TapedeckClient("dns:///tapedeck.example:50051", options: options)
+        return tapedeck
+    }
+}
