@@ -45,7 +45,8 @@ let package = Package(
     products: [
         .executable(name: "tapedeck", targets: ["tapedeck"]),
         .executable(name: "protoc-gen-tapedeck", targets: ["protoc-gen-tapedeck"]),
-        .library(name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "TickCodec", "Protobuf", "GRPC"]),
+        .library(
+            name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "TickCodec", "Protobuf", "GRPC", "TLS"]),
     ],
     targets: [
         // App
@@ -110,7 +111,7 @@ let package = Package(
         // Client
         room(
             "TapedeckClient", in: "Client",
-            ["GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
+            ["GRPC", "HTTP2", "TLS", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
         // Adapters
         room("SegmentLog", in: "Adapters", ["EventLog", "Disk", "TimeSource", "MarketModel", "CLinux"]),
         room(
@@ -232,7 +233,7 @@ let package = Package(
         tests(
             "TapedeckClientTests",
             [
-                "TapedeckClient", "EdgeService", "SegmentLog", "Simulation", "EventLog", "GRPC", "EventLoop",
+                "TapedeckClient", "EdgeService", "SegmentLog", "Simulation", "EventLog", "GRPC", "TLS", "EventLoop",
                 "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests(

@@ -1,6 +1,7 @@
 import GRPC
 import MarketProto
 import Protobuf
+import TLS
 import TapedeckClient
 import TickCodec
 
@@ -60,6 +61,16 @@ enum Examples {
         for try await message in session {
             if case .execution(let report) = message.payload { print(report.fillPriceMicros) }
         }
+    }
+
+    static func secure() throws -> TapedeckClient {
+        var options = TapedeckOptions()
+        var files = TLSClientConfiguration(serverName: "tapedeck.example", authorityFile: "authority.pem")
+        files.certificateChainFile = "desk.pem"
+        files.privateKeyFile = "desk.key"
+        options.tls = try TLSClientContext(files)
+        let tapedeck = try TapedeckClient("dns:///tapedeck.example:50051", options: options)
+        return tapedeck
     }
 
     static func settings() throws -> TapedeckClient {

@@ -25,7 +25,7 @@ final class PriceServer: Sendable {
         subscript(_ name: String) -> Int { values.withLock { $0[name] ?? 0 } }
     }
 
-    init(port: Int = 0) throws {
+    init(port: Int = 0, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil) throws {
         let group = EventLoopGroup(count: 1)
         loop = group.loops[0]
         let calls = Counts()
@@ -56,7 +56,7 @@ final class PriceServer: Sendable {
             PriceServer.registerOrders(&table, calls)
             return table
         }
-        self.port = try server.listen(host: "127.0.0.1", port: port).port
+        self.port = try server.listen(host: "127.0.0.1", port: port, secure: secure).port
     }
 
     private static func registerOrders(_ table: inout GRPCServiceTable, _ counts: Counts) {

@@ -2,11 +2,14 @@ import EventLoop
 import GRPC
 import MarketProto
 import Protobuf
+import TLS
 
 /// How a ``TapedeckClient`` connects, and what its calls get. The defaults are the published client settings.
 public struct TapedeckOptions: Sendable {
-    /// Connections, balancing, names, keepalive, backoff. `channel.secure` is where TLS goes.
+    /// Connections, balancing, names, keepalive, backoff.
     public var channel = GRPCChannelOptions()
+    /// Who is believed, and the client's own certificate where the server wants one; nil: no TLS.
+    public var tls: TLSClientContext?
     /// Deadline of GetQuote, all attempts included.
     public var quoteTimeoutMilliseconds = 5000
     /// GetQuote is asked again, of another server where there is one, when no answer came for so long; the first answer
@@ -61,6 +64,7 @@ public final class TapedeckClient: Sendable {
         if channelOptions.calls.timeoutMilliseconds == nil {
             channelOptions.calls.timeoutMilliseconds = options.orderTimeoutMilliseconds
         }
+        if let tls = options.tls { channelOptions.secure = { stream, _ in tls.wrap(stream) } }
         self.options = options
         do {
             channel = try GRPCChannel(target: target, options: channelOptions)

@@ -98,8 +98,8 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
         return box.withLock { $0! }
     }
 
-    /// Ends the loop's thread once its sockets and timers are closed. What is handed to the loop later does not run: its
-    /// users end before it. From any thread, once.
+    /// Ends the loop's thread once its sockets and timers are closed. What is handed to the loop later does not run:
+    /// its users end before it. From any thread, once.
     public func stop() {
         execute { [self] in
             afterTurn { [self] in

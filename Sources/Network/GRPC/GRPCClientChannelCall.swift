@@ -22,6 +22,8 @@ public final class ChannelCall {
     private var previousAttempts = 0
     private var deadline: (any LoopTimer)?
     private var deadlineMilliseconds: UInt64 = .max
+    /// Why the call waits for a connection.
+    private var obstacle: GRPCStatus?
     /// Until the next attempt.
     private var timer: (any LoopTimer)?
 
@@ -41,7 +43,8 @@ public final class ChannelCall {
         if let milliseconds = options.timeoutMilliseconds {
             deadlineMilliseconds = core.loop.nowMilliseconds + UInt64(max(0, milliseconds))
             deadline = core.loop.timer(afterMilliseconds: max(0, milliseconds)) { [weak self] in
-                self?.end(GRPCStatus(.deadlineExceeded, "no answer within \(milliseconds) ms"))
+                let why = self?.obstacle.map { "; \($0.message)" } ?? ""
+                self?.end(GRPCStatus(.deadlineExceeded, "no answer within \(milliseconds) ms\(why)"))
             }
         }
         startAttempt()
@@ -143,7 +146,10 @@ public final class ChannelCall {
         case .connection(let connection): begin(attempt, on: connection)
         case .wait: core.wait(attempt)
         case .fail(let status):
-            if options.waitsForReady { return core.wait(attempt) }
+            if options.waitsForReady {
+                obstacle = status
+                return core.wait(attempt)
+            }
             ended(attempt, status, GRPCMetadata(), isUnprocessed: false)
         }
     }
@@ -159,6 +165,7 @@ public final class ChannelCall {
         let call = connection.call(path: path, metadata: metadata, timeoutMilliseconds: rest, owner: attempt)
         guard !call.isEnded else { return }
         attempt.call = call
+        obstacle = nil
         for frame in replay { call.send(frame: frame) }
         if isHalfClosed { call.halfClose() }
         commitIfTooLarge()

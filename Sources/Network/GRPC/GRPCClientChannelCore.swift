@@ -1,4 +1,5 @@
 import EventLoop
+import HTTP2
 
 /// The inside of a channel: resolver, balancer and connections, and the calls that wait for them. Confined to its loop.
 final class GRPCChannelCore {
