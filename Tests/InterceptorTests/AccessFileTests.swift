@@ -62,7 +62,8 @@ struct AccessFileTests {
         let entries = try parse(
             """
             # the desk
-            alice \(proof) methods=/a.B/*,/c.D/E symbols=BINANCE|*,SIMX|AAPL,SIMX|MS* accounts=A1,B* calls=3 streams=2 messages=9
+            alice \(proof) methods=/a.B/*,/c.D/E symbols=BINANCE|*,SIMX|AAPL,SIMX|MS* accounts=A1,B* calls=3 \
+            streams=2 messages=9
 
             spiffe://desk/pricer\tcertificate methods=* symbols=*   # all of it
             * certificate methods=/a.B/Get

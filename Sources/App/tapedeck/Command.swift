@@ -191,9 +191,9 @@ extension Command {
             "who is connected to a running platform",
             options: [.data, .close, .json],
             text: """
-                Lists the open calls of the platform that has a data directory: who calls from where, which method, the \
-                policy of a stream and how far its reader is behind, bytes and age. It asks through the data directory, so \
-                who may write there may ask. With --close it ends one; the client may call again.
+                Lists the open calls of the platform that has a data directory: who calls from where, which method, \
+                the policy of a stream and how far its reader is behind, bytes and age. It asks through the data \
+                directory, so who may write there may ask. With --close it ends one; the client may call again.
                 """,
             examples: [
                 ("tapedeck connections", "of the platform on ./tapedeck-data"),

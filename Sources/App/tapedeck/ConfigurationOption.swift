@@ -162,8 +162,8 @@ extension OptionName {
         case .callsPerSecond:
             OptionDefinition(
                 .integer(0...1_000_000_000), "N", default: "0", unit: "calls/s",
-                "How many calls a caller may begin, after a burst of as many; 0 is without limit. A line of --access may "
-                    + "say another number.")
+                "How many calls a caller may begin, after a burst of as many; 0 is without limit. A line of --access "
+                    + "may say another number.")
         case .streamsPerCaller:
             OptionDefinition(
                 .integer(0...1_000_000_000), "N", default: "0",

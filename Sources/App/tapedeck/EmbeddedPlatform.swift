@@ -109,8 +109,8 @@ final class EmbeddedPlatform {
         feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
     }
 
-    /// Serves clients and those who watch; returns both addresses with the ports that were taken. Orders are taken where
-    /// the simulated venue is to be a feed.
+    /// Serves clients and those who watch; returns both addresses with the ports that were taken. Orders are taken
+    /// where the simulated venue is to be a feed.
     func serve(_ options: ResolvedOptions, loops count: Int) throws -> (clients: Address, metrics: Address) {
         let operations = try PlatformOperations(options, time, diagnostics)
         self.operations = operations

@@ -83,8 +83,8 @@ public final class Diagnostics: Sendable {
         write(line(at: wallNs(), level, component, kind: nil, message(), suppressed: 0))
     }
 
-    /// Writes a line with named values behind its message: `name=value` in text, members of their own in JSON. Names are
-    /// the program's, values anything.
+    /// Writes a line with named values behind its message: `name=value` in text, members of their own in JSON. Names
+    /// are the program's, values anything.
     public func log(_ level: Level, _ component: String, _ message: String, fields: [(name: String, value: String)]) {
         guard level >= self.level else { return }
         write(line(at: wallNs(), level, component, kind: nil, message, fields, suppressed: 0))
