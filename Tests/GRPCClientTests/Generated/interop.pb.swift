@@ -489,9 +489,9 @@ extension Interop {
     public protocol TestServiceHandler: Sendable {
         func emptyCall(_ request: Interop.Empty) async throws -> Interop.Empty
         func unaryCall(_ request: Interop.SimpleRequest) async throws -> Interop.SimpleResponse
-        func streamingOutputCall(_ request: Interop.StreamingOutputCallRequest) -> AsyncThrowingStream<Interop.StreamingOutputCallResponse, any Error>
-        func streamingInputCall(_ requests: AsyncThrowingStream<Interop.StreamingInputCallRequest, any Error>) async throws -> Interop.StreamingInputCallResponse
-        func fullDuplexCall(_ requests: AsyncThrowingStream<Interop.StreamingOutputCallRequest, any Error>) -> AsyncThrowingStream<Interop.StreamingOutputCallResponse, any Error>
+        func streamingOutputCall(_ request: Interop.StreamingOutputCallRequest, _ responses: RPCResponses<Interop.StreamingOutputCallResponse>) async throws
+        func streamingInputCall(_ requests: RPCRequests<Interop.StreamingInputCallRequest>) async throws -> Interop.StreamingInputCallResponse
+        func fullDuplexCall(_ requests: RPCRequests<Interop.StreamingOutputCallRequest>, _ responses: RPCResponses<Interop.StreamingOutputCallResponse>) async throws
         func unimplementedCall(_ request: Interop.Empty) async throws -> Interop.Empty
     }
 
@@ -521,18 +521,32 @@ extension Interop {
 extension Interop.TestServiceHandler {
     /// Registers every method.
     public func register(on registry: inout some RPCRegistry) {
-        registry.unary(Interop.TestService.emptyCall) { try await self.emptyCall($0) }
-        registry.unary(Interop.TestService.unaryCall) { try await self.unaryCall($0) }
-        registry.serverStreaming(Interop.TestService.streamingOutputCall) { self.streamingOutputCall($0) }
-        registry.clientStreaming(Interop.TestService.streamingInputCall) { try await self.streamingInputCall($0) }
-        registry.bidirectional(Interop.TestService.fullDuplexCall) { self.fullDuplexCall($0) }
-        registry.unary(Interop.TestService.unimplementedCall) { try await self.unimplementedCall($0) }
+        registry.unary(Interop.TestService.emptyCall) {
+            try await self.emptyCall($0)
+        }
+        registry.unary(Interop.TestService.unaryCall) {
+            try await self.unaryCall($0)
+        }
+        registry.serverStreaming(Interop.TestService.streamingOutputCall) {
+            try await self.streamingOutputCall($0, $1)
+        }
+        registry.clientStreaming(Interop.TestService.streamingInputCall) {
+            try await self.streamingInputCall($0)
+        }
+        registry.bidirectional(Interop.TestService.fullDuplexCall) {
+            try await self.fullDuplexCall($0, $1)
+        }
+        registry.unary(Interop.TestService.unimplementedCall) {
+            try await self.unimplementedCall($0)
+        }
     }
 }
 
 extension Interop.UnimplementedServiceHandler {
     /// Registers every method.
     public func register(on registry: inout some RPCRegistry) {
-        registry.unary(Interop.UnimplementedService.unimplementedCall) { try await self.unimplementedCall($0) }
+        registry.unary(Interop.UnimplementedService.unimplementedCall) {
+            try await self.unimplementedCall($0)
+        }
     }
 }
