@@ -1,3 +1,4 @@
+import EdgeService
 import EventLoop
 import GRPC
 import MarketProto

@@ -54,7 +54,8 @@ struct CallMonitorTests {
         #expect(await unary.end().status.code == .unavailable)
         #expect(await server.monitor.end(watching[0].id))
         while !streams.contains(where: \.isOver) { await Task.yield() }
-        let ended = try #require(streams.first(where: \.isOver))
+        let over = streams.first(where: \.isOver)
+        let ended = try #require(over)
         #expect(await ended.end().status.message == "ended with its token")
         #expect(streams.count { !$0.isOver } == 3)
         for wrong in [never.id, "", "x", "0", "0-", "0-x", "7-1", "-1-1", "0-99999999999999999999"] {

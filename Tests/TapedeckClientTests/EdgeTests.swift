@@ -32,7 +32,7 @@ final class EdgeWorld {
     }
 
     func start() throws {
-        let edge = try EdgeService(log: log, store: store, loops: EventLoopGroup(count: 1))
+        let edge = try EdgeService(log: log, store: store, time: VirtualTime(), loops: EventLoopGroup(count: 1))
         port = try edge.listen(host: "127.0.0.1", port: port).port
         self.edge = edge
     }
