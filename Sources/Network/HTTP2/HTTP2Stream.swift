@@ -92,8 +92,9 @@ public final class HTTP2Stream {
     /// Whether the peer's windows take bytes of the body now.
     public var isWindowOpen: Bool { !isClosed && connection.isWindowOpen(self) }
 
-    /// Lets the peer send as many bytes more.
-    public func consume(_ count: Int) { if !isClosed, count > 0 { connection.consume(self, count) } }
+    /// Lets the peer send as many bytes more. What an owner kept back has to be given back when the stream is closed
+    /// too: it counts for the whole connection.
+    public func consume(_ count: Int) { if count > 0 { connection.consume(self, count) } }
 
     /// Counts bytes as taken from the connection but not from the stream: the peer may go on with other streams.
     public func consumeFromConnection(_ count: Int) { if !isClosed { connection.consumeConnection(count) } }
