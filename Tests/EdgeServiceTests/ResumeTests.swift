@@ -90,40 +90,41 @@ struct ResumeTests {
         }
     }
 
-    @Test func `A token made by a loop that is ahead brings nothing twice from one that is behind`() async throws {
+    @Test(arguments: [[], ["A"]])
+    func `A token made by a loop that is ahead brings nothing twice from one that is behind`(_ symbols: [String])
+        async throws
+    {
         let world = try RestartWorld()
         let loops = EventLoopsApart(log: world.log)
         let edge = try EdgeService(
             log: loops, store: SimulatedStore(), time: world.time, loops: loops.group)
         defer { edge.stop(withinMilliseconds: 1000) }
         let target = "127.0.0.1:\(try edge.listen(host: "127.0.0.1", port: 0).port)"
-        for symbols in [[], ["A"]] {
-            // The first connection goes to the first loop, the second to the other.
-            let ahead = try MarketDataClient(target: target)
-            let behind = try MarketDataClient(target: target)
-            var subscription = Proto.PriceSubscription()
-            subscription.skipSnapshot = true
-            subscription.symbols = symbols
-            let first = Received()
-            let firstStream = ahead.streamPrices(subscription) { first.add($0) }
-            await world.waitForStart(firstStream)
-            let unused = behind.streamPrices(subscription) { _ in }
-            await world.waitForStart(unused)
-            loops.isSecondHeld = true
-            for _ in 0..<5 { try world.publish(["A"]) }
-            await first.wait(for: 5)
-            subscription.resumeToken = world.token(world.ends)
-            let second = Received()
-            let secondStream = behind.streamPrices(subscription) { second.add($0) }
-            await world.waitForStart(secondStream)
-            loops.isSecondHeld = false
-            try world.publish(["A", "A"])
-            await second.wait(for: 2)
-            #expect(second.all == Array(try world.records()[0].suffix(2)), "\(symbols)")
-            for stream in [firstStream, unused, secondStream] { stream.cancel() }
-            ahead.close()
-            behind.close()
-        }
+        // The first connection goes to the first loop, the second to the other.
+        let ahead = try MarketDataClient(target: target)
+        let behind = try MarketDataClient(target: target)
+        var subscription = Proto.PriceSubscription()
+        subscription.skipSnapshot = true
+        subscription.symbols = symbols
+        let first = Received()
+        let firstStream = ahead.streamPrices(subscription) { first.add($0) }
+        await world.waitForStart(firstStream)
+        let unused = behind.streamPrices(subscription) { _ in }
+        await world.waitForStart(unused)
+        loops.isSecondHeld = true
+        for _ in 0..<5 { try world.publish(["A"]) }
+        await first.wait(for: 5)
+        subscription.resumeToken = world.token(world.ends)
+        let second = Received()
+        let secondStream = behind.streamPrices(subscription) { second.add($0) }
+        await world.waitForStart(secondStream)
+        loops.isSecondHeld = false
+        try world.publish(["A", "A"])
+        await second.wait(for: 2)
+        #expect(second.all == Array(try world.records()[0].suffix(2)), "\(symbols)")
+        for stream in [firstStream, unused, secondStream] { stream.cancel() }
+        ahead.close()
+        behind.close()
     }
 
     @Test func `A repeated record stays out of a resumed stream too, and the end counts it`() async throws {

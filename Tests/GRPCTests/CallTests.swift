@@ -71,7 +71,7 @@ struct CallTests {
         let client = TestClient(port: server.port)
         let result = await client.call("Unary", [UInt8](repeating: 7, count: (16 << 20) + 1))
         #expect(result.status?.code == .resourceExhausted)
-        server.stop()
+        server.server.shutdown(withinMilliseconds: 2000)
         #expect(await client.call("Unary", []).status?.code == .unavailable)
     }
 

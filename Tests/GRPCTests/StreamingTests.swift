@@ -1,4 +1,5 @@
 import EventLoop
+import Foundation
 import GRPC
 import HTTP2
 import Protobuf
@@ -179,7 +180,11 @@ final class StreamingWorld: Sendable {
         port = try server.listen(host: "127.0.0.1", port: 0).port
     }
 
-    func stop() { server.shutdown(withinMilliseconds: 2000) }
+    /// Ends it on a thread of its own: to wait would hold one of the few that async tests have.
+    func stop() {
+        let server = server
+        Thread.detachNewThread { server.shutdown(withinMilliseconds: 2000) }
+    }
 
     private typealias Payload = InteropProto.Payload
 

@@ -1,4 +1,5 @@
 import EventLoop
+import Foundation
 import GRPC
 import Observability
 import Simulation
@@ -86,7 +87,11 @@ final class GuardedServer: Sendable {
         return table
     }
 
-    func stop() { server.shutdown(withinMilliseconds: 2000) }
+    /// Ends it on a thread of its own: to wait would hold one of the few that async tests have.
+    func stop() {
+        let server = server
+        Thread.detachNewThread { server.shutdown(withinMilliseconds: 2000) }
+    }
 
     /// The value of a series of the calls' metrics.
     func metric(_ family: String, method: String, code: String? = nil) -> UInt64 {

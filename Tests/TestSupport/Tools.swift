@@ -8,8 +8,14 @@ public enum Tools {
         public let output: String
     }
 
-    /// Runs a program to its end. Blocks.
-    public static func run(_ tool: String, _ arguments: [String]) throws -> Ended {
+    /// Runs a program to its end, on a thread of its own: those of async tests are as many as there are cores.
+    public static func run(_ tool: String, _ arguments: [String]) async throws -> Ended {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try runBlocking(tool, arguments) }) }
+        }
+    }
+
+    private static func runBlocking(_ tool: String, _ arguments: [String]) throws -> Ended {
         let folder = Checkout.path + "/.build/tools"
         let installed = try launch("/bin/bash", [SharedData.path("tools/install"), folder, tool])
         guard installed.status == 0 else { return installed }

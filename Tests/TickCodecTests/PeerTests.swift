@@ -125,7 +125,7 @@ struct PeerTests {
                 else: setattr(m, f.name, wide(f.type == f.TYPE_INT64))
                 return m.SerializeToString()
             def unknown():
-                n = rnd.choice([30, 31, 100, 2047, 2048, 2**29 - 1])
+                n = rnd.choice([31, 32, 100, 2047, 2048, 2**29 - 1])
                 kind = rnd.randint(0, 4)
                 tag = lambda w: varint(n << 3 | w)
                 return [tag(0) + varint(wide(False)), tag(1) + bytes(8), tag(2) + varint(3) + b"abc", tag(5) + bytes(4),

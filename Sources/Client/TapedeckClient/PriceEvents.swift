@@ -21,13 +21,16 @@ public enum PriceEvent: Sendable {
 /// that come again are left out, and those that are missing are reported. Ends with nil when its task is cancelled, and
 /// throws what cannot be helped by trying again.
 public struct PriceEvents: AsyncSequence, Sendable {
+    /// What the sequence brings.
     public typealias Element = PriceEvent
+    /// How it ends where it does not end well.
     public typealias Failure = TapedeckError
 
     let channel: GRPCChannel
     let subscription: Proto.PriceSubscription
     let backoff: GRPCBackoff
 
+    /// Begins the sequence; once, by one task.
     public func makeAsyncIterator() -> Iterator {
         Iterator(PriceReader(channel, subscription, backoff))
     }

@@ -46,9 +46,10 @@ struct PriceResume {
         failures += 1
         if !hasBegun, failures >= PriceResume.firstAttemptsMax { return .fail }
         // Many clients of a server that stops do not come back in one moment.
+        let firstMax = max(1, backoff.initialMilliseconds)
         let wait =
             failures == 1
-            ? Int.random(in: 0...max(1, backoff.initialMilliseconds), using: &random)
+            ? Int.random(in: 0...firstMax, using: &random)
             : backoff.milliseconds(afterFailures: failures - 1, using: &random)
         return .resume(token: token, afterMilliseconds: max(wait, error.retryAfterMilliseconds ?? 0))
     }

@@ -162,7 +162,9 @@ public final class TapedeckClient: Sendable {
 /// A stream of orders and cancels out, executions and statuses in. One task at a time sends and one reads; a session
 /// that nobody holds any more is cancelled.
 public final class TradingSession: AsyncSequence, Sendable {
+    /// What the sequence brings.
     public typealias Element = Proto.TradingMessage
+    /// How it ends where it does not end well.
     public typealias Failure = TapedeckError
 
     private let stream: GRPCTypedStream<Proto.TradingMessage, Proto.TradingMessage>

@@ -227,6 +227,10 @@ public final class ChannelCall {
 
     func ended(_ attempt: Attempt, _ status: GRPCStatus, _ trailers: GRPCMetadata, isUnprocessed: Bool) {
         guard owner != nil, attempts.contains(where: { $0 === attempt }) else { return }
+        // The server's clock may be ahead by the timer's grain: its reset is the deadline's doing all the same.
+        if status.code == .cancelled, core.loop.nowMilliseconds &+ 1 >= deadlineMilliseconds {
+            return end(GRPCStatus(.deadlineExceeded, "the deadline of the call is over"))
+        }
         attempts.removeAll { $0 === attempt }
         if committed === attempt { return finish(attempt, status, trailers) }
         // A server that refuses a call has not begun it: once more elsewhere, whatever the method is.

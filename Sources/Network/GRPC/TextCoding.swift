@@ -1,10 +1,15 @@
 /// Percent-encoding of `grpc-message` (gRPC over HTTP/2, "Responses").
 enum PercentCoding {
     static func encode(_ text: String) -> String {
-        if text.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "%") }) { return text }
+        let space = UInt8(ascii: " ")
+        // HTTP allows no space at the ends of a field's value (RFC 9113 section 8.2.1).
+        let isTrimmed = text.utf8.first != space && text.utf8.last != space
+        if isTrimmed, text.utf8.allSatisfy({ $0 >= space && $0 < 0x7f && $0 != UInt8(ascii: "%") }) { return text }
         var out = ""
-        for byte in text.utf8 {
-            if byte >= 0x20, byte < 0x7f, byte != UInt8(ascii: "%") {
+        let last = text.utf8.count - 1
+        for (index, byte) in text.utf8.enumerated() {
+            let isAtEnd = index == 0 || index == last
+            if byte > space || (byte == space && !isAtEnd), byte < 0x7f, byte != UInt8(ascii: "%") {
                 out.unicodeScalars.append(Unicode.Scalar(byte))
             } else {
                 let hex = String(byte, radix: 16, uppercase: true)

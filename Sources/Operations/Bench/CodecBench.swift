@@ -19,7 +19,8 @@ public enum CodecBench {
         times, feed, sequence, epoch, kind, side); encode_quote, read_quote: a quote of about 95 bytes (bid and ask \
         with sizes instead). encode goes from a tick in memory to bytes in the caller's buffer; read is one TickReader \
         over the bytes of message after message with every field taken, prices and times put together; neither \
-        allocates. Beside them in turn (of "byte_loop"): the same by plain loops, a varint byte after byte. message_encode, decode: the generated type of the same trade, order_…: an OrderRequest; \
+        allocates. Beside them in turn (of "byte_loop"): the same by plain loops, a varint byte after byte. \
+        message_encode, decode: the generated type of the same trade, order_…: an OrderRequest; \
         json_encode: its JSON mapping; json_parse: simdjson's document of that text, no value taken yet, which is less \
         than decode does. bytes: mean size. Allocations are not counted here: `valgrind` counts them.
         """

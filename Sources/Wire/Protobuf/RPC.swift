@@ -29,6 +29,7 @@ public protocol RPCChannel: Sendable {
 /// The request messages of a call, in order. Asking for the next one is what lets the client send more: a handler that
 /// lags slows its client down and holds nothing. For one reader.
 public struct RPCRequests<Message: Sendable>: AsyncSequence, Sendable {
+    /// What the sequence brings.
     public typealias Element = Message
 
     private let read: @Sendable () async throws -> Message?
@@ -36,6 +37,7 @@ public struct RPCRequests<Message: Sendable>: AsyncSequence, Sendable {
     /// `next` gives the next message, nil after the last; it throws where the call is over.
     public init(next: @escaping @Sendable () async throws -> Message?) { read = next }
 
+    /// Begins the sequence; once, by one task.
     public func makeAsyncIterator() -> Iterator { Iterator(read: read) }
 
     /// Reads the messages.
