@@ -260,7 +260,7 @@ if isFuzz {
     package.targets.removeAll { $0.name == "tapedeck" }
     package.targets += [
         .target(
-            name: "tapedeck", dependencies: ["CYAML"], path: "Sources/App/tapedeck",
+            name: "tapedeck", dependencies: ["AccessControl", "CYAML"], path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "Command.swift", "Configuration.swift", "ConfigurationFile.swift",
                 "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",

@@ -83,14 +83,18 @@ extension FuzzTarget {
                 "\(text) became \(PercentCoding.decode(encoded))")
             _ = PercentCoding.decode(text)
 
-            require(Base64.decode(Base64.encode(Array(bytes))) == Array(bytes), "base64 of \(Array(bytes))")
-            if let decoded = Base64.decode(text) {
-                require(Base64.decode(Base64.encode(decoded)) == decoded, "base64 \(text)")
+            require(Base64.decode(Base64.encode(Array(bytes)).utf8) == Array(bytes), "base64 of \(Array(bytes))")
+            if let decoded = Base64.decode(text.utf8) {
+                require(Base64.decode(Base64.encode(decoded).utf8) == decoded, "base64 \(text)")
             }
 
-            if let milliseconds = Timeout.milliseconds(text) {
+            if let milliseconds = Timeout.milliseconds(bytes) {
                 require(milliseconds >= 0, "a timeout of \(milliseconds)")
-                guard let again = Timeout.milliseconds(Timeout.text(milliseconds: milliseconds)) else {
+                guard
+                    let again = Array(Timeout.text(milliseconds: milliseconds).utf8).withUnsafeBytes({
+                        Timeout.milliseconds($0)
+                    })
+                else {
                     return require(false, "\(milliseconds) ms cannot be written")
                 }
                 // Beyond 27 hours seconds are sent, beyond three years the most that fits.

@@ -175,31 +175,6 @@ struct MetricsTests {
         #expect(readiness.isReady)
         #expect(try answer("GET /readyz", readiness).status == 200)
     }
-
-    /// Prometheus' own reader, where the distribution's package has been unpacked beside the tools.
-    private static let promtool = ["/usr/bin/promtool", ProcessInfo.processInfo.environment["PROMTOOL"] ?? ""].first {
-        FileManager.default.isExecutableFile(atPath: $0)
-    }
-
-    @Test(.enabled(if: MetricsTests.promtool != nil, "promtool is absent"))
-    func `promtool has nothing to say about the calls' metrics`() throws {
-        let metrics = GRPCServerMetrics()
-        metrics.declare(path: "/p.S/Watch", clientStreaming: true, serverStreaming: true)
-        let file = FileManager.default.temporaryDirectory.appendingPathComponent("metrics-" + UUID().uuidString)
-        try Data(PrometheusText.write(metrics.collect())).write(to: file)
-        defer { try? FileManager.default.removeItem(at: file) }
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: try #require(MetricsTests.promtool))
-        process.arguments = ["check", "metrics"]
-        process.standardInput = try FileHandle(forReadingFrom: file)
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0 && said.isEmpty, "\(said)")
-    }
 }
 
 struct CallLogTests {

@@ -172,6 +172,28 @@ struct DamageTests {
         }
     }
 
+    @Test(arguments: [0, UInt64.max, UInt64.max - 1])
+    func `A segment that begins at a number no log reaches is damage, its checksum right or not`(_ number: UInt64)
+        throws
+    {
+        let disk = SimulatedDisk(seed: 1)
+        try DamageTests.makeLog(disk, appends: 12, close: false)
+        for file in try disk.list("") where file.hasSuffix(".seg") {
+            disk.corrupt(file) { bytes in
+                let headLength = bytes[12..<16].reversed().reduce(0) { $0 << 8 | Int($1) }
+                withUnsafeBytes(of: number.littleEndian) { bytes.replaceSubrange(48..<56, with: $0) }
+                let checksum = bytes.withUnsafeBytes {
+                    Checksum.crc32c(UnsafeRawBufferPointer(rebasing: $0[8..<headLength]))
+                }
+                withUnsafeBytes(of: checksum.littleEndian) { bytes.replaceSubrange(4..<8, with: $0) }
+            }
+        }
+        guard let log = try? DamageTests.open(disk) else { return }
+        _ = try? DamageTests.readOver(log, ticks0, symbol: "AAPL")
+        _ = try? log.describeSegments(verifying: true)
+        try? log.close()
+    }
+
     @Test func `Garbage in any file never traps`() throws {
         let count: UInt64 = Checkout.isSoak ? 20_000 : 150
         for seed in 1...count {

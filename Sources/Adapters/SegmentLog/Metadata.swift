@@ -136,7 +136,9 @@ struct Metadata: Equatable {
                 tails.append(
                     Tail(
                         stream: stream, ordinal: try reader.get(), length: try reader.get(),
-                        appendNumber: try reader.get(), lastTimeNs: try reader.get(), ends: try Metadata.ends(&reader),
+                        // 0 where nothing was appended yet.
+                        appendNumber: try AppendHeader.checked(number: reader.get() &+ 1) - 1,
+                        lastTimeNs: try reader.get(), ends: try Metadata.ends(&reader),
                         checkpoint: try Checkpoint(&reader)))
             }
         } catch let error as FormatError {

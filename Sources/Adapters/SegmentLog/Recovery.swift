@@ -204,7 +204,7 @@ extension AppendStream {
         }
         take(checkpoint)
         for start in header.starts { partitions.findOrMake(start.place).writtenEnd = start.offset }
-        writtenNumber = header.firstAppendNumber &- 1
+        writtenNumber = header.firstAppendNumber - 1
         lastTimeNs = header.startTimeNs
         return true
     }

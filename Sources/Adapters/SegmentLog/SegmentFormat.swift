@@ -43,6 +43,13 @@ struct AppendHeader: Equatable {
     var headerLength: Int
     var totalLength: Int
     var number: UInt64
+
+    /// Numbers count from 1; one that no log can reach is damage, and the next one could not be computed.
+    static func checked(number: UInt64) throws(FormatError) -> UInt64 {
+        guard (1...UInt64.max / 2).contains(number) else { throw FormatError("append number \(number) is none") }
+        return number
+    }
+
     /// What this append proves of earlier ones: those up to here were synced, so none may be taken for a torn tail.
     var syncedNumber: UInt64
     var commitNumber: UInt64
@@ -115,7 +122,7 @@ struct AppendHeader: Equatable {
         headerLength = Int(try reader.get(UInt32.self))
         let blockCount = Int(try reader.get(UInt32.self))
         totalLength = Int(clamping: try reader.get(UInt64.self))
-        number = try reader.get()
+        number = try AppendHeader.checked(number: reader.get())
         syncedNumber = try reader.get()
         commitNumber = try reader.get()
         appendTimeNs = try reader.get()
@@ -331,7 +338,7 @@ extension SegmentHeader {
             generation = try reader.get()
             logID = try reader.get()
             ordinal = try reader.get()
-            firstAppendNumber = try reader.get()
+            firstAppendNumber = try AppendHeader.checked(number: reader.get())
             startTimeNs = try reader.get()
             commitNumber = try reader.get()
             guard let stream = DurabilityClass(rawValue: try reader.get()) else { throw FormatError("unknown stream") }
