@@ -170,6 +170,7 @@ struct ChannelTests {
             let stream = channel.stream(path: EchoServer.service + "Count", options: options)
             let ended = await #expect(throws: GRPCStatus.self) {
                 await stream.send(Array("-1".utf8))
+                stream.halfClose()
                 while try await stream.nextFrames() != nil {}
             }
             #expect(ended?.code == .unavailable)

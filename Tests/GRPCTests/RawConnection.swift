@@ -21,6 +21,25 @@ final class RawConnection {
     /// What the system takes at once.
     func send(_ bytes: [UInt8]) { _ = Foundation.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) }
 
+    /// Sends as much as the peer takes; less than nothing when it is gone.
+    func sendSome(_ bytes: [UInt8]) -> Int {
+        Foundation.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+    }
+
+    /// Everything until the peer closes; nil where it does not within five seconds of silence.
+    func receiveAll() -> [UInt8]? {
+        var timeout = timeval(tv_sec: 5, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+        var all: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            if count < 0, errno == EAGAIN { return nil }
+            guard count > 0 else { return all }
+            all += buffer[..<count]
+        }
+    }
+
     func close() { Foundation.close(descriptor) }
 
     static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
@@ -44,11 +63,15 @@ final class RawConnection {
         return bytes
     }
 
-    static func call(_ method: String, _ message: [UInt8]) -> [UInt8] {
-        let fields = [
+    static func fields(_ method: String) -> [(String, String)] {
+        [
             (":method", "POST"), (":scheme", "http"), (":path", TestServer.service + method), (":authority", "x"),
             ("content-type", "application/grpc"), ("te", "trailers"),
         ]
+    }
+
+    static func call(_ method: String, _ message: [UInt8]) -> [UInt8] {
+        let fields = fields(method)
         var bytes = preface
         bytes += frame(4, flags: 0, stream: 0, [])
         bytes += frame(1, flags: 4, stream: 1, headers(fields))

@@ -27,6 +27,7 @@ final class RawCall: HTTP2StreamOwner, HTTP2Body, HTTP2ConnectionOwner, @uncheck
     private var isEnded = false
     private var held = 0
     let sentBytes = Atomic<Int>(0)
+    let goAways = Atomic<Int>(0)
 
     init(loop: EventLoop) { self.loop = loop }
 
@@ -99,6 +100,9 @@ final class RawCall: HTTP2StreamOwner, HTTP2Body, HTTP2ConnectionOwner, @uncheck
     func closed(_ stream: HTTP2Stream, code: UInt32) { answer.withLock { $0.code = code } }
     func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {}
     func closed(_ connection: HTTP2Connection, reason: String) {}
+    func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String) {
+        goAways.add(1, ordering: .relaxed)
+    }
 
     /// The answer once the stream is closed.
     func end() async -> Answer {
@@ -152,9 +156,10 @@ final class StreamingWorld: Sendable {
     let port: Int
     let counters = Counters()
     let gate = Gate()
+    let health = GRPCHealth()
 
     init(configure: (inout GRPCServerConfiguration) -> Void = { _ in }) throws {
-        let (counters, gate) = (counters, gate)
+        let (counters, gate, health) = (counters, gate, health)
         var configuration = GRPCServerConfiguration()
         configuration.reportError = { id, method, error in
             counters.reports.withLock { $0.append("\(id) \(method) \(error)") }
@@ -164,6 +169,12 @@ final class StreamingWorld: Sendable {
             var table = GRPCServiceTable()
             InteropService().register(on: &table)
             StreamingWorld.register(&table, counters, gate)
+            health.register(on: &table)
+            do {
+                try table.registerReflection(files: [InteropProto.interopFile])
+            } catch {
+                Issue.record("a descriptor is unreadable: \(error)")
+            }
             return table
         }
         port = try server.listen(host: "127.0.0.1", port: 0).port

@@ -339,7 +339,7 @@ extension AsyncCall {
 
 extension ServerCall {
     /// The request; nil where the bytes are none, and the call has failed.
-    fileprivate func decode<Request: ProtoMessage>(_ bytes: UnsafeRawBufferPointer) -> Request? {
+    func decode<Request: ProtoMessage>(_ bytes: UnsafeRawBufferPointer) -> Request? {
         do {
             return try Request(decoding: bytes)
         } catch {

@@ -12,6 +12,10 @@ public struct GRPCServerConfiguration: Sendable {
     public var http2: HTTP2Settings
     /// The largest request and response message, in bytes, before compression.
     public var messageBytesMax = 16 << 20
+    /// Messages below this size, in bytes, are sent as they are, unless compression is asked for each.
+    public var compressedBytesMin = 256
+    /// Origins of pages that browsers let call by gRPC-Web from elsewhere; `*` is any.
+    public var webOrigins: [String] = []
     /// Bytes of requests and responses that all calls together may hold; a call that would need more fails with
     /// RESOURCE_EXHAUSTED.
     public var heldBytesMax = 512 << 20

@@ -1,3 +1,5 @@
+import Glibc
+
 /// A method of a server.
 public struct GRPCMethod: Hashable, Sendable {
     /// `/package.Service/Method`
@@ -130,10 +132,15 @@ private struct PathIndex {
         count += 1
     }
 
+    private static func equal(_ bytes: [UInt8], _ path: UnsafeRawBufferPointer) -> Bool {
+        guard bytes.count == path.count, let start = path.baseAddress else { return false }
+        return bytes.withUnsafeBytes { memcmp($0.baseAddress!, start, path.count) == 0 }
+    }
+
     func find(_ path: UnsafeRawBufferPointer) -> GRPCServiceTable.Entry? {
         var place = Int(truncatingIfNeeded: PathIndex.hash(path)) & (slots.count - 1)
         while let entry = slots[place] {
-            if entry.pathBytes.count == path.count, entry.pathBytes.elementsEqual(path) { return entry }
+            if PathIndex.equal(entry.pathBytes, path) { return entry }
             place = (place + 1) & (slots.count - 1)
         }
         return nil

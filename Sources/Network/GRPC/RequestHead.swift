@@ -9,6 +9,8 @@ struct RequestHead {
     private(set) var path = Bytes(start: nil, count: 0)
     private(set) var contentType = Bytes(start: nil, count: 0)
     private(set) var origin = Bytes(start: nil, count: 0)
+    /// `access-control-request-headers`
+    private(set) var requestedHeaders = Bytes(start: nil, count: 0)
     private(set) var hasTrailersTE = false
     private(set) var timeout: Bytes?
     private(set) var encoding: Bytes?
@@ -28,6 +30,7 @@ struct RequestHead {
         case 12 where RequestHead.equal(name, "grpc-timeout"): timeout = value
         case 13 where RequestHead.equal(name, "grpc-encoding"): encoding = value
         case 20 where RequestHead.equal(name, "grpc-accept-encoding"): acceptedEncodings = value
+        case 30 where RequestHead.equal(name, "access-control-request-headers"): requestedHeaders = value
         default:
             if name.first == UInt8(ascii: ":") || RequestHead.isReserved(name) { return }
             metadata.append(name, value)
@@ -46,42 +49,76 @@ struct RequestHead {
     static func string(_ bytes: Bytes) -> String { String(decoding: bytes, as: UTF8.self) }
 }
 
+extension UnsafeRawBufferPointer {
+    /// Without spaces at either end.
+    var trimmed: UnsafeRawBufferPointer {
+        var slice = self[...]
+        while slice.first == UInt8(ascii: " ") { slice = slice.dropFirst() }
+        while slice.last == UInt8(ascii: " ") { slice = slice.dropLast() }
+        return UnsafeRawBufferPointer(rebasing: slice)
+    }
+}
+
 /// Metadata as bytes: most calls are answered without a look at it.
 struct RawMetadata {
-    private(set) var bytes: [UInt8] = []
-    private(set) var places: [(name: Int, value: Int)] = []
+    /// Entries, each two lengths of 32 bits, name and value.
+    private var bytes: [UInt8] = []
 
     mutating func append(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
-        places.append((name.count, value.count))
+        if bytes.isEmpty { bytes.reserveCapacity(max(160, 8 + name.count + value.count)) }
+        withUnsafeBytes(of: (UInt32(name.count), UInt32(value.count))) { bytes.append(contentsOf: $0) }
         bytes.append(contentsOf: name)
         bytes.append(contentsOf: value)
+    }
+
+    private func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
+        bytes.withUnsafeBytes { bytes in
+            var position = 0
+            while position < bytes.count {
+                let name = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
+                let value = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
+                let middle = position + 8 + name
+                body(
+                    UnsafeRawBufferPointer(rebasing: bytes[(position + 8)..<middle]),
+                    UnsafeRawBufferPointer(rebasing: bytes[middle..<(middle + value)]))
+                position = middle + value
+            }
+        }
+    }
+
+    /// Calls `body` with the first value of a name; nil where there is none.
+    func withValue<R>(_ name: StaticString, _ body: (UnsafeRawBufferPointer) -> R) -> R? {
+        bytes.withUnsafeBytes { bytes in
+            var position = 0
+            while position < bytes.count {
+                let nameLength = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
+                let valueLength = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
+                let middle = position + 8 + nameLength
+                if RequestHead.equal(UnsafeRawBufferPointer(rebasing: bytes[(position + 8)..<middle]), name) {
+                    return body(UnsafeRawBufferPointer(rebasing: bytes[middle..<(middle + valueLength)]))
+                }
+                position = middle + valueLength
+            }
+            return nil
+        }
     }
 
     /// As strings.
     var metadata: GRPCMetadata {
         var metadata = GRPCMetadata()
-        var position = 0
-        for place in places {
-            let middle = position + place.name
-            metadata.addWire(
-                String(decoding: bytes[position..<middle], as: UTF8.self),
-                String(decoding: bytes[middle..<(middle + place.value)], as: UTF8.self))
-            position = middle + place.value
-        }
+        forEach { metadata.addWire(RequestHead.string($0), RequestHead.string($1)) }
         return metadata
     }
 
     /// Whether every value of a `-bin` name is base64.
     var isBinaryValid: Bool {
-        var position = 0
-        for place in places {
-            let middle = position + place.name
-            defer { position = middle + place.value }
-            guard place.name >= 4, bytes[(middle - 4)..<middle].elementsEqual("-bin".utf8) else { continue }
-            for part in bytes[middle..<(middle + place.value)].split(separator: UInt8(ascii: ",")) {
-                guard Base64.decode(part) != nil else { return false }
+        var isValid = true
+        forEach { name, value in
+            guard name.count >= 4, RequestHead.equal(UnsafeRawBufferPointer(rebasing: name.suffix(4)), "-bin") else {
+                return
             }
+            for part in value.split(separator: UInt8(ascii: ",")) where Base64.decode(part) == nil { isValid = false }
         }
-        return true
+        return isValid
     }
 }

@@ -46,7 +46,7 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     public let peerAddress: String
     /// Bytes of DATA that came, and that were handed to the connection.
     public internal(set) var receivedBytes = 0
-    public private(set) var sentBytes = 0
+    public internal(set) var sentBytes = 0
     /// When the call's time is over, in the loop's milliseconds; nil where the client set no deadline.
     public internal(set) var deadlineMilliseconds: UInt64?
 
@@ -71,13 +71,22 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     var deadline: CallDeadline?
     var interceptorsBegun = 0
 
-    private var frames = FrameQueue()
-    private var counter = FrameCounter()
-    private(set) var end: (status: GRPCStatus, trailers: GRPCMetadata)?
-    private var isEndSent = false
-    private var isHeaderSent = false
-    private var wasFull = false
-    private var countedBytes = 0
+    var requestCompression: GRPCCompression?
+    var responseCompression: GRPCCompression?
+    var isEncodingUnknown = false
+    var acceptedCompressions: [GRPCCompression] = []
+    var web: WebFraming?
+    var frames = FrameQueue()
+    var counter = FrameCounter()
+    var end: (status: GRPCStatus, trailers: GRPCMetadata)?
+    var isEndSent = false
+    var isHeaderSent = false
+    /// HTTP's status for what is no gRPC.
+    var refusal: String?
+    /// A refusal without its text: the request is HEAD.
+    var isHeadersOnly = false
+    var wasFull = false
+    var countedBytes = 0
 
     init(_ stream: HTTP2Stream, _ context: ServerContext, peerAddress: String) {
         self.stream = stream
@@ -96,25 +105,35 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     // MARK: Answers
 
-    /// Answers a call that has one response.
-    public func respond(_ message: [UInt8]) { message.withUnsafeBytes { respond(payload: $0) } }
+    /// Answers a call that has one response. `compressed` decides over what the method and the size would.
+    public func respond(_ message: [UInt8], compressed: Bool? = nil) {
+        message.withUnsafeBytes { respond(payload: $0, compressed) }
+    }
 
     /// Answers a call that has one response.
-    public func respond(_ message: some ProtoMessage) { message.withEncodedBytes { respond(payload: $0) } }
+    public func respond(_ message: some ProtoMessage) { message.withEncodedBytes { respond(payload: $0, nil) } }
 
-    private func respond(payload: UnsafeRawBufferPointer) {
+    private func respond(payload: UnsafeRawBufferPointer, _ compressed: Bool?) {
         guard end == nil, isWithinLimit(payload.count) else { return }
         end = (.ok, responseTrailers)
-        frames.append(MessageFrame.make(payload))
+        frames.append(frame(payload, compressed: compressed))
         sendHeaders()
         account()
     }
 
+    /// Has the response's messages compressed from now on, where the client takes it; nil: no more. By itself, they are
+    /// compressed as the requests are. Before anything is sent.
+    public func compressResponses(_ compression: GRPCCompression?) {
+        guard !isHeaderSent else { return }
+        responseCompression = compression.flatMap { acceptedCompressions.contains($0) ? $0 : nil }
+    }
+
     /// Sends one message of a stream of responses. It waits at the call while the client takes nothing: look at
     /// ``isWritable``. For a stream whose messages are made when they can be sent, set ``source`` instead.
-    public func send(_ message: [UInt8]) {
+    /// `compressed` decides over what the method and the size would.
+    public func send(_ message: [UInt8], compressed: Bool? = nil) {
         guard end == nil, isWithinLimit(message.count) else { return }
-        frames.append(message.withUnsafeBytes { MessageFrame.make($0) })
+        frames.append(message.withUnsafeBytes { frame($0, compressed: compressed) })
         sentToQueue()
     }
 
@@ -125,19 +144,11 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
         account()
     }
 
-    /// Sends the response's headers now; by themselves they go with the first message.
-    public func sendHeaders() {
-        guard !isHeaderSent, let stream else { return }
-        isHeaderSent = true
-        stream.body = self
-        if responseMetadata.entries.isEmpty { return stream.respond(ServerCall.plainHeaders) }
-        stream.respond(ServerCall.responseHeaders + responseMetadata.headers)
-    }
-
     /// Ends a stream of responses once everything sent is on its way.
     public func finish(_ status: GRPCStatus = .ok, trailers: GRPCMetadata? = nil) {
         guard end == nil, let stream else { return }
         end = (status, trailers ?? responseTrailers)
+        source = nil
         if isHeaderSent { stream.resume() } else { sendTrailersOnly() }
     }
 
@@ -168,102 +179,9 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     }
 }
 
-// MARK: What goes out
+// MARK: Ends
 
 extension ServerCall {
-    static let responseHeaders = [HTTP2Header(":status", "200"), HTTP2Header("content-type", "application/grpc")]
-    private static let plainHeaders = HTTP2FixedHeaders(responseHeaders)
-    private static let plainTrailers = HTTP2FixedHeaders([HTTP2Header("grpc-status", "0")])
-
-    private func sendTrailersOnly() {
-        guard let stream, let end else { return }
-        isHeaderSent = true
-        isEndSent = true
-        var headers = ServerCall.responseHeaders + responseMetadata.headers
-        headers += ServerCall.trailers(end.status, end.trailers)
-        stream.respond(headers, endsStream: true)
-        if !isEndReceived { stream.stopRequestAfterResponse() }
-    }
-
-    /// Answers what is no gRPC at all by HTTP's means.
-    func refuse(_ httpStatus: String, _ status: GRPCStatus) {
-        guard end == nil, let stream else { return }
-        end = (status, GRPCMetadata())
-        isHeaderSent = true
-        isEndSent = true
-        var headers = [HTTP2Header(":status", httpStatus), HTTP2Header("content-type", "application/grpc")]
-        if httpStatus == "405" { headers.append(HTTP2Header("allow", "POST")) }
-        headers += ServerCall.trailers(status, GRPCMetadata())
-        stream.respond(headers, endsStream: true)
-        if !isEndReceived { stream.stopRequestAfterResponse() }
-    }
-
-    static func trailers(_ status: GRPCStatus, _ metadata: GRPCMetadata) -> [HTTP2Header] {
-        var trailers = [HTTP2Header("grpc-status", String(status.code.rawValue))]
-        if !status.message.isEmpty {
-            trailers.append(HTTP2Header("grpc-message", PercentCoding.encode(status.message)))
-        }
-        return trailers + metadata.headers
-    }
-
-    public func read(into buffer: UnsafeMutableRawBufferPointer, stream: HTTP2Stream) -> HTTP2BodyRead {
-        let count = frames.read(into: buffer)
-        if count > 0 { handedOn(buffer, count) }
-        if frames.isEmpty, let end {
-            if count > 0, !(end.status.isOK && end.status.message.isEmpty && end.trailers.entries.isEmpty) {
-                return .bytes(count)
-            }
-            isEndSent = true
-            if !isEndReceived { stream.stopRequestAfterResponse() }
-            if end.status == .ok, end.trailers.entries.isEmpty {
-                return .last(count, trailers: ServerCall.plainTrailers)
-            }
-            return .end(trailers: ServerCall.trailers(end.status, end.trailers))
-        }
-        if count > 0 { return .bytes(count) }
-        guard let source else { return .wait }
-        switch source.read(into: buffer) {
-        case .bytes(let count):
-            handedOn(buffer, count)
-            return .bytes(count)
-        case .wait: return .wait
-        case .end(let status, let trailers):
-            end = (status, trailers)
-            isEndSent = true
-            if !isEndReceived { stream.stopRequestAfterResponse() }
-            return .end(trailers: ServerCall.trailers(status, trailers))
-        }
-    }
-
-    private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int) {
-        sentBytes += count
-        if !context.interceptors.isEmpty {
-            let messages = counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            for interceptor in context.interceptors { interceptor.sent(self, messages: messages, bytes: count) }
-        }
-        account()
-        guard wasFull, isWritable else { return }
-        wasFull = false
-        if onWritable != nil {
-            loop.afterTurn { [weak self] in self?.onWritable?() }
-        }
-    }
-
-    /// Keeps the server's count of bytes held in step; false where they are too many, and the call has failed.
-    @discardableResult
-    func account() -> Bool {
-        let now = frames.bytes + reader.count + held.count + (request?.count ?? 0)
-        // Small ones are many and come to little.
-        guard now >= 4096 || countedBytes > 0 else { return true }
-        let change = now - countedBytes
-        countedBytes = now
-        let total = context.shared.heldBytes.add(change, ordering: .relaxed).newValue
-        guard change > 0, total > context.configuration.heldBytesMax else { return true }
-        context.shared.callsOutOfMemory.add(1, ordering: .relaxed)
-        fail(GRPCStatus(.resourceExhausted, "the server holds as many bytes of calls as it may; try again later"))
-        return false
-    }
-
     /// The client's deadline is over: whoever works for the call is told at once, the client's stream may end later.
     func deadlinePassed() {
         fail(GRPCStatus(.deadlineExceeded, "the deadline of the call is over"))
@@ -290,7 +208,7 @@ extension ServerCall {
                 .cancelled, code == HTTP2ErrorCode.connectionLost ? "the connection ended" : "the client cancelled")
         }
         if end == nil { end = (status, GRPCMetadata()) }
-        stream.consume(held.count - heldPosition)
+        if web?.isText != true { stream.consume(held.count - heldPosition) }
         frames = FrameQueue()
         held = []
         heldPosition = 0
@@ -304,71 +222,6 @@ extension ServerCall {
         while interceptorsBegun > 0 {
             interceptorsBegun -= 1
             context.interceptors[interceptorsBegun].ended(self, status)
-        }
-    }
-}
-
-/// Frames that wait to be sent, read in pieces. The common case is one.
-struct FrameQueue {
-    private var first: [UInt8] = []
-    private var position = 0
-    private var rest: [[UInt8]] = []
-    private var restStart = 0
-    /// Bytes that wait.
-    private(set) var bytes = 0
-
-    var isEmpty: Bool { bytes == 0 }
-
-    mutating func append(_ frame: [UInt8]) {
-        if bytes == 0 {
-            first = frame
-            position = 0
-        } else {
-            rest.append(frame)
-        }
-        bytes += frame.count
-    }
-
-    mutating func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        var filled = 0
-        while bytes > 0, filled < buffer.count {
-            let count = min(buffer.count - filled, first.count - position)
-            first.withUnsafeBytes {
-                (buffer.baseAddress! + filled).copyMemory(from: $0.baseAddress! + position, byteCount: count)
-            }
-            position += count
-            filled += count
-            bytes -= count
-            if position == first.count { advance() }
-        }
-        return filled
-    }
-
-    private mutating func advance() {
-        position = 0
-        guard restStart < rest.count else {
-            first = []
-            rest.removeAll(keepingCapacity: rest.count <= 64)
-            restStart = 0
-            return
-        }
-        first = rest[restStart]
-        rest[restStart] = []
-        restStart += 1
-        if restStart == rest.count {
-            rest.removeAll(keepingCapacity: rest.count <= 64)
-            restStart = 0
-        }
-    }
-
-    /// Drops all but the rest of a frame that was begun.
-    mutating func dropWaiting() {
-        rest = []
-        restStart = 0
-        bytes = position > 0 ? first.count - position : 0
-        if bytes == 0 {
-            first = []
-            position = 0
         }
     }
 }

@@ -12,20 +12,3 @@ extension ServerCall {
         rawMetadata.withValue(name, body)
     }
 }
-
-extension RawMetadata {
-    func withValue<R>(_ name: StaticString, _ body: (UnsafeRawBufferPointer) -> R) -> R? {
-        bytes.withUnsafeBytes { bytes in
-            var position = 0
-            for place in places {
-                let middle = position + place.name
-                let end = middle + place.value
-                if RequestHead.equal(UnsafeRawBufferPointer(rebasing: bytes[position..<middle]), name) {
-                    return body(UnsafeRawBufferPointer(rebasing: bytes[middle..<end]))
-                }
-                position = end
-            }
-            return nil
-        }
-    }
-}

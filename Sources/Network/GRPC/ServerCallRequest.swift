@@ -27,17 +27,21 @@ extension ServerCall {
 
     public func receivedTooLargeHeaders(_ stream: HTTP2Stream) {
         isHeadRead = true
-        refuse("431", GRPCStatus(.resourceExhausted, "the request's headers are larger than the limit"))
+        refuseLargeHeaders(GRPCStatus(.resourceExhausted, "the request's headers are larger than the limit"))
     }
 
     private func begin(_ head: RequestHead) {
+        if RequestHead.equal(head.method, "OPTIONS"), !head.origin.isEmpty { return answerPreflight(head) }
         guard RequestHead.equal(head.method, "POST") else {
+            isHeadersOnly = RequestHead.equal(head.method, "HEAD")
             return refuse("405", GRPCStatus(.unknown, "gRPC calls are POST"))
         }
-        guard ServerCall.isGRPC(head.contentType) else {
-            return refuse("415", GRPCStatus(.unknown, "content-type is not application/grpc"))
-        }
-        guard head.hasTrailersTE else {
+        if !ServerCall.isGRPC(head.contentType) {
+            web = WebFraming(head.contentType, origin: head.origin, origins: context.configuration.webOrigins)
+            guard web != nil else {
+                return refuse("415", GRPCStatus(.unknown, "content-type is not application/grpc"))
+            }
+        } else if !head.hasTrailersTE {
             return fail(GRPCStatus(.internalError, "the header te: trailers is missing"))
         }
         rawMetadata = head.metadata
@@ -46,10 +50,7 @@ extension ServerCall {
             return fail(context.table.refusal(unknownPath))
         }
         self.entry = entry
-        if let encoding = head.encoding, !RequestHead.equal(encoding, "identity") {
-            let name = RequestHead.string(encoding)
-            return fail(GRPCStatus(.unimplemented, "grpc-encoding \(name) is not supported; use identity"))
-        }
+        guard agreeOnCompression(head, entry) else { return }
         guard rawMetadata.isBinaryValid else {
             return fail(GRPCStatus(.internalError, "a value of a -bin header is no base64"))
         }
@@ -58,6 +59,29 @@ extension ServerCall {
         guard end == nil, case .streaming(let handler) = entry.handler else { return }
         let sink = handler(self)
         if end == nil { self.sink = sink }
+    }
+
+    /// Responses are compressed as requests are, which is how a client asks for it.
+    private func agreeOnCompression(_ head: RequestHead, _ entry: GRPCServiceTable.Entry) -> Bool {
+        if let accepted = head.acceptedEncodings {
+            for name in accepted.split(separator: UInt8(ascii: ",")) {
+                let trimmed = UnsafeRawBufferPointer(rebasing: name).trimmed
+                if let compression = GRPCCompression(trimmed) { acceptedCompressions.append(compression) }
+            }
+        }
+        guard let encoding = head.encoding, !RequestHead.equal(encoding, "identity") else { return true }
+        guard let compression = GRPCCompression(encoding) else {
+            isEncodingUnknown = true
+            fail(
+                GRPCStatus(
+                    .unimplemented,
+                    "grpc-encoding \(RequestHead.string(encoding)) is not supported; use \(GRPCCompression.accepted)"))
+            return false
+        }
+        requestCompression = compression
+        if !acceptedCompressions.contains(compression) { acceptedCompressions.append(compression) }
+        if entry.compresses { responseCompression = compression }
+        return true
     }
 
     static func isGRPC(_ contentType: UnsafeRawBufferPointer) -> Bool {
@@ -93,7 +117,11 @@ extension ServerCall {
 extension ServerCall {
     public func received(data: UnsafeRawBufferPointer, _ stream: HTTP2Stream) {
         receivedBytes += data.count
-        guard end == nil, let entry else { return stream.consume(data.count) }
+        guard end == nil, let entry else {
+            stream.consume(data.count)
+            return refuseIfDue()
+        }
+        if let web, web.isText { return received(text: data, web, entry, stream) }
         guard held.isEmpty, !isPaused else {
             held.append(contentsOf: data)
             account()
@@ -104,6 +132,26 @@ extension ServerCall {
         stream.consume(taken)
         held.append(contentsOf: data[taken...])
         account()
+    }
+
+    /// Base64 of a browser, whose requests come whole: the window is given back at once, the message limit bounds it.
+    private func received(
+        text: UnsafeRawBufferPointer, _ web: WebFraming, _ entry: GRPCServiceTable.Entry, _ stream: HTTP2Stream
+    ) {
+        stream.consume(text.count)
+        guard let bytes = web.decodeText(text) else {
+            return fail(GRPCStatus(.internalError, "the request is no base64"))
+        }
+        guard held.isEmpty, !isPaused else {
+            held += bytes
+            if held.count - heldPosition > context.configuration.messageBytesMax {
+                fail(GRPCStatus(.resourceExhausted, "the request is larger than the limit"))
+            }
+            account()
+            return
+        }
+        let taken = bytes.withUnsafeBytes { deliver($0, entry) }
+        if taken < bytes.count, end == nil { held.append(contentsOf: bytes[taken...]) }
     }
 
     /// The sink is told no more messages until ``resumeRequests()``; the client may send as much as its window takes.
@@ -135,7 +183,7 @@ extension ServerCall {
             deliver(UnsafeRawBufferPointer(rebasing: $0[heldPosition...]), entry)
         }
         heldPosition += taken
-        stream.consume(taken)
+        if web?.isText != true { stream.consume(taken) }
         if heldPosition >= held.count {
             held = []
             heldPosition = 0
@@ -152,16 +200,35 @@ extension ServerCall {
         var rest = bytes
         do throws(GRPCStatus) {
             while end == nil, !isPaused, let message = try reader.next(&rest) {
-                guard !message.isCompressed else {
-                    throw GRPCStatus(.internalError, "a compressed message without grpc-encoding")
+                if message.isCompressed {
+                    let payload = try decompress(message)
+                    payload.withUnsafeBytes { deliver(message: $0) }
+                } else {
+                    message.withPayload { deliver(message: $0) }
                 }
-                message.withPayload { deliver(message: $0) }
             }
         } catch {
             fail(error)
         }
         account()
         return bytes.count - rest.count
+    }
+
+    private func decompress(_ message: RequestReader.Message) throws(GRPCStatus) -> [UInt8] {
+        guard let requestCompression else {
+            throw GRPCStatus(.internalError, "a compressed message without grpc-encoding")
+        }
+        let decompressor = context.compressors.decompressor(requestCompression)
+        var result: Result<[UInt8], GRPCStatus> = .success([])
+        message.withPayload { payload in
+            do throws(GRPCStatus) {
+                result = .success(
+                    try decompressor.decompress(payload, lengthMax: context.configuration.messageBytesMax))
+            } catch {
+                result = .failure(error)
+            }
+        }
+        return try result.get()
     }
 
     private func deliver(message: UnsafeRawBufferPointer) {
@@ -174,6 +241,7 @@ extension ServerCall {
 
     public func receivedEnd(_ stream: HTTP2Stream) {
         isEndReceived = true
+        if refusal != nil { return refuseIfDue() }
         if held.isEmpty { deliverEnd() }
     }
 

@@ -85,6 +85,7 @@ final class ServerContext {
     let interceptors: [any ServerInterceptor]
     let deadlines: DeadlineQueue
     let output = HTTP2Output()
+    let compressors = Compressors()
     let shared: ServerShared
     var callCount = 0
     var openCallCount = 0

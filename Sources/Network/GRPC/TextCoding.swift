@@ -53,7 +53,7 @@ enum PercentCoding {
 enum Base64 {
     private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
-    static func encode(_ bytes: [UInt8]) -> String {
+    static func encode(_ bytes: some Sequence<UInt8>, isPadded: Bool = false) -> String {
         var out: [UInt8] = []
         var accumulator: UInt32 = 0
         var bits = 0
@@ -66,6 +66,7 @@ enum Base64 {
             }
         }
         if bits > 0 { out.append(alphabet[Int(accumulator << UInt32(6 - bits) & 63)]) }
+        while isPadded, out.count % 4 != 0 { out.append(UInt8(ascii: "=")) }
         return String(decoding: out, as: UTF8.self)
     }
 
@@ -98,5 +99,24 @@ enum Base64 {
             }
         }
         return bits < 6 && padding <= 2 ? out : nil
+    }
+}
+
+/// Base64 that comes in pieces, each of which may end with its own padding (gRPC-Web's text).
+struct Base64Decoder {
+    /// Less than four digits that wait for the rest.
+    private var digits: [UInt8] = []
+
+    /// The bytes that are whole; nil for what is no base64.
+    mutating func decode(_ bytes: UnsafeRawBufferPointer) -> [UInt8]? {
+        var out: [UInt8] = []
+        for byte in bytes {
+            digits.append(byte)
+            guard digits.count == 4 else { continue }
+            guard let decoded = Base64.decode(digits) else { return nil }
+            out += decoded
+            digits.removeAll(keepingCapacity: true)
+        }
+        return out
     }
 }

@@ -32,8 +32,6 @@ enum HTTP2Callbacks {
         nghttp2_option_set_max_outbound_ack(option, settings.acksWaitingMax)
         nghttp2_option_set_stream_reset_rate_limit(option, settings.resetsMax, settings.resetsPerSecond)
         nghttp2_option_set_max_continuations(option, settings.continuationsMax)
-        // Closed streams are kept for a priority tree that nobody asks for.
-        nghttp2_option_set_no_closed_streams(option, 1)
         return option
     }
 

@@ -1,6 +1,11 @@
 /// Holds the types of package google.protobuf, generated from the files that protoc ships. Some have a JSON form of
 /// their own (proto3 JSON mapping).
 public enum WellKnown {
+    /// Descriptors of all of them.
+    public static let files: [ProtoFile] = [
+        anyFile, durationFile, emptyFile, fieldMaskFile, structFile, timestampFile, wrappersFile,
+    ]
+
     /// `.123`, `.123456`, `.123456789` or nothing.
     static func writeFraction(_ nanos: Int32, to writer: inout JSONWriter) {
         let nanos = UInt64(nanos.magnitude)

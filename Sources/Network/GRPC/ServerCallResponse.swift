@@ -1,0 +1,273 @@
+import EventLoop
+import HTTP2
+import Synchronization
+
+// MARK: What goes out
+
+extension ServerCall {
+    static let responseHeaders = [HTTP2Header(":status", "200"), HTTP2Header("content-type", "application/grpc")]
+    private static let plainHeaders = HTTP2FixedHeaders(responseHeaders)
+    private static let plainTrailers = HTTP2FixedHeaders([HTTP2Header("grpc-status", "0")])
+
+    /// Sends the response's headers now; by themselves they go with the first message.
+    public func sendHeaders() {
+        guard !isHeaderSent, let stream else { return }
+        isHeaderSent = true
+        stream.body = self
+        if web == nil, requestCompression == nil, responseCompression == nil, responseMetadata.entries.isEmpty {
+            return stream.respond(ServerCall.plainHeaders)
+        }
+        stream.respond(headers(status: "200"))
+    }
+
+    private func headers(status: String) -> [HTTP2Header] {
+        var headers = [HTTP2Header(":status", status)]
+        headers.append(HTTP2Header("content-type", web?.contentType ?? "application/grpc"))
+        if let responseCompression { headers.append(HTTP2Header("grpc-encoding", responseCompression.rawValue)) }
+        if requestCompression != nil || isEncodingUnknown {
+            headers.append(HTTP2Header("grpc-accept-encoding", GRPCCompression.accepted))
+        }
+        if let web { headers += web.crossOriginHeaders(exposing: responseMetadata) }
+        return headers + responseMetadata.headers
+    }
+
+    /// A message as it goes out: compressed where that is agreed, asked for (or not asked against) and smaller.
+    func frame(_ payload: UnsafeRawBufferPointer, compressed: Bool?) -> [UInt8] {
+        guard let responseCompression,
+            compressed ?? (payload.count >= context.configuration.compressedBytesMin),
+            let small = context.compressors.compressor(responseCompression).compress(payload),
+            compressed == true || small.count < payload.count
+        else { return MessageFrame.make(payload) }
+        return MessageFrame.make(small, isCompressed: true)
+    }
+
+    /// Ends the response with its headers; a browser gets its trailers in the body all the same.
+    func sendTrailersOnly() {
+        guard let stream, let end else { return }
+        if web != nil { return sendHeaders() }
+        isHeaderSent = true
+        responseCompression = nil
+        sendEnd(stream, headers(status: "200") + ServerCall.trailers(end.status, end.trailers))
+    }
+
+    /// Answers what is no gRPC at all by HTTP's means, with a text for whoever reads it: once the request has ended, or
+    /// is longer than anybody waits for.
+    func refuse(_ httpStatus: String, _ status: GRPCStatus) {
+        guard end == nil, stream != nil else { return }
+        end = (status, GRPCMetadata())
+        refusal = httpStatus
+        refuseIfDue()
+    }
+
+    /// Sends a refusal that waits for the request.
+    func refuseIfDue() {
+        guard let refusal, !isHeaderSent, let stream, let end else { return }
+        guard isEndReceived || receivedBytes > ServerCall.refusedBytesMax else { return }
+        isHeaderSent = true
+        var headers = [HTTP2Header(":status", refusal), HTTP2Header("content-type", "text/plain; charset=utf-8")]
+        if refusal == "405" { headers.append(HTTP2Header("allow", "POST")) }
+        headers += ServerCall.trailers(end.status, GRPCMetadata())
+        if isHeadersOnly { return sendEnd(stream, headers) }
+        frames.append(Array("\(end.status.message)\n".utf8))
+        stream.body = self
+        stream.respond(headers)
+    }
+
+    private func readRefusal(into buffer: UnsafeMutableRawBufferPointer, _ stream: HTTP2Stream) -> HTTP2BodyRead {
+        let count = frames.read(into: buffer)
+        if count > 0 { return .bytes(count) }
+        endIsSent(stream)
+        return .end(trailers: nil)
+    }
+
+    /// What of a refused request is read before it is answered.
+    private static let refusedBytesMax = 65_536
+
+    /// Answers a call whose headers were not looked at: both HTTP's and gRPC's clients find what they look for.
+    func refuseLargeHeaders(_ status: GRPCStatus) {
+        guard end == nil, let stream else { return }
+        end = (status, GRPCMetadata())
+        isHeaderSent = true
+        sendEnd(stream, headers(status: "431") + ServerCall.trailers(status, GRPCMetadata()))
+    }
+
+    /// Answers a browser that asks whether it may call.
+    func answerPreflight(_ head: RequestHead) {
+        guard end == nil, let stream else { return }
+        end = (.ok, GRPCMetadata())
+        isHeaderSent = true
+        sendEnd(stream, WebFraming.preflight(head, context.configuration.webOrigins))
+    }
+
+    private func sendEnd(_ stream: HTTP2Stream, _ headers: [HTTP2Header]) {
+        isEndSent = true
+        stream.respond(headers, endsStream: true)
+        if !isEndReceived { stream.stopRequestAfterResponse() }
+    }
+
+    static func trailers(_ status: GRPCStatus, _ metadata: GRPCMetadata) -> [HTTP2Header] {
+        var trailers = [HTTP2Header("grpc-status", String(status.code.rawValue))]
+        if !status.message.isEmpty {
+            trailers.append(HTTP2Header("grpc-message", PercentCoding.encode(status.message)))
+        }
+        return trailers + metadata.headers
+    }
+
+    public func read(into buffer: UnsafeMutableRawBufferPointer, stream: HTTP2Stream) -> HTTP2BodyRead {
+        if refusal != nil { return readRefusal(into: buffer, stream) }
+        if web != nil { return readWeb(into: buffer, stream) }
+        switch next(into: buffer) {
+        case .wait: return .wait
+        case .bytes(let count):
+            guard frames.isEmpty, let end, ServerCall.isPlain(end) else { return .bytes(count) }
+            endIsSent(stream)
+            return .last(count, trailers: ServerCall.plainTrailers)
+        case .end(let status, let trailers):
+            endIsSent(stream)
+            if ServerCall.isPlain((status, trailers)) { return .last(0, trailers: ServerCall.plainTrailers) }
+            return .end(trailers: ServerCall.trailers(status, trailers))
+        }
+    }
+
+    private static func isPlain(_ end: (status: GRPCStatus, trailers: GRPCMetadata)) -> Bool {
+        end.status.isOK && end.status.message.isEmpty && end.trailers.entries.isEmpty
+    }
+
+    private func endIsSent(_ stream: HTTP2Stream) {
+        isEndSent = true
+        // The rest of the request is not wanted.
+        if !isEndReceived { stream.stopRequestAfterResponse() }
+    }
+
+    /// The next bytes of frames.
+    private func next(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead {
+        let count = frames.read(into: buffer)
+        if count > 0 {
+            handedOn(buffer, count)
+            return .bytes(count)
+        }
+        if let end { return .end(end.status, trailers: end.trailers) }
+        guard let source else { return .wait }
+        let read = source.read(into: buffer)
+        switch read {
+        case .bytes(let count): handedOn(buffer, count)
+        case .wait: break
+        case .end(let status, let trailers): end = (status, trailers)
+        }
+        return read
+    }
+
+    /// A browser sees no trailers: they come as the last frame of the body.
+    private func readWeb(into buffer: UnsafeMutableRawBufferPointer, _ stream: HTTP2Stream) -> HTTP2BodyRead {
+        while let web {
+            let copied = web.readText(into: buffer)
+            if copied > 0 { return .bytes(copied) }
+            let read = web.isText ? web.encodeText { next(into: $0) } : next(into: buffer)
+            switch read {
+            case .wait: return .wait
+            case .bytes(let count): if !web.isText { return .bytes(count) }
+            case .end(let status, let trailers):
+                guard !web.hasTrailers else {
+                    endIsSent(stream)
+                    return .end(trailers: nil)
+                }
+                web.hasTrailers = true
+                frames.append(WebFraming.trailerFrame(ServerCall.trailers(status, trailers)))
+            }
+        }
+        return .wait
+    }
+
+    private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int) {
+        sentBytes += count
+        if !context.interceptors.isEmpty, web?.hasTrailers != true {
+            let messages = counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            for interceptor in context.interceptors { interceptor.sent(self, messages: messages, bytes: count) }
+        }
+        account()
+        guard wasFull, isWritable else { return }
+        wasFull = false
+        if onWritable != nil {
+            loop.afterTurn { [weak self] in self?.onWritable?() }
+        }
+    }
+
+    /// Keeps the server's count of bytes held in step; false where they are too many, and the call has failed.
+    @discardableResult
+    func account() -> Bool {
+        let now = frames.bytes + reader.count + held.count + (request?.count ?? 0)
+        // Small ones are many and come to little.
+        guard now >= 4096 || countedBytes > 0 else { return true }
+        let change = now - countedBytes
+        countedBytes = now
+        let total = context.shared.heldBytes.add(change, ordering: .relaxed).newValue
+        guard change > 0, total > context.configuration.heldBytesMax, end == nil else { return true }
+        context.shared.callsOutOfMemory.add(1, ordering: .relaxed)
+        fail(GRPCStatus(.resourceExhausted, "the server holds as many bytes of calls as it may; try again later"))
+        return false
+    }
+}
+
+/// Frames that wait to be sent, read in pieces. The common case is one.
+struct FrameQueue {
+    private var first: [UInt8] = []
+    private var position = 0
+    private var rest: [[UInt8]] = []
+    private var restStart = 0
+    /// Bytes that wait.
+    private(set) var bytes = 0
+
+    var isEmpty: Bool { bytes == 0 }
+
+    mutating func append(_ frame: [UInt8]) {
+        if bytes == 0 {
+            first = frame
+            position = 0
+        } else {
+            rest.append(frame)
+        }
+        bytes += frame.count
+    }
+
+    mutating func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+        var filled = 0
+        while bytes > 0, filled < buffer.count {
+            let count = min(buffer.count - filled, first.count - position)
+            first.withUnsafeBytes {
+                (buffer.baseAddress! + filled).copyMemory(from: $0.baseAddress! + position, byteCount: count)
+            }
+            position += count
+            filled += count
+            bytes -= count
+            if position == first.count { advance() }
+        }
+        return filled
+    }
+
+    private mutating func advance() {
+        position = 0
+        guard restStart < rest.count else {
+            first = []
+            return
+        }
+        first = rest[restStart]
+        rest[restStart] = []
+        restStart += 1
+        if restStart == rest.count {
+            rest.removeAll(keepingCapacity: rest.count <= 64)
+            restStart = 0
+        }
+    }
+
+    /// Drops all but the rest of a frame that was begun.
+    mutating func dropWaiting() {
+        rest = []
+        restStart = 0
+        restStart = 0
+        bytes = position > 0 ? first.count - position : 0
+        if bytes == 0 {
+            first = []
+            position = 0
+        }
+    }
+}
