@@ -42,7 +42,10 @@ struct RecordingFaults {
         switch kind {
         case .garbage:
             lines.insert((0..<(1 + random.below(300))).map { _ in UInt8(0x3a + random.below(190)) }, at: place)
-        case .truncated: lines[place] = Array(line.prefix(time.count + 1 + random.below(line.count - time.count - 1)))
+        case .truncated:
+            // A line that another fault made may have nothing to cut off.
+            guard line.count > time.count + 1 else { return false }
+            lines[place] = Array(line.prefix(time.count + 1 + random.below(line.count - time.count - 1)))
         case .noJSON: lines.insert(time + Array(#"{"e":"trade","s":BTC}"#.utf8), at: place)
         case .tooFine: return replace(#"00","B":""#, #"0012345","B":""#) || replace(#"00","q":""#, #"0012345","q":""#)
         case .outOfRange: return replace(#""p":""#, #""p":"99999999999"#)
