@@ -227,7 +227,9 @@ struct SimulationTests {
         let world = SimulatedWorld(seed: seed)
         for _ in 0..<3 { world.connect() }
         let connections = world.loop
-        #expect(connections.run { world.calls.count > 0 && world.isOver }, "seed \(seed): a hang")
+        // Links that carry a byte at a time take millions of turns.
+        let isOver = connections.run(until: { world.calls.count > 0 && world.isOver }, turnsMax: 50_000_000)
+        #expect(isOver, "seed \(seed): a hang")
         // What was said to happen later, happens.
         _ = connections.run { false }
         for call in world.calls {
@@ -240,6 +242,6 @@ struct SimulationTests {
     }
 
     @Test func `By seed: no hang, no leak, and every call ends in exactly one status`() {
-        for seed in 1...UInt64(Checkout.isSoak ? 20_000 : 60) { run(seed: seed) }
+        for seed in 1...UInt64(Checkout.isSoak ? 4000 : 60) { run(seed: seed) }
     }
 }
