@@ -13,18 +13,19 @@ struct RecordingFaults {
 
     private static func text(_ line: [UInt8]) -> String { String(decoding: line, as: UTF8.self) }
 
-    /// Lines with `count` faults of these kinds, none in the first `from` lines; and the kinds that got in.
+    /// Lines with `count` faults of these kinds, none in the first `from` lines; and the kinds that got in three times or
+    /// more: a later fault may undo one or two.
     static func put(
         _ kinds: [Kind], count: Int, from: Int, into lines: [[UInt8]], _ random: inout SeededNumbers
     ) -> (lines: [[UInt8]], kinds: Set<Kind>) {
         var lines = lines
-        var used: Set<Kind> = []
+        var used: [Kind: Int] = [:]
         for _ in 0..<count {
             let kind = kinds.randomElement(using: &random)!
             let place = from + random.below(lines.count - from - 2)
-            if put(kind, at: place, into: &lines, &random) { used.insert(kind) }
+            if put(kind, at: place, into: &lines, &random) { used[kind, default: 0] += 1 }
         }
-        return (lines, used)
+        return (lines, Set(used.filter { $0.value >= 3 }.keys))
     }
 
     /// False where the line is not of the kind that the fault is of.
