@@ -7,7 +7,7 @@ import Testing
 
 @testable import EdgeService
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(Checkout.isSoak ? 30 : 1)))
 struct BookStreamTests {
     /// A book as a feed keeps and publishes it, in whole prices.
     private struct Feed {

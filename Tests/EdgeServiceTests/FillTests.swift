@@ -8,7 +8,7 @@ import Testing
 
 @testable import EdgeService
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(Checkout.isSoak ? 30 : 1)))
 struct FillTests {
     private static func range(
         _ symbol: String, _ first: UInt64, _ last: UInt64, epoch: UInt64 = 0, feed: String = ""

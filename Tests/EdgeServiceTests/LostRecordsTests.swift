@@ -10,7 +10,7 @@ import Testing
 
 @testable import EdgeService
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(Checkout.isSoak ? 30 : 1)))
 struct LostRecordsTests {
     @Test func `After a power loss a token past the cut is told exactly what is gone, and its answer goes on`()
         async throws

@@ -7,7 +7,7 @@ import Testing
 
 @testable import EdgeService
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(Checkout.isSoak ? 30 : 1)))
 struct PolicyTests {
     private static let seeds = 1...(Checkout.isSoak ? 2000 : 60) as ClosedRange<UInt64>
     private static let symbols = ["A", "B", "C", "D"]

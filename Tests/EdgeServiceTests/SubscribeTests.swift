@@ -9,7 +9,7 @@ import Testing
 
 @testable import EdgeService
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(Checkout.isSoak ? 30 : 1)))
 struct SubscribeTests {
     @Test func `A subscription begins with its result and snapshot, and ends with its removal`() throws {
         let world = try SubscribeWorld()
