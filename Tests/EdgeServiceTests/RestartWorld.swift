@@ -32,6 +32,7 @@ final class RestartWorld {
     private(set) var log: SegmentLog!
     private(set) var client: MarketDataClient!
     private var edge: EdgeService?
+    private var loops: EventLoopGroup?
     private var port = 0
     private var sequences: [String: UInt64] = [:]
     /// A new one begins with every start of the log, as with a live feed.
@@ -58,6 +59,7 @@ final class RestartWorld {
     deinit {
         client?.close()
         edge?.stop(withinMilliseconds: 1000)
+        loops?.stop()
         if let directory { try? FileManager.default.removeItem(atPath: directory) }
     }
 
@@ -75,7 +77,9 @@ final class RestartWorld {
     }
 
     func startEdge() throws {
-        let edge = try EdgeService(log: log, store: store, time: time, loops: EventLoopGroup(count: 1))
+        let loops = EventLoopGroup(count: 1)
+        self.loops = loops
+        let edge = try EdgeService(log: log, store: store, time: time, loops: loops)
         port = try edge.listen(host: "127.0.0.1", port: 0).port
         self.edge = edge
         client = try MarketDataClient(target: "127.0.0.1:\(port)")
@@ -85,6 +89,8 @@ final class RestartWorld {
     func stopEdge() {
         edge?.stop(withinMilliseconds: 2000)
         edge = nil
+        loops?.stop()
+        loops = nil
         client.close()
     }
 

@@ -30,6 +30,21 @@ struct LoopTests {
         #expect(places == [true, true, true])
     }
 
+    @Test(.timeLimit(.minutes(1))) func `A stopped loop ends with its thread, wakers that were closed or not made`() async {
+        for hasWaker in [false, true] {
+            weak var ended: EventLoop?
+            do {
+                let loop = EventLoop(name: "test")
+                ended = loop
+                let waker = hasWaker ? loop.runAndWait { $0.makeWaker {} } : nil
+                waker?.wake()
+                if let waker { loop.execute { waker.close() } }
+                loop.stop()
+            }
+            while ended != nil { await Task.yield() }
+        }
+    }
+
     @Test func `Timers fire in order, repeat, and stay silent when cancelled`() async {
         let loop = EventLoop(name: "test")
         let fired: [Int] = await withCheckedContinuation { continuation in

@@ -12,6 +12,7 @@ enum Command: String, CaseIterable, Sendable {
     case token
     case connections
     case bench
+    case benchServer = "bench-server"
     case drill
     case version
     case help
@@ -211,6 +212,25 @@ extension Command {
                 examples: [
                     ("tapedeck bench codec", "one"),
                     ("tapedeck bench all --json", "all, one line of JSON per figure"),
+                ])
+        case .benchServer:
+            CommandDefinition(
+                "serve made-up ticks to load programs",
+                options: [
+                    .data, .listen, .symbolCount, .batch, .sourceRate, .loops, .logRingMB, .retentionDiskPercent,
+                    .access, .anonymous, .metricsListen,
+                ],
+                text: """
+                    The edge of `up` with everything that stands around it (metrics, access, deadlines), on a log that a \
+                    source fills as fast as the slowest stream of everything reads it, or at a rate. No venue, no \
+                    store: what `make bench-edge` measures beside other servers. A data directory in memory \
+                    (/dev/shm) keeps the disk out of it.
+                    """,
+                examples: [
+                    (
+                        "tapedeck bench-server --data /dev/shm/bench --listen 127.0.0.1:0",
+                        "on a port of the system's choice, told in the line that says it serves"
+                    )
                 ])
         case .drill:
             CommandDefinition(

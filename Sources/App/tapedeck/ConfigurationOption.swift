@@ -28,6 +28,9 @@ enum OptionName: String, CaseIterable, Sendable {
     case speed
     case seed
     case rate
+    case symbolCount = "symbols"
+    case batch
+    case sourceRate = "source-rate"
     // What is asked for
     case server
     case exchange
@@ -105,7 +108,23 @@ extension OptionName {
             accessDefinition
         case .callLog, .metricsListen, .readyLag: monitoringDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
+        case .symbolCount, .batch, .sourceRate: sourceDefinition
         default: requestDefinition
+        }
+    }
+
+    private var sourceDefinition: OptionDefinition {
+        switch self {
+        case .symbolCount:
+            OptionDefinition(
+                .integer(1...450_000), "N", default: "1000", "How many symbols there are: AAPL, MSFT, ..., then ZAAAA on.")
+        case .batch:
+            OptionDefinition(
+                .integer(1...65536), "N", default: "256", unit: "ticks", "How many ticks are appended at once, at most.")
+        default:
+            OptionDefinition(
+                .integer(0...10_000_000), "N", default: "0", unit: "ticks/s",
+                "How many ticks are made; 0: as fast as the slowest stream of everything reads them.")
         }
     }
 

@@ -51,6 +51,7 @@ enum Program {
             format: options.string(.logFormat) == "json" ? .json : .text, wallNs: { time.wallNs() })
         switch invocation.command {
         case .up: return try UpCommand(options, diagnostics).run()
+        case .benchServer: return try BenchServer(options, diagnostics).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
         case .inspect: return try DataCommands(options, diagnostics).inspect()

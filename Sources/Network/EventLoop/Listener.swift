@@ -17,6 +17,9 @@ public final class EventLoopGroup: Sendable {
     public var leastLoaded: EventLoop {
         loops.min { $0.connectionCount.load(ordering: .relaxed) < $1.connectionCount.load(ordering: .relaxed) }!
     }
+
+    /// Ends the loops' threads, as ``EventLoop/stop()`` does: what uses the loops has ended before.
+    public func stop() { for loop in loops { loop.stop() } }
 }
 
 /// Why a listener or a name failed.

@@ -7,7 +7,7 @@ public final class Waker: @unchecked Sendable {
     private let isPending = Atomic<Bool>(false)
     private let body: () -> Void
 
-    /// On the loop only, which keeps it for ever.
+    /// On the loop only, which keeps it until it is closed.
     fileprivate init(_ loop: EventLoop, _ body: @escaping () -> Void) {
         self.body = body
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
@@ -17,6 +17,16 @@ public final class Waker: @unchecked Sendable {
             waker.body()
         }
         precondition(error == 0, "cannot make a wake-up handle")
+    }
+
+    deinit { handle.deallocate() }
+
+    /// Wakes nobody any more, and no longer keeps the loop running. On the loop, once; those who wake have stopped.
+    public func close() {
+        isPending.store(true, ordering: .sequentiallyConsistent)
+        uv_close(UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_handle_t.self)) { handle in
+            Unmanaged<Waker>.fromOpaque(handle!.pointee.data).release()
+        }
     }
 
     /// From any thread; cheap while an earlier wake is pending.

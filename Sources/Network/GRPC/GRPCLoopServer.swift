@@ -79,6 +79,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     /// Ends every connection at once.
     public func closeAll() {
         for entry in connections.values { entry.connection.close(reason: "the server stopped") }
+        context.deadlines.stop()
     }
 }
 

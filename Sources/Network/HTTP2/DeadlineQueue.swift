@@ -27,6 +27,13 @@ public final class DeadlineQueue {
 
     deinit { timer?.cancel() }
 
+    /// Lets go of the loop's timer, so that the loop may end; what waits never passes.
+    public func stop() {
+        timer?.cancel()
+        timer = nil
+        timerAt = 0
+    }
+
     /// Deadlines that wait.
     public var count: Int { heap.count }
 

@@ -16,6 +16,7 @@ public final class EdgeService: Sendable {
     private let server: GRPCServer
     private let loops: EventLoopGroup
     private let listeners: [ListenerID]
+    private let wakers: Mutex<[Waker]>
     private let handlers: [LoopConfined<MarketDataHandlers>]
     private let reader: StoreReader
     private let orderHandlers: [LoopConfined<OrderHandlers>]
@@ -35,6 +36,7 @@ public final class EdgeService: Sendable {
         let made = Mutex<[ObjectIdentifier: LoopConfined<MarketDataHandlers>]>([:])
         let tapes = Mutex<[LoopConfined<Tape>]>([])
         var listeners: [ListenerID] = []
+        var wakers: [Waker] = []
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
@@ -48,8 +50,10 @@ public final class EdgeService: Sendable {
             }
             listeners.append(log.addListener(.ticks, .written) { waker.wake() })
             waker.wake()
+            wakers.append(waker)
         }
         self.listeners = listeners
+        self.wakers = Mutex(wakers)
         let tables = made.withLock { $0 }
         handlers = loops.loops.compactMap { tables[ObjectIdentifier($0)] }
         let orderHandlers = OrderRouting.make(loops: loops.loops, tapes: tapes.withLock { $0 }, venue: orders)
@@ -72,6 +76,13 @@ public final class EdgeService: Sendable {
         try server.listen(host: host, port: port)
     }
 
+    /// What the slowest stream of everything has still to take, in bytes; nil where there is none. Waits for the loops.
+    public func slowestLagBytes() -> UInt64? {
+        zip(loops.loops, handlers).compactMap { loop, handlers in
+            loop.runAndWait { _ in handlers.value.slowestLagBytes }
+        }.max()
+    }
+
     /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most as long.
     public func stop(withinMilliseconds milliseconds: Int) {
         for (loop, handlers) in zip(loops.loops, handlers) {
@@ -82,6 +93,11 @@ public final class EdgeService: Sendable {
         }
         server.shutdown(withinMilliseconds: milliseconds)
         for listener in listeners { log.removeListener(listener) }
+        let wakers = wakers.withLock { wakers in
+            defer { wakers = [] }
+            return wakers
+        }
+        for (loop, waker) in zip(loops.loops, wakers) { loop.execute { waker.close() } }
         reader.stop()
     }
 }

@@ -113,10 +113,10 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
 }
 
 extension FullStream: StreamStatusProvider {
-    var streamStatus: StreamStatus {
-        let handled = tape.bytesHandled
-        return StreamStatus(policy: "ALL", lagBytes: handled > bytesPassed ? handled - bytesPassed : 0)
-    }
+    /// What the tape has and the reader has not.
+    var lagBytes: UInt64 { tape.bytesHandled > bytesPassed ? tape.bytesHandled - bytesPassed : 0 }
+
+    var streamStatus: StreamStatus { StreamStatus(policy: "ALL", lagBytes: lagBytes) }
 
     func endByOperator() {
         failure = failure ?? .endedByOperator

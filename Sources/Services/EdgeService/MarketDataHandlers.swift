@@ -23,6 +23,7 @@ final class MarketDataHandlers {
     }
 
     var streamCount: Int { streams.count }
+    var slowestLagBytes: UInt64? { streams.values.compactMap { ($0 as? FullStream)?.lagBytes }.max() }
 
     /// Ends every stream once it has what the tape has; new ones are refused.
     func end() {
