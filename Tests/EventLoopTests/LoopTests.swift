@@ -30,7 +30,8 @@ struct LoopTests {
         #expect(places == [true, true, true])
     }
 
-    @Test(.timeLimit(.minutes(1))) func `A stopped loop ends with its thread, wakers that were closed or not made`() async {
+    @Test(.timeLimit(.minutes(1)))
+    func `A stopped loop ends with its thread, wakers that were closed or not made`() async {
         for hasWaker in [false, true] {
             weak var ended: EventLoop?
             do {

@@ -13,8 +13,8 @@ struct RecordingFaults {
 
     private static func text(_ line: [UInt8]) -> String { String(decoding: line, as: UTF8.self) }
 
-    /// Lines with `count` faults of these kinds, none in the first `from` lines; and the kinds that got in three times or
-    /// more: a later fault may undo one or two.
+    /// Lines with `count` faults of these kinds, none in the first `from` lines; and the kinds that got in three times
+    /// or more: a later fault may undo one or two.
     static func put(
         _ kinds: [Kind], count: Int, from: Int, into lines: [[UInt8]], _ random: inout SeededNumbers
     ) -> (lines: [[UInt8]], kinds: Set<Kind>) {

@@ -117,10 +117,10 @@ extension OptionName {
         switch self {
         case .symbolCount:
             OptionDefinition(
-                .integer(1...450_000), "N", default: "1000", "How many symbols there are: AAPL, MSFT, ..., then ZAAAA on.")
+                .integer(1...450_000), "N", default: "1000", "How many symbols there are: AAPL, MSFT and so on.")
         case .batch:
             OptionDefinition(
-                .integer(1...65536), "N", default: "256", unit: "ticks", "How many ticks are appended at once, at most.")
+                .integer(1...65536), "N", default: "256", unit: "ticks", "The most ticks that are appended at once.")
         default:
             OptionDefinition(
                 .integer(0...10_000_000), "N", default: "0", unit: "ticks/s",

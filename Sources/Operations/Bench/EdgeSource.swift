@@ -4,8 +4,8 @@ import MarketModel
 import Synchronization
 import TickCodec
 
-/// Ticks made for measuring the edge alone, each encoded into the log once: as fast as the slowest reader takes them, or
-/// at a rate.
+/// Ticks made for measuring the edge alone, each encoded into the log once: as fast as the slowest reader takes them,
+/// or at a rate.
 ///
 /// Threads: ``run()`` is one thread's; ``stop()`` may come from any.
 public final class EdgeSource: Sendable {
