@@ -6,7 +6,8 @@ import Synchronization
 public final class Socket: ByteStream {
     private let eventLoop: EventLoop
     public var loop: any Loop { eventLoop }
-    public weak var owner: (any ByteStreamOwner)?
+    /// Kept until it has heard of the end: a weak reference would make every other one of the owner a slow one.
+    public var owner: (any ByteStreamOwner)?
     public private(set) var isClosed = false
     private let handle: UnsafeMutablePointer<uv_tcp_t>
     private var closeError: StreamError?
@@ -179,7 +180,9 @@ public final class Socket: ByteStream {
         uv_close(any) { handle in
             let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeRetainedValue()
             socket.handle.deallocate()
-            socket.owner?.closed(socket.closeError)
+            let owner = socket.owner
+            socket.owner = nil
+            owner?.closed(socket.closeError)
         }
     }
 }

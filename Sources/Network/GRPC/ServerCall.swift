@@ -51,7 +51,8 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     public internal(set) var deadlineMilliseconds: UInt64?
 
     let context: ServerContext
-    weak var stream: HTTP2Stream?
+    /// Until it is closed.
+    var stream: HTTP2Stream?
     var reader: RequestReader
     var entry: GRPCServiceTable.Entry?
     var unknownPath = ""
@@ -223,5 +224,6 @@ extension ServerCall {
             interceptorsBegun -= 1
             context.interceptors[interceptorsBegun].ended(self, status)
         }
+        self.stream = nil
     }
 }

@@ -3,11 +3,12 @@ import HTTP2
 
 /// The deadline of one call.
 final class CallDeadline: Deadline {
-    private weak var call: ServerCall?
+    /// Until the call is closed, which takes the deadline back.
+    private let call: ServerCall
 
     init(_ call: ServerCall) { self.call = call }
 
-    override func passed() { call?.deadlinePassed() }
+    override func passed() { call.deadlinePassed() }
 }
 
 // MARK: The request's head

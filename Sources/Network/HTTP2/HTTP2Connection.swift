@@ -44,7 +44,8 @@ public final class HTTP2Connection: ByteStreamOwner {
     public private(set) var goAwayReceived = false
     public internal(set) var streams: [Int32: HTTP2Stream] = [:]
     let settings: HTTP2Settings
-    private weak var owner: (any HTTP2ConnectionOwner)?
+    /// Kept until it has heard of the end, as a stream of bytes keeps this connection.
+    private var owner: (any HTTP2ConnectionOwner)?
     private(set) var session: OpaquePointer?
     private let output: HTTP2Output
     let deadlines: DeadlineQueue
@@ -247,11 +248,14 @@ extension HTTP2Connection {
         guard !isClosed else { return }
         isClosed = true
         deadlines.cancel(lifetimeDeadline)
+        lifetimeDeadline.connection = nil
         current = nil
         let open = streams
         streams.removeAll()
         // In the order of their numbers, so that the same run ends the same way.
         for stream in open.values.sorted(by: { $0.id < $1.id }) { stream.wasClosed(HTTP2ErrorCode.connectionLost) }
+        let owner = owner
+        self.owner = nil
         owner?.closed(self, reason: closeReason)
     }
 }
@@ -277,9 +281,9 @@ extension HTTP2Connection {
     func scheduleFlush() {
         guard !isFlushScheduled, !isClosed else { return }
         isFlushScheduled = true
-        transport.loop.afterTurn { [weak self] in
-            self?.isFlushScheduled = false
-            self?.flush()
+        transport.loop.afterTurn { [self] in
+            isFlushScheduled = false
+            flush()
         }
     }
 

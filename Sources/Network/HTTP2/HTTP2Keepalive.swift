@@ -3,7 +3,8 @@ import EventLoop
 
 /// The one deadline of a connection: the next thing that its lifetime asks for.
 final class LifetimeDeadline: Deadline {
-    weak var connection: HTTP2Connection?
+    /// Until the connection is closed.
+    var connection: HTTP2Connection?
 
     override func passed() { connection?.checkLifetime() }
 }

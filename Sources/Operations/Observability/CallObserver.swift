@@ -1,5 +1,6 @@
 import EventLoop
 import GRPC
+import Synchronization
 import TimeSource
 
 /// ``CallMonitor`` on one loop. Confined to it. A call costs it two readings of the clock, a few counters and no
@@ -33,6 +34,25 @@ final class CallObserver: ServerInterceptor {
     /// Places in the metrics by the number that a method has in its server's table, from 1; 0 is not known yet.
     private var places: [Int] = []
     private var deadlineTimer: (any LoopTimer)?
+    private let reference = Reference()
+
+    /// What the timer holds of the observer: a weak reference would make each of a call's references to it a slow one.
+    private final class Reference: Sendable {
+        /// Its address; nil once it is gone.
+        private let observer = Mutex<UInt?>(nil)
+
+        func set(_ new: CallObserver?) {
+            let address = new.map { UInt(bitPattern: Unmanaged.passUnretained($0).toOpaque()) }
+            observer.withLock { $0 = address }
+        }
+
+        func checkDeadlines() {
+            observer.withLock { address in
+                guard let address, let pointer = UnsafeRawPointer(bitPattern: address) else { return }
+                Unmanaged<CallObserver>.fromOpaque(pointer).takeUnretainedValue().checkDeadlines()
+            }
+        }
+    }
 
     init(_ monitor: CallMonitor, _ loop: any Loop, number: Int) {
         self.monitor = monitor
@@ -43,9 +63,15 @@ final class CallObserver: ServerInterceptor {
         refusals = CallSampler(perSecond: CallLog.refusalsPerSecond)
         let deadlines = monitor.deadlines
         guard deadlines.unaryMilliseconds > 0 || deadlines.streamMilliseconds > 0 else { return }
-        deadlineTimer = loop.repeatTimer(everyMilliseconds: CallObserver.deadlineCheckMilliseconds) { [weak self] in
-            self?.checkDeadlines()
+        reference.set(self)
+        deadlineTimer = loop.repeatTimer(everyMilliseconds: CallObserver.deadlineCheckMilliseconds) { [reference] in
+            reference.checkDeadlines()
         }
+    }
+
+    deinit {
+        reference.set(nil)
+        deadlineTimer?.cancel()
     }
 
     func begin(_ call: ServerCall) -> GRPCStatus? {
