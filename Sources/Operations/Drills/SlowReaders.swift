@@ -9,6 +9,13 @@ import TapedeckClient
 /// Nine readers of everything that hardly read: four under ALL, four under LATEST by Subscribe, and one that never
 /// does. The eight read one byte of a hundred that a prompt reader gets, through the smallest windows.
 final class SlowReaders: Sendable {
+    /// How often a slow reader looks whether it may read: seldom, for its own work is on the machine that is measured.
+    private static let pauseMilliseconds = 100
+
+    fileprivate static func pause(_ channel: GRPCChannel) async {
+        await channel.wait(milliseconds: pauseMilliseconds)
+    }
+
     private let channels: [GRPCChannel]
     private let complete: [Task<CompleteReader.Found, Never>]
     private let latest: [Task<LatestReader.Found, Never>]
@@ -124,7 +131,7 @@ private final class CompleteReader: Sendable {
         var read = 0
         do throws(GRPCStatus) {
             while true {
-                while !isOver.isSet, read > allowance() { await channel.wait(milliseconds: 5) }
+                while !isOver.isSet, read > allowance() { await SlowReaders.pause(channel) }
                 guard let frames = try await stream.nextFrames() else { break }
                 read += frames.count
                 sequences.add(frames)
@@ -184,7 +191,7 @@ private final class LatestReader: Sendable {
             while !isOver.isSet, let frames = try await stream.nextFrames() {
                 read += frames.count
                 sequences.add(responses: frames)
-                while !isOver.isSet, read > allowance() { await channel.wait(milliseconds: 5) }
+                while !isOver.isSet, read > allowance() { await SlowReaders.pause(channel) }
             }
             // Under ALL nothing replaces what waits any more; a heartbeat that was due after that stands for all of it.
             var change = Proto.ChangeSubscription()
