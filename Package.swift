@@ -57,7 +57,8 @@ let package = Package(
                 "Bench",
                 "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
                 "TimeSource",
-                "SimulatedVenue", "BookEngine", "EventLoop", "HTTP2", "GRPC", "HTTP1", "HTTP1Codec", "Protobuf",
+                "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "HTTP1", "HTTP1Codec",
+                "Protobuf",
                 "MarketProto",
                 "TickCodec", "VenueFormats",
                 "MarketModel", "CYAML", "CLinux",
@@ -82,7 +83,7 @@ let package = Package(
             "EdgeService", in: "Services",
             [
                 "EventLog", "TickStore", "TimeSource", "BookView", "Conflation", "DayFigures", "SimulatedExecution",
-                "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
+                "FaultSchedule", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel",
             ]),
         // Operations
         room(
@@ -105,9 +106,10 @@ let package = Package(
         room(
             "Drills", in: "Operations",
             [
-                "GRPC", "TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient", "MarketProto", "Protobuf",
-                "MarketModel",
-            ]),
+                "GRPC", "HTTP2", "EventLoop", "TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient",
+                "MarketProto", "Protobuf", "MarketModel",
+            ],
+            linkerSettings: [.linkedLibrary("m")]),
         // Client
         room(
             "TapedeckClient", in: "Client",
@@ -141,6 +143,7 @@ let package = Package(
         room("DayFigures", in: "Engines", ["MarketModel"]),
         room("Conflation", in: "Engines", ["MarketModel"]),
         room("SimulatedVenue", in: "Engines", ["MarketModel"]),
+        room("FaultSchedule", in: "Engines"),
         room("SimulatedExecution", in: "Engines", ["MarketModel"]),
         // Network
         room("EventLoop", in: "Network", ["CUV", "CLinux"], linkerSettings: [link("uv", archive: "libuv_a.a")]),
@@ -198,8 +201,8 @@ let package = Package(
         tests(
             "EnginesTests",
             [
-                "DayFigures", "Conflation", "SimulatedVenue", "SimulatedExecution", "BookEngine", "BookView",
-                "MarketModel", "TestSupport",
+                "DayFigures", "Conflation", "SimulatedVenue", "SimulatedExecution", "FaultSchedule", "BookEngine",
+                "BookView", "MarketModel", "TestSupport",
             ]),
         tests(
             "FeedServiceTests",
@@ -233,7 +236,8 @@ let package = Package(
         tests(
             "TapedeckClientTests",
             [
-                "TapedeckClient", "EdgeService", "SegmentLog", "Simulation", "EventLog", "GRPC", "TLS", "EventLoop",
+                "TapedeckClient", "EdgeService", "FaultSchedule", "SegmentLog", "Simulation", "EventLog", "GRPC", "TLS",
+                "EventLoop",
                 "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests(
@@ -249,7 +253,11 @@ let package = Package(
             ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
-            "TapedeckTests", ["tapedeck", "Observability", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
+            "TapedeckTests",
+            [
+                "tapedeck", "FeedService", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TapedeckClient",
+                "MarketProto", "Protobuf", "Observability", "TestSupport", "MarketModel",
+            ], exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),
     ],
     cxxLanguageStandard: .cxx17
@@ -260,7 +268,7 @@ if isFuzz {
     package.targets.removeAll { $0.name == "tapedeck" }
     package.targets += [
         .target(
-            name: "tapedeck", dependencies: ["AccessControl", "CYAML"], path: "Sources/App/tapedeck",
+            name: "tapedeck", dependencies: ["AccessControl", "FaultSchedule", "CYAML"], path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "Command.swift", "Configuration.swift", "ConfigurationFile.swift",
                 "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
@@ -270,6 +278,8 @@ if isFuzz {
             name: "fuzz-parsers",
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
+                "HTTP2",
+                "TLS", "EventLoop", "COpenSSL",
                 "MarketProto", "Protobuf", "TickCodec", "VenueFormats", "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),

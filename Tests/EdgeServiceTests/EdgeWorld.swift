@@ -3,6 +3,7 @@ import EventLog
 import EventLoop
 import FileDisk
 import Foundation
+import GRPC
 import MarketModel
 import MarketProto
 import Protobuf
@@ -29,11 +30,13 @@ final class EdgeWorld {
 
     static let instruments = ["X|AAPL", "X|MSFT", "Y|BTC", "Z|BTC"]
 
-    init(limits: EdgeLimits = EdgeLimits()) throws {
+    init(
+        limits: EdgeLimits = EdgeLimits(), server: GRPCServerConfiguration = GRPCServerConfiguration()
+    ) throws {
         directory = NSTemporaryDirectory() + "tapedeck-edge-" + UUID().uuidString
         log = try SegmentLog(disk: try FileDisk(directory: directory), time: RealTime())
         edge = try EdgeService(
-            log: log, store: store, time: RealTime(), loops: EventLoopGroup(count: 2), limits: limits)
+            log: log, store: store, time: RealTime(), loops: EventLoopGroup(count: 2), limits: limits, server: server)
         let bound = try edge.listen(host: "127.0.0.1", port: 0)
         port = bound.port
         client = try MarketDataClient(target: "127.0.0.1:\(bound.port)")

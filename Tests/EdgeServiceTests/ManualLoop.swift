@@ -43,18 +43,24 @@ final class ManualLoop: Loop, @unchecked Sendable {
         return timer
     }
 
-    /// Does everything that is to be done now.
+    /// Turns in which something was done.
+    private(set) var turnCount = 0
+
+    /// Does everything that is to be done now, turn after turn: what is to be done after a turn still belongs to it.
     func run() {
         while true {
             let waiting = jobs.withLock { jobs in
                 defer { jobs = [] }
                 return jobs
             }
-            let bodies = turn
-            turn = []
-            if waiting.isEmpty, bodies.isEmpty { return }
+            if waiting.isEmpty, turn.isEmpty { return }
+            turnCount += 1
             for job in waiting { job() }
-            for body in bodies { body() }
+            while !turn.isEmpty {
+                let bodies = turn
+                turn = []
+                for body in bodies { body() }
+            }
         }
     }
 

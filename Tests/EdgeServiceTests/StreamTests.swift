@@ -1,6 +1,7 @@
 import EdgeService
 import EventLog
 import GRPC
+import HTTP2
 import MarketProto
 import Protobuf
 import TapedeckClient
@@ -138,6 +139,29 @@ struct StreamTests {
             #expect(stream.end?.status.code == .unavailable)
             #expect(stream.end?.reason == "SERVER_STOPPING")
             #expect(stream.end?.resumeToken != nil)
+        }
+    }
+
+    @Test func `A connection that reaches its age ends its streams with a token before it cuts them`() async throws {
+        var server = GRPCServerConfiguration()
+        server.http2.ageMilliseconds = 300
+        server.http2.graceMilliseconds = 60_000
+        let world = try EdgeWorld(server: server)
+        for change in [{ _ in }, { $0.symbols = ["AAPL"] }] as [@Sendable (inout Proto.PriceSubscription) -> Void] {
+            let (stream, received) = world.stream(change)
+            await world.waitForStart(stream)
+            try world.publish(["X|AAPL"])
+            while stream.end == nil { await Task.yield() }
+            #expect(stream.end?.reason == "SERVER_STOPPING" && stream.end?.status.code == .unavailable)
+            let token = try #require(stream.end?.resumeToken)
+            try world.publish(["X|AAPL"])
+            let (resumed, rest) = world.stream {
+                change(&$0)
+                $0.resumeToken = token
+            }
+            await rest.wait(for: 1)
+            #expect(received.all + rest.all == world.published.suffix(2))
+            resumed.cancel()
         }
     }
 

@@ -20,8 +20,9 @@ struct FuzzTarget: Sendable {
         .protobuf, .tick, .decimal, .binance, .kraken, .coinbase,
         // Ports and adapters
         .block, .segment, .recovery, .rowBlock, .storeRecord,
-        // Network: the HTTP/2 machine over a simulated byte stream goes here
-        .grpcFraming, .grpcText, .resumeToken,
+        // Network
+        .http2Server, .http2Client, .tlsRecords, .grpcFraming, .grpcMetadata, .grpcWeb, .grpcCompression, .grpcText,
+        .resumeToken,
         // App
         .config,
     ]

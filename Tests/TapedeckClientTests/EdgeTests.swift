@@ -20,8 +20,10 @@ final class EdgeWorld {
     private let encoder = TickEncoder(exchange: "X", symbol: "A", feed: "test")
     private let key: Int
     private var sequence: UInt64 = 0
+    private let faults: EdgeFaults?
 
-    init() throws {
+    init(faults: EdgeFaults? = nil) throws {
+        self.faults = faults
         var configuration = SegmentLog.Configuration()
         configuration.work = .manual
         configuration.diskSharePercent = 100
@@ -32,7 +34,8 @@ final class EdgeWorld {
     }
 
     func start() throws {
-        let edge = try EdgeService(log: log, store: store, time: VirtualTime(), loops: EventLoopGroup(count: 1))
+        let edge = try EdgeService(
+            log: log, store: store, time: VirtualTime(), loops: EventLoopGroup(count: 1), faults: faults)
         port = try edge.listen(host: "127.0.0.1", port: port).port
         self.edge = edge
     }

@@ -11,6 +11,7 @@ enum Command: String, CaseIterable, Sendable {
     case restore
     case token
     case connections
+    case simulateEdge = "simulate-edge"
     case bench
     case benchServer = "bench-server"
     case drill
@@ -55,6 +56,7 @@ extension Command {
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition
         case .token, .connections: accessDefinition
+        case .simulateEdge: simulatingDefinition
         default: provingDefinition
         }
     }
@@ -65,7 +67,8 @@ extension Command {
                 "run the platform in one process",
                 options: [
                     .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .logRingMB, .tickSyncMs,
-                    .retentionDays, .retentionDiskPercent, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
+                    .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .access, .anonymous,
+                    .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
                     .readyLag,
                 ],
@@ -202,6 +205,29 @@ extension Command {
             ])
     }
 
+    private var simulatingDefinition: CommandDefinition {
+        CommandDefinition(
+            "an edge that makes faults, to test clients with",
+            options: [
+                .listen, .seed, .rate, .drops, .duplicates, .reorders, .crossed, .oversize, .stalls, .resets, .goaways,
+                .stallMs, .printSchedule,
+            ],
+            text: """
+                Serves the market data API from the simulated venue, and on purpose leaves messages out, sends them \
+                twice, late, crossed or too large, stalls, resets streams and ends connections. The same --seed makes \
+                the same market, times included, and the same faults at the same messages of each stream. Each fault \
+                that is made is a line of JSON on standard output. Nothing is kept when it ends.
+                """,
+            examples: [
+                (
+                    "tapedeck simulate-edge --seed 7",
+                    "rare faults: a careless client lives for a while"
+                ),
+                ("tapedeck simulate-edge --seed 7 --resets 2000 --goaways 500", "a bad day"),
+                ("tapedeck simulate-edge --seed 7 --print-schedule 10000", "what goes wrong where, without serving"),
+            ])
+    }
+
     private var provingDefinition: CommandDefinition {
         switch self {
         case .bench:
@@ -240,7 +266,10 @@ extension Command {
                     Starts its own platform in a directory of its own, breaks it, starts it again and counts what is \
                     missing or twice. Exits 1 where anything is. Without a name it lists the drills.
                     """,
-                examples: [("tapedeck drill kill --rounds 100", "kill -9 at a hundred random moments")])
+                examples: [
+                    ("tapedeck drill kill --rounds 100", "kill -9 at a hundred random moments"),
+                    ("tapedeck drill slow-clients", "64 clients, nine of which hardly read"),
+                ])
         case .version:
             CommandDefinition(
                 "which Tapedeck this is", options: [.json], text: "Prints the version, and what it was built with.",

@@ -1,4 +1,5 @@
 import AccessControl
+import FaultSchedule
 
 /// Everything that can be configured. One definition each, in ``definition``; flags, environment variables, the file's
 /// keys, checks and `--help` all come from it.
@@ -12,6 +13,8 @@ enum OptionName: String, CaseIterable, Sendable {
     case tickSyncMs = "tick-sync-ms"
     case retentionDays = "retention-days"
     case retentionDiskPercent = "retention-disk-percent"
+    case readerLagMB = "reader-lag-mb"
+    case readerQueueMB = "reader-queue-mb"
     // Who may call it, and who watches it
     case access
     case anonymous
@@ -31,6 +34,17 @@ enum OptionName: String, CaseIterable, Sendable {
     case symbolCount = "symbols"
     case batch
     case sourceRate = "source-rate"
+    // What goes wrong on purpose
+    case drops
+    case duplicates
+    case reorders
+    case crossed
+    case oversize
+    case stalls
+    case resets
+    case goaways
+    case stallMs = "stall-ms"
+    case printSchedule = "print-schedule"
     // What is asked for
     case server
     case exchange
@@ -107,8 +121,11 @@ extension OptionName {
             .streamDeadlineSeconds:
             accessDefinition
         case .callLog, .metricsListen, .readyLag: monitoringDefinition
+        case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate: sourceDefinition
+        case .drops, .duplicates, .reorders, .crossed, .oversize, .stalls, .resets, .goaways, .stallMs, .printSchedule:
+            faultDefinition
         default: requestDefinition
         }
     }
@@ -239,6 +256,46 @@ extension OptionName {
             OptionDefinition(
                 .integer(1...1_000_000), "N", default: "2000", unit: "updates/s",
                 "How busy the simulated venue is, over all its instruments.")
+        }
+    }
+
+    private var readerDefinition: OptionDefinition {
+        if self == .readerLagMB {
+            return OptionDefinition(
+                .integer(1...1_048_576), "N", default: "1024", unit: "MiB of the log",
+                "How far a reader of everything under policy ALL may fall behind before its stream ends with its "
+                    + "token. It costs no memory; what is behind --log-ring-mb is read from files.")
+        }
+        return OptionDefinition(
+            .integer(1...1024), "N", default: "8", unit: "MiB",
+            "What may wait in memory for a reader of some symbols under policy ALL before its stream ends with its "
+                + "token.")
+    }
+
+    private static func rate(_ fault: Fault, _ what: String) -> OptionDefinition {
+        OptionDefinition(
+            .integer(0...Int64(FaultRates.scale)), "N", default: "\(FaultRates.gentle[fault])",
+            unit: "of a million messages", what)
+    }
+
+    private var faultDefinition: OptionDefinition {
+        switch self {
+        case .drops: OptionName.rate(.drop, "Messages that are left out.")
+        case .duplicates: OptionName.rate(.duplicate, "Messages that come twice.")
+        case .reorders: OptionName.rate(.reorder, "Messages that come after the one behind them.")
+        case .crossed: OptionName.rate(.crossed, "Messages whose bid is above their ask.")
+        case .oversize: OptionName.rate(.oversize, "Messages of 17 MiB, more than clients take.")
+        case .stalls: OptionName.rate(.stall, "Messages before which nothing comes for a while.")
+        case .resets: OptionName.rate(.reset, "Messages in whose place the stream is reset.")
+        case .goaways:
+            OptionName.rate(
+                .goAway, "Messages in whose place the connection ends, by GOAWAY, and those of the next two streams.")
+        case .stallMs:
+            OptionDefinition(.integer(1...3_600_000), "N", default: "2000", unit: "ms", "How long a stall lasts.")
+        default:
+            OptionDefinition(
+                .integer(1...100_000_000), "N",
+                "Print what goes wrong with the first N messages of each of the first 8 streams, and end.")
         }
     }
 

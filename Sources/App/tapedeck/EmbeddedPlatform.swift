@@ -122,13 +122,23 @@ final class EmbeddedPlatform {
         ConnectionMetrics.register(loops, in: operations.metrics)
         let simulatesVenue = options.strings(.replay).isEmpty
         let orders = simulatesVenue ? OrderVenue(feed: FeedService.simulatedFeed, time: time) : nil
-        let edge = try EdgeService(log: log, store: store, time: time, loops: loops, orders: orders, server: server)
+        let edge = try EdgeService(
+            log: log, store: store, time: time, loops: loops, orders: orders, limits: EmbeddedPlatform.limits(options),
+            server: server)
         self.edge = edge
+        ReaderMetrics.register(edge, in: operations.metrics)
         let address = options.address(.listen)
         let bound = try edge.listen(host: address.host, port: Int(address.port))
         let watched = try operations.listen(options)
         metrics.setServing(true)
         return (Address(host: bound.host, port: UInt16(bound.port)), watched)
+    }
+
+    private static func limits(_ options: ResolvedOptions) -> EdgeLimits {
+        var limits = EdgeLimits()
+        limits.cursorLagBytesMax = UInt64(options.int(.readerLagMB)) << 20
+        limits.queueBytesMax = options.int(.readerQueueMB) << 20
+        return limits
     }
 
     /// A few times a second while it serves.

@@ -1,5 +1,6 @@
 import AccessControl
 import BookEngine
+import EdgeService
 import EventLog
 import EventLoop
 import FeedService
@@ -141,6 +142,30 @@ enum ConnectionMetrics {
             return [
                 MetricFamily(
                     "tapedeck_edge_connections", .gauge, "Connections of clients.", labels: ["loop"], samples)
+            ]
+        }
+    }
+}
+
+/// What streams hold for their readers, by the loop that serves them.
+enum ReaderMetrics {
+    static func register(_ edge: EdgeService, in metrics: MetricsRegistry) {
+        metrics.register { [weak edge] in
+            let usage = edge?.recentUsage ?? []
+            func family(_ name: String, _ help: String, _ value: (EdgeUsage) -> UInt64) -> MetricFamily {
+                MetricFamily(
+                    name, .gauge, help, labels: ["loop"],
+                    usage.enumerated().map { .init(["\($0.offset)"], .whole(value($0.element))) })
+            }
+            return [
+                family("tapedeck_edge_streams", "Streams of market data.") { UInt64($0.streams) },
+                family("tapedeck_edge_held_bytes", "Bytes that streams hold for their readers.") {
+                    UInt64($0.heldBytes)
+                },
+                family("tapedeck_edge_held_bytes_max", "The most of it at one stream.") { UInt64($0.heldBytesMax) },
+                family("tapedeck_edge_lag_bytes_max", "How far the furthest reader of everything is behind.") {
+                    $0.lagBytesMax
+                },
             ]
         }
     }

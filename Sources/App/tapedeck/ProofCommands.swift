@@ -86,12 +86,57 @@ struct ProofCommands {
     func drill(_ name: String?) throws -> ExitCode {
         guard let name else {
             print(
-                "kill\n  kill -9 at random moments under load: nothing that a client saw may be missing, nothing twice")
+                """
+                kill
+                  kill -9 at random moments under load: nothing that a client saw may be missing, nothing twice
+                slow-clients
+                  64 clients of everything, 8 of which read one byte of a hundred and one nothing: the others lose \
+                nothing, and each slow one is told what it missed and gets it
+                """)
             return .success
         }
-        guard name == "kill" || name == "all" else {
-            throw CommandError("no drill is named \(name); there are kill and all")
+        guard ["kill", "slow-clients", "all"].contains(name) else {
+            throw CommandError("no drill is named \(name); there are kill, slow-clients and all")
         }
+        var isPassed = true
+        if name != "slow-clients" { isPassed = try killDrill() == .success }
+        if name != "kill" { isPassed = try slowClientDrill() == .success && isPassed }
+        return isPassed ? .success : .failure
+    }
+
+    private func slowClientDrill() throws -> ExitCode {
+        let scratch = try ScratchDirectory()
+        let setup = SlowClientDrill.Setup(
+            program: ProofCommands.program, directory: scratch.path, rate: 8000,
+            rounds: options.optionalInt(.rounds) ?? 5, windowSeconds: 8, seed: UInt64(options.int(.seed)))
+        let result = try SlowClientDrill(setup).run(progress: ProofCommands.note)
+        let medians = [result.aloneP99, result.besideP99].map { $0.sorted()[$0.count / 2] }
+        let change = (medians[1] / max(1, medians[0]) - 1) * 100
+        let mib = { (bytes: Double) in "\(Figure.digits(bytes / 1_048_576)) MiB" }
+        let list = { (bytes: [Double]) in bytes.map(mib).joined(separator: ", ") }
+        print(
+            """
+            slow-clients: \(result.received) updates to prompt readers, lost \(result.lost), repeated \(result.repeated)
+              p99 alone \(Figure.digits(medians[0])) us, beside slow ones \(Figure.digits(medians[1])) us \
+            (\(Figure.digits(change)) %; medians of \(result.aloneP99.count) windows each)
+              LATEST: missed \(result.missed), filled \(result.filled), unaccounted \(result.unaccounted)
+              ALL: \(result.endsTold) ended with reason and token, \(result.endsOther) otherwise, lost on resuming \
+            \(result.lostOnResume)
+              memory: streams held at most \(mib(result.heldBytesMax)) (bound \(mib(result.heldBytesBound))), one at \
+            most \(mib(result.heldBytesOfOneMax))
+              resident at the end of each window: \(list(result.aloneResidentBytes)) alone, \
+            \(list(result.besideResidentBytes)) beside
+            """)
+        guard result.passed else {
+            for problem in result.problems { print(problem) }
+            print("the data is kept in \(scratch.path)")
+            return .failure
+        }
+        scratch.remove()
+        return .success
+    }
+
+    private func killDrill() throws -> ExitCode {
         let scratch = try ScratchDirectory()
         let setup = KillDrill.Setup(
             program: ProofCommands.program, directory: scratch.path, times: options.optionalInt(.rounds) ?? 100,

@@ -52,6 +52,7 @@ enum Program {
         switch invocation.command {
         case .up: return try UpCommand(options, diagnostics).run()
         case .benchServer: return try BenchServer(options, diagnostics).run()
+        case .simulateEdge: return try SimulateEdgeCommand(options, diagnostics).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
         case .inspect: return try DataCommands(options, diagnostics).inspect()

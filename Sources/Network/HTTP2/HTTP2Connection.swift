@@ -53,7 +53,8 @@ public final class HTTP2Connection: ByteStreamOwner {
     var pingRule: HTTP2PingRule
     private var frameBudget: HTTP2FrameBudget
     let lifetimeDeadline = LifetimeDeadline()
-    var isDraining = false
+    /// It takes no new streams, because of its age, or because it is to stop; the open ones have the grace time.
+    public internal(set) var isDraining = false
     /// The block that is being received: header blocks of a connection do not interleave.
     private let fields = HTTP2FieldBlock()
     /// The stream of the last frame, which is mostly that of the next.

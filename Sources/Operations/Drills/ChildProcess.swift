@@ -85,9 +85,14 @@ public struct DrillError: Error, CustomStringConvertible {
 }
 
 enum Drill {
-    static func monotonicNs() -> Int64 {
+    static func monotonicNs() -> Int64 { read(CLOCK_MONOTONIC) }
+    static func wallNs() -> Int64 { read(CLOCK_REALTIME) }
+
+    static func pause(milliseconds: Int32) { poll(nil, 0, milliseconds) }
+
+    private static func read(_ clock: clockid_t) -> Int64 {
         var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
+        clock_gettime(clock, &time)
         return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
     }
 }

@@ -129,6 +129,12 @@ public enum ReadyLine {
         guard line.hasPrefix(prefix), line.hasSuffix("\"}") else { return nil }
         return String(line.dropFirst(prefix.count).prefix { $0 != "\"" })
     }
+
+    static func metrics(_ line: String) -> String? {
+        guard line.hasPrefix(prefix), line.hasSuffix("\"}") else { return nil }
+        let names = line.split(separator: "\"metrics\":\"")
+        return names.count == 2 ? String(names[1].prefix { $0 != "\"" }) : nil
+    }
 }
 
 struct TickIdentity: Hashable {

@@ -1,6 +1,8 @@
 /// A `tapedeck up` that was started as a process of its own, for drills and benches.
 public final class StartedPlatform: @unchecked Sendable {
     public let address: String
+    /// Where its metrics are.
+    public let metrics: String
     public let pid: Int32
     /// From the start of the process to its line that it serves.
     public let readySeconds: Double
@@ -16,8 +18,9 @@ public final class StartedPlatform: @unchecked Sendable {
             errorsTo: directory + "/drill.log")
         pid = process.pid
         while let line = process.readLine(timeoutMilliseconds: 30_000) {
-            guard let address = ReadyLine.address(line) else { continue }
+            guard let address = ReadyLine.address(line), let metrics = ReadyLine.metrics(line) else { continue }
             self.address = address
+            self.metrics = metrics
             readySeconds = Double(Drill.monotonicNs() - started) / 1e9
             return
         }

@@ -18,14 +18,15 @@ public final class EdgeService: Sendable {
     private let listeners: [ListenerID]
     private let wakers: Mutex<[Waker]>
     private let handlers: [LoopConfined<MarketDataHandlers>]
+    private let gauges: [UsageGauge]
     private let reader: StoreReader
     private let orderHandlers: [LoopConfined<OrderHandlers>]
 
     /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
-    /// Without `orders` the calls that send orders are refused.
+    /// Without `orders` the calls that send orders are refused. `faults` are for trying clients.
     public init(
         log: any EventLog, store: any TickStore, time: any TimeSource, loops: EventLoopGroup, orders: OrderVenue? = nil,
-        limits: EdgeLimits = EdgeLimits(),
+        limits: EdgeLimits = EdgeLimits(), faults: EdgeFaults? = nil,
         server configuration: GRPCServerConfiguration = GRPCServerConfiguration()
     ) throws {
         self.log = log
@@ -44,7 +45,7 @@ public final class EdgeService: Sendable {
                 let books = BookTape(log: log, loop: loop)
                 let handlers = MarketDataHandlers(
                     SubscribeStream.Surroundings(
-                        tape: tape, books: books, store: reader, time: time, limits: limits))
+                        tape: tape, books: books, store: reader, time: time, limits: limits), faults: faults)
                 made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
                 return tape.makeWaker(on: loop, books)
             }
@@ -56,6 +57,7 @@ public final class EdgeService: Sendable {
         self.wakers = Mutex(wakers)
         let tables = made.withLock { $0 }
         handlers = loops.loops.compactMap { tables[ObjectIdentifier($0)] }
+        gauges = handlers.map(\.value.gauge)
         let orderHandlers = OrderRouting.make(loops: loops.loops, tapes: tapes.withLock { $0 }, venue: orders)
         self.orderHandlers = orderHandlers
         server = GRPCServer(group: loops, configuration: configuration) { loop in
@@ -82,6 +84,16 @@ public final class EdgeService: Sendable {
             loop.runAndWait { _ in handlers.value.slowestLagBytes }
         }.max()
     }
+
+    /// What the streams hold for their readers now. Waits for each loop's turn; never on a loop.
+    public func usage() -> EdgeUsage {
+        var usage = EdgeUsage()
+        for (loop, handlers) in zip(loops.loops, handlers) { usage.add(loop.runAndWait { _ in handlers.value.usage }) }
+        return usage
+    }
+
+    /// The same of each loop, as it was at most a quarter of a second ago. From any thread, without waiting.
+    public var recentUsage: [EdgeUsage] { gauges.map(\.value) }
 
     /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most as long.
     public func stop(withinMilliseconds milliseconds: Int) {

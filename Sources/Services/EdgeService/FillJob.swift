@@ -60,6 +60,9 @@ final class FillJob {
     /// Everything that will be sent was taken.
     var isDrained: Bool { outcome != nil && queue.isEmpty }
 
+    /// Bytes of memory that hold what is queued.
+    var heldBytes: Int { queue.heldBytes }
+
     /// Ends it; what is queued is still to be taken.
     func cancel(_ outcome: Proto.FillOutcome = .cancelled, _ message: String = "") {
         guard self.outcome == nil else { return }
@@ -90,7 +93,9 @@ final class FillJob {
         var budget = FillJob.blocksPerStepMax
         while queue.count < FillJob.readyBytes, outcome == nil, !isWaiting {
             guard budget > 0 else {
-                if queue.isEmpty { tape.loop.afterTurn { [wake] in wake() } }
+                // After what others have to do, which the end of this turn is not.
+                let box = LoopConfined(self)
+                if queue.isEmpty { tape.loop.execute { box.value.wake() } }
                 return
             }
             budget -= 1

@@ -50,6 +50,8 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
 
     func read(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead {
         var filled = snapshot.take(into: buffer)
+        // Its memory is not needed again.
+        if filled > 0, snapshot.isEmpty { snapshot = PendingBytes() }
         while filled < buffer.count {
             if block == nil, failure != nil || !openNext() { break }
             filled += copy(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
@@ -57,6 +59,12 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
         if filled > 0 { return .bytes(filled) }
         if let end = failure ?? cursors.failure { return finish(end) }
         return isEnding && cursors.isAtTape ? finish(.shutdown) : .wait
+    }
+
+    var usage: StreamUsage {
+        StreamUsage(
+            heldBytes: snapshot.heldBytes + cursors.heldBytes + (block?.image.count ?? 0), queuedBytes: snapshot.count,
+            lagBytes: lagBytes)
     }
 
     private func copy(into buffer: UnsafeMutableRawBufferPointer) -> Int {

@@ -12,23 +12,43 @@ final class MarketDataHandlers {
     private let limits: EdgeLimits
     private let rules: SubscriptionRules
     private let surroundings: SubscribeStream.Surroundings
-    private var streams: [ObjectIdentifier: any EdgeStream] = [:]
+    private let faults: EdgeFaults?
+    private var streams: [ObjectIdentifier: Entry] = [:]
     private var isEnding = false
+    /// What ``usage`` was a moment ago, as long as there are streams.
+    let gauge = UsageGauge()
+    private var gaugeTimer: (any LoopTimer)?
+    private static let gaugeMilliseconds = 250
 
-    init(_ surroundings: SubscribeStream.Surroundings) {
+    private struct Entry {
+        let stream: any EdgeStream
+        weak var call: ServerCall?
+        /// Its connection is about to end.
+        var isEnding = false
+    }
+
+    init(_ surroundings: SubscribeStream.Surroundings, faults: EdgeFaults? = nil) {
         self.surroundings = surroundings
+        self.faults = faults
         tape = surroundings.tape
         limits = surroundings.limits
         rules = SubscriptionRules(limits: limits)
     }
 
     var streamCount: Int { streams.count }
-    var slowestLagBytes: UInt64? { streams.values.compactMap { ($0 as? FullStream)?.lagBytes }.max() }
+    var slowestLagBytes: UInt64? { streams.values.compactMap { ($0.stream as? FullStream)?.lagBytes }.max() }
+
+    /// What all streams hold now.
+    var usage: EdgeUsage {
+        var usage = EdgeUsage()
+        for entry in streams.values { usage.add(entry.stream.usage) }
+        return usage
+    }
 
     /// Ends every stream once it has what the tape has; new ones are refused.
     func end() {
         isEnding = true
-        for stream in streams.values { stream.end() }
+        for entry in streams.values { entry.stream.end() }
     }
 
     // MARK: GetQuote
@@ -37,7 +57,9 @@ final class MarketDataHandlers {
         do {
             let request = try Proto.QuoteRequest(decoding: request)
             let line = try findLine(request, call.permissions)
-            call.respond(tape.lines[line].quote().encodedBytes())
+            let quote = tape.lines[line].quote()
+            if let faults { return faults.respond(call, quote) }
+            call.respond(quote.encodedBytes())
         } catch let refusal as Refusal {
             call.fail(refusal.status)
         } catch {
@@ -126,11 +148,33 @@ final class MarketDataHandlers {
     }
 
     private func register(_ stream: some EdgeStream & FrameSource, _ call: ServerCall) {
-        streams[ObjectIdentifier(stream)] = stream
-        call.source = stream
+        streams[ObjectIdentifier(stream)] = Entry(stream: stream, call: call)
+        gaugeTimer =
+            gaugeTimer
+            ?? tape.loop.repeatTimer(everyMilliseconds: MarketDataHandlers.gaugeMilliseconds) { [weak self] in
+                self?.setGauge()
+                self?.endOnOldConnections()
+            }
+        call.source = faults.map { FaultySource(stream, call, $0, isSubscribe: stream is SubscribeStream) } ?? stream
         call.onEnd = { [weak self, unowned stream] in
             stream.stop()
             self?.streams[ObjectIdentifier(stream)] = nil
+        }
+    }
+
+    private func setGauge() {
+        gauge.value = usage
+        guard streams.isEmpty else { return }
+        gaugeTimer?.cancel()
+        gaugeTimer = nil
+    }
+
+    /// A connection that is drained cuts what is still open when its grace is over; a stream that ends before has its
+    /// token and reason.
+    private func endOnOldConnections() {
+        for (id, entry) in streams where !entry.isEnding && entry.call?.isConnectionEnding == true {
+            streams[id]?.isEnding = true
+            entry.stream.end()
         }
     }
 
@@ -192,6 +236,8 @@ protocol EdgeStream: AnyObject {
     func end()
     /// The call is over: nothing more may be asked of it.
     func stop()
+    /// What it holds for its reader now.
+    var usage: StreamUsage { get }
 }
 
 /// A request that is answered with a status instead of data.

@@ -6,8 +6,24 @@ struct PendingBytes {
 
     var count: Int { bytes.count - start }
     var isEmpty: Bool { start == bytes.count }
+    /// Bytes of memory that hold them: at most three times as many, and 256 KiB.
+    var heldBytes: Int { bytes.capacity }
 
-    mutating func append(_ source: UnsafeRawBufferPointer) { bytes.append(contentsOf: source) }
+    mutating func append(_ source: UnsafeRawBufferPointer) {
+        makeRoom(source.count)
+        bytes.append(contentsOf: source)
+    }
+
+    /// What was taken gives its place to what comes, before more memory is asked for.
+    private mutating func makeRoom(_ added: Int) {
+        guard bytes.count + added > bytes.capacity else { return }
+        if start > bytes.count / 4 {
+            bytes.removeFirst(start)
+            start = 0
+        }
+        let needed = bytes.count + added
+        if needed > bytes.capacity { bytes.reserveCapacity(needed + needed / 2) }
+    }
 
     /// Moves as many bytes as fit; returns how many.
     mutating func take(into buffer: UnsafeMutableRawBufferPointer) -> Int {
@@ -25,6 +41,7 @@ struct PendingBytes {
 
     /// Appends bytes and lets `patch` change what was appended.
     mutating func append(_ source: UnsafeRawBufferPointer, patch: (UnsafeMutableRawBufferPointer) -> Void) {
+        makeRoom(source.count)
         let position = bytes.count
         bytes.append(contentsOf: source)
         bytes.withUnsafeMutableBytes { patch(UnsafeMutableRawBufferPointer(rebasing: $0[position...])) }
@@ -54,6 +71,8 @@ struct FrameQueue {
 
     var count: Int { bytes.count }
     var isEmpty: Bool { bytes.isEmpty }
+    /// Bytes of memory that hold them.
+    var heldBytes: Int { bytes.heldBytes }
     /// Bytes ever appended.
     var appended: UInt64 { taken + UInt64(bytes.count) }
 

@@ -13,11 +13,12 @@ import TickCodec
 /// - MAX_STALENESS: records wait singly until the oldest has waited half of what is allowed; then those that wait
 ///   replace each other. One that is handed over too late says so.
 ///
-/// A subscription that was resumed first reads the log through its filter and then joins the tape; one to everything
-/// under ALL may go on reading the log for ever (`followsLog`). Confined to its loop.
+/// A subscription that was resumed first reads the log through its filter and then joins the tape: at its reader's pace
+/// under ALL, else at its own (PriceCatchUp.swift). One to everything under ALL may go on reading the log for ever
+/// (`followsLog`). Confined to its loop.
 final class PriceSubscriber: TapeFollower {
     /// Blocks searched in one go while reading the log; then the loop's other work gets a turn.
-    private static let blocksPerReadMax = 64
+    static let blocksPerReadMax = 64
     /// Bytes that are made ready at once from what waits in other forms.
     private static let readyBytes = 16 << 10
 
@@ -25,28 +26,34 @@ final class PriceSubscriber: TapeFollower {
     private(set) var policy: StreamPolicy
     /// Why it cannot go on, and where another one can; what is queued is still to be delivered.
     private(set) var failure: (end: StreamEnd, token: ResumeToken)?
-    private(set) var repeatCount: UInt64 = 0
+    var repeatCount: UInt64 = 0
     /// Updates that were left out and accounted for.
     private(set) var conflatedCount: UInt64 = 0
     /// It was pushed to in this turn of the tape.
     var isTouched = false
 
-    private let tape: Tape
-    private let limits: EdgeLimits
-    private let backlog: Backlog
+    let tape: Tape
+    let limits: EdgeLimits
+    let backlog: Backlog
     private let followsLog: Bool
-    private let wake: () -> Void
-    private var queue = FrameQueue()
-    /// Lines whose updates replace each other. The latest record of a pending line is what the tape keeps of it; a
-    /// place matters only while `waiting` is conflated.
-    private var conflator = ConflationSlots<Int, UpdateOrigin>()
-    private var waiting = WaitingUpdates()
+    let wake: () -> Void
+    private(set) var queue = FrameQueue()
+    /// Lines whose updates replace each other. The latest record of a pending line is what the tape keeps of it, or
+    /// what `kept` has; a place matters only while `waiting` is conflated.
+    private(set) var conflator = ConflationSlots<Int, UpdateOrigin>()
+    /// Latest records of pending lines that the tape is past: those that were read from the log.
+    private(set) var kept = KeptFrames()
+    private(set) var waiting = WaitingUpdates()
     /// How many pending lines the window has released; unused but under INTERVAL.
     private var released = 0
     private var window: (any LoopTimer)?
-    private var cursors: TapeCursors?
+    var cursors: TapeCursors?
     /// Under `cursors`: of the bytes that the tape has handled, those it has passed too.
-    private var bytesPassed: UInt64
+    var bytesPassed: UInt64
+    /// The log is read on at the end of this turn.
+    var isCatchUpScheduled = false
+    /// Since that was looked at last.
+    var hasReaderAsked = false
     private var isEnding = false
     private var scratch: [UInt8] = []
 
@@ -82,6 +89,8 @@ final class PriceSubscriber: TapeFollower {
         backlog.bytes -= queue.count + waiting.byteCount
         queue = FrameQueue()
         waiting = WaitingUpdates()
+        kept = KeptFrames()
+        cursors = nil
     }
 
     /// Nothing new is waited for: what is pending is released.
@@ -103,16 +112,25 @@ final class PriceSubscriber: TapeFollower {
     /// It reads what its token left open.
     var isCatchingUp: Bool { cursors != nil && !staysBehind }
     /// It wants everything, and reads the log instead of the tape.
-    private var staysBehind: Bool { followsLog && filter.isEverything && policy == .all }
+    var staysBehind: Bool { followsLog && filter.isEverything && policy == .all }
 
     var waitingBytes: Int { queue.count + waiting.byteCount }
+
+    var usage: StreamUsage {
+        let handled = tape.bytesHandled
+        return StreamUsage(
+            heldBytes: queue.heldBytes + waiting.heldBytes + kept.byteCount + (cursors?.heldBytes ?? 0),
+            queuedBytes: waitingBytes,
+            conflatedInstruments: conflator.count,
+            lagBytes: staysBehind && handled > bytesPassed ? handled - bytesPassed : 0)
+    }
+
     var queueAppended: UInt64 { queue.appended }
     var queueTaken: UInt64 { queue.taken }
 
     /// Where a reader that has everything queued goes on without missing anything.
     var resumeOffsets: [UInt64] {
-        if let cursors { return cursors.offsets }
-        var offsets = tape.next
+        var offsets = cursors?.offsets ?? tape.next
         conflator.forEachOrigin { $0.lower(&offsets) }
         waiting.forEachOrigin { $0.lower(&offsets) }
         return offsets
@@ -142,12 +160,20 @@ final class PriceSubscriber: TapeFollower {
     /// Puts more into an empty queue; false when there is nothing now.
     private func refill() -> Bool {
         guard failure == nil else { return false }
-        if let cursors { return readLog(cursors) }
+        if policy == .all {
+            guard let cursors else { return false }
+            return readLog(cursors)
+        }
+        catchUp(isReaderWaiting: true)
+        if isEnding { released = conflator.count }
         switch policy {
         case .all: return false
         case .latest: while queue.count < limits.pressureBytes, enqueuePending() {}
         case .interval: while queue.count < limits.pressureBytes, released > 0, enqueuePending() { released -= 1 }
         case .maxStaleness(let bound): enqueueWaiting(bound)
+        }
+        if queue.isEmpty, conflator.isEmpty, waiting.byteCount == 0, let cursors, let end = cursors.failure {
+            fail(end, cursors.token)
         }
         return !queue.isEmpty
     }
@@ -193,7 +219,8 @@ final class PriceSubscriber: TapeFollower {
     }
 
     private func overflow(_ record: TapeRecord?) {
-        var offsets = record.map { tape.offsets(before: $0) } ?? tape.next
+        var offsets = cursors?.offsets ?? tape.next
+        if let record { offsets[Int(record.place.partition)] = record.offset }
         conflator.forEachOrigin { $0.lower(&offsets) }
         waiting.forEachOrigin { $0.lower(&offsets) }
         fail(.tooSlow("more than \(backlog.bytesMax >> 20) MiB wait for the reader"), tape.token(offsets))
@@ -209,6 +236,7 @@ final class PriceSubscriber: TapeFollower {
         backlog.bytes -= waiting.byteCount
         waiting = WaitingUpdates()
         conflator.removeAll()
+        kept = KeptFrames()
         cursors = nil
         // Not from within a turn of the tape, which is walking its lists; and outside them nobody says that there is
         // something to read: the end.
@@ -245,6 +273,7 @@ final class PriceSubscriber: TapeFollower {
             sinceMilliseconds: tape.loop.nowMilliseconds)
     }
 
+    /// Of a record that the tape is delivering, the tape will have the frame; one from the log is kept.
     private func conflate(_ record: TapeRecord) {
         let numbers = TapeRecordNumbers(record)
         conflator.add(
@@ -252,18 +281,25 @@ final class PriceSubscriber: TapeFollower {
             sequence: numbers.sequence, trade: numbers.trade)
         // Ranges span neither epochs nor holes: what was pending goes out now, while the tape still has it.
         while conflator.displacedCount > 0, let older = conflator.popFirst() {
-            tape.lines[older.instrument].frame.withBytes { frame in
+            withLatestFrame(older.instrument) { frame in
                 guard backlog.hasRoom(for: frame.count) else { return overflow(record) }
                 enqueue(older, frame)
             }
             if failure != nil { return }
         }
+        if cursors != nil { kept.set(record.line, record.frame) } else { kept.remove(record.line) }
+    }
+
+    /// The latest record of a pending line.
+    private func withLatestFrame(_ line: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+        if let frame = kept.take(line) { return frame.withUnsafeBytes(body) }
+        tape.lines[line].frame.withBytes(body)
     }
 
     /// The latest record of a line with what it stands for; false when none is pending.
     private func enqueuePending() -> Bool {
         guard let pending = conflator.popFirst() else { return false }
-        tape.lines[pending.instrument].frame.withBytes { enqueue(pending, $0) }
+        withLatestFrame(pending.instrument) { enqueue(pending, $0) }
         return true
     }
 
@@ -318,7 +354,8 @@ extension PriceSubscriber {
         }
     }
 
-    /// Everything that waits singly becomes the latest of each line. The tape has these: nothing was pushed since.
+    /// Everything that waits singly becomes the latest of each line. The tape has these, unless they were read from the
+    /// log: nothing was pushed since.
     private func conflateWaiting() {
         backlog.bytes -= waiting.byteCount
         waiting.takeAll { update, place, frames in
@@ -329,6 +366,9 @@ extension PriceSubscriber {
             while conflator.displacedCount > 0, let older = conflator.popFirst() {
                 let end = older.place + Frame.length(frames, at: older.place)
                 enqueue(older, UnsafeRawBufferPointer(rebasing: frames[older.place..<end]))
+            }
+            if cursors != nil {
+                kept.set(record.line, UnsafeRawBufferPointer(rebasing: frames[place..<(place + update.length)]))
             }
         }
     }
@@ -366,6 +406,7 @@ extension PriceSubscriber {
         filter = new
         let isUnwanted = { [tape] (line: Int) in !new.matches(tape.lines[line].instrument) }
         conflator.removeAll(where: isUnwanted)
+        kept.removeAll(where: isUnwanted)
         released = min(released, conflator.count)
         let before = waiting.byteCount
         waiting.removeAll(where: isUnwanted)
@@ -381,7 +422,7 @@ extension PriceSubscriber {
 extension PriceSubscriber {
     private func followLog(from offsets: [UInt64]) {
         bytesPassed = tape.bytesHandled
-        cursors = TapeCursors(tape: tape, offsets: offsets, wake: wake)
+        cursors = TapeCursors(tape: tape, offsets: offsets) { [weak self] in self?.blocksAreThere() }
         tape.follow(self)
     }
 
@@ -389,7 +430,7 @@ extension PriceSubscriber {
         var budget = PriceSubscriber.blocksPerReadMax
         while queue.isEmpty {
             guard budget > 0 else {
-                tape.loop.afterTurn { [wake] in wake() }
+                nextTurn { $0.wake() }
                 return false
             }
             budget -= 1
@@ -401,19 +442,28 @@ extension PriceSubscriber {
         if let end = cursors.failure, queue.isEmpty {
             fail(end, cursors.token)
         } else if cursors.isAtTape, !staysBehind {
-            self.cursors = nil
-            tape.unfollow(self)
-            tape.subscribe(self)
+            join()
         }
         return !queue.isEmpty
+    }
+
+    /// What is left for another turn of the loop: after what others have to do, which the end of this turn is not.
+    func nextTurn(_ body: @escaping @Sendable (PriceSubscriber) -> Void) {
+        let box = LoopConfined(self)
+        tape.loop.execute { body(box.value) }
+    }
+
+    /// Everything that the tape has handled was read.
+    func join() {
+        cursors = nil
+        tape.unfollow(self)
+        tape.subscribe(self)
     }
 
     /// Queues what the filter wants of a block, in runs.
     private func queueWanted(_ block: Block, from first: Int) {
         let records = block.records
-        let wanted = (0..<block.trackCount).map { track in
-            tape.line(block, track).map { filter.matches(tape.lines[$0].instrument) } ?? false
-        }
+        let wanted = wantedLines(block).map { $0 >= 0 }
         let repeated = tape.repeats(in: block).map { Set($0) }
         var run = 0..<0
         func flush() {

@@ -21,6 +21,8 @@ final class QueueStream: FrameSource, EdgeStream {
 
     func end() { subscriber.end() }
 
+    var usage: StreamUsage { subscriber.usage }
+
     func read(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead {
         let filled = subscriber.take(into: buffer)
         if filled > 0 { return .bytes(filled) }

@@ -6,6 +6,8 @@ struct ResponseOutput {
     private(set) var bytes = PendingBytes()
 
     var count: Int { bytes.count }
+    /// Bytes of memory that hold them.
+    var heldBytes: Int { bytes.heldBytes }
 
     mutating func take(into buffer: UnsafeMutableRawBufferPointer) -> Int { bytes.take(into: buffer) }
 

@@ -73,6 +73,22 @@ final class SubscribeStream: FrameSource, EdgeStream {
     /// Bytes that wait for the reader, in whichever form.
     var waitingBytes: Int { output.count + backlog.bytes }
 
+    var usage: StreamUsage {
+        var usage = StreamUsage(heldBytes: output.heldBytes, queuedBytes: waitingBytes)
+        for source in sources {
+            switch source {
+            case .prices(_, let subscriber):
+                let one = subscriber.usage
+                usage.heldBytes += one.heldBytes
+                usage.conflatedInstruments += one.conflatedInstruments
+                usage.lagBytes = max(usage.lagBytes, one.lagBytes)
+            case .fill(let fill): usage.heldBytes += fill.heldBytes
+            case .book: break
+            }
+        }
+        return usage
+    }
+
     private func end(_ reason: StreamEnd) {
         guard ending == nil else { return }
         ending = reason

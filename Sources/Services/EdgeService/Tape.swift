@@ -56,19 +56,18 @@ final class Tape {
             offsets: offsets.enumerated().map { (partition: UInt16($0.offset), offset: $0.element) })
     }
 
-    /// Where a stream goes on that has everything before a record which is being delivered.
-    func offsets(before record: TapeRecord) -> [UInt64] {
-        var offsets = next
-        offsets[Int(record.place.partition)] = record.offset
-        return offsets
-    }
-
     /// Drains when it is woken, and the books with it. The loop keeps the waker, and with it the tape.
     func makeWaker(on loop: EventLoop, _ books: BookTape) -> Waker {
-        loop.makeWaker { [self] in
-            if drain() { loop.afterTurn { [self] in while drain() {} } }
-            if books.drain() { loop.afterTurn { while books.drain() {} } }
-        }
+        loop.makeWaker { [self] in drainAll(on: loop, books) }
+    }
+
+    /// What is left after a bounded step has another turn, after what others have to do.
+    private func drainAll(on loop: EventLoop, _ books: BookTape) {
+        let hasTicks = drain()
+        let hasBooks = books.drain()
+        guard hasTicks || hasBooks else { return }
+        let box = LoopConfined((self, books))
+        loop.execute { [unowned loop] in box.value.0.drainAll(on: loop, box.value.1) }
     }
 
     /// Reads what is new and passes it on. True when there is more for another turn.

@@ -26,6 +26,12 @@ final class TapeCursors {
     /// Everything that the tape has handled was passed.
     var isAtTape: Bool { offsets == tape.next }
 
+    /// A block is being loaded.
+    var isWaiting: Bool { isLoading.contains(true) }
+
+    /// Bytes of blocks that were loaded and not read yet.
+    var heldBytes: Int { loaded.reduce(0) { $0 + ($1?.block.image.count ?? 0) } }
+
     var token: ResumeToken { tape.token(offsets) }
 
     /// The next block of any partition and the record to begin with. The caller reads it and then calls ``pass(_:)``.

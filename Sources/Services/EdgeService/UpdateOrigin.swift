@@ -35,6 +35,8 @@ struct WaitingUpdates {
     private var frames = PendingBytes()
 
     var byteCount: Int { frames.count }
+    /// Bytes of memory that hold them and what is known of them.
+    var heldBytes: Int { frames.heldBytes + updates.capacity * MemoryLayout<Update>.stride }
     var first: Update? { start < updates.count ? updates[start] : nil }
 
     mutating func append(_ record: TapeRecord, _ origin: UpdateOrigin) {
