@@ -151,12 +151,13 @@ let package = Package(
             "TLS", in: "Network", ["EventLoop", "COpenSSL"],
             linkerSettings: [link("ssl", archive: "libssl.a"), link("crypto", archive: "libcrypto.a")]),
         room(
-            "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "CZlib"],
+            "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "DNSCodec", "CZlib"],
             linkerSettings: [link("z", archive: "libz.a")]),
         room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("HTTP1Codec", in: "Wire"),
+        room("DNSCodec", in: "Wire"),
         room("MarketProto", in: "Wire", ["Protobuf"]),
         room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
         room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
@@ -228,13 +229,13 @@ let package = Package(
         tests(
             "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
         tests(
-            "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
+            "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "DNSCodec", "Simulation", "TestSupport"],
             exclude: ["Fixtures"]),
         tests(
             "TapedeckClientTests",
             [
-                "TapedeckClient", "EdgeService", "SegmentLog", "Simulation", "EventLog", "GRPC", "TLS", "EventLoop",
-                "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+                "TapedeckClient", "EdgeService", "SegmentLog", "Simulation", "EventLog", "GRPC", "HTTP2", "TLS",
+                "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests(
             "EdgeServiceTests",
@@ -270,7 +271,8 @@ if isFuzz {
             name: "fuzz-parsers",
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
-                "MarketProto", "Protobuf", "TickCodec", "VenueFormats", "MarketModel", "CZstd", "Simulation",
+                "MarketProto", "Protobuf", "TickCodec", "VenueFormats", "DNSCodec", "MarketModel", "CZstd",
+                "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]
