@@ -115,7 +115,6 @@ final class NameServer: Sendable {
             // In two pieces, so that a reader has to wait for the second.
             let framed = [UInt8(answer.count >> 8), UInt8(answer.count & 255)] + answer
             send(connection, framed, 1, 0)
-            usleep(1000)
             framed.withUnsafeBytes { _ = send(connection, $0.baseAddress! + 1, $0.count - 1, 0) }
         }
     }
