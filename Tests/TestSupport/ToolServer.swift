@@ -47,7 +47,7 @@ public final class ToolServer: Sendable {
         let server = ToolServer(process, port: port)
         for _ in 0..<1000 {
             if accepts(port) { return server }
-            usleep(20_000)
+            poll(nil, 0, 20)
         }
         throw CocoaError(.executableLoad)
     }
