@@ -186,7 +186,8 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "EventLog", "TickStore", "Disk", "TimeSource", "EventLoop", "DayFigures", "TickCodec", "MarketModel",
+                "EventLog", "TickStore", "Disk", "TimeSource", "GRPC", "EventLoop", "DayFigures", "TickCodec",
+                "MarketModel",
             ],
             path: "Tests/Simulation", swiftSettings: swiftSettings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),

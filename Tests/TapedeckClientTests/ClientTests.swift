@@ -255,6 +255,11 @@ struct ClientTests {
         #expect(timeout(Proto.OrderService.submitOrder.path) == 10_000)
         #expect(timeout("/any.other.Service/Method") == 10_000)
         #expect(timeout(market.streamPrices.path) == nil && timeout(market.liveTrading.path) == nil)
+        let compressed = try ClientTests.client(port: 1) { $0.compression = .gzip }
+        defer { compressed.close() }
+        for path in [market.getQuote.path, market.submitOrders.path, "/any.other.Service/Method"] {
+            #expect(compressed.channel.options.call(path).compression == .gzip)
+        }
     }
 
     @Test func `A quote that hangs is asked for again, and the loser is cancelled`() async throws {

@@ -106,7 +106,7 @@ final class PriceServer: Sendable {
 }
 
 /// What was published, and who reads it. Confined to the server's loop.
-private final class Tape {
+final class Tape {
     var frames: [[UInt8]] = []
     var start = 0
     var sources: [TapeSource] = []
@@ -156,7 +156,7 @@ private final class Tape {
     }
 }
 
-private final class TapeSource: FrameSource {
+final class TapeSource: FrameSource {
     private let tape: Tape
     weak var call: ServerCall?
     /// The next to send.

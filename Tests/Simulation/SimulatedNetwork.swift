@@ -1,36 +1,39 @@
 import EventLoop
-import Simulation
-
-@testable import GRPC
+import GRPC
 
 /// Servers and the ways to them, in virtual time and by seed: connections that are refused, never made, slow, cut at
 /// any byte or silent from one on, and servers that crash, drain and come back. Confined to the loop.
-final class SimulatedNetwork: GRPCTransport, GRPCResolver, @unchecked Sendable {
+public final class SimulatedNetwork: GRPCTransport, GRPCResolver, @unchecked Sendable {
     /// What ways may do.
-    struct Weather {
+    public struct Weather {
         /// In percent of the connections.
-        var cut = 25
-        var silent = 5
-        var lost = 2
+        public var cut = 25
+        public var silent = 5
+        public var lost = 2
         /// In percent of the questions for names.
-        var failedNames = 20
-        var delayMillisecondsMax = 30
+        public var failedNames = 20
+        public var delayMillisecondsMax = 30
         /// Small enough to deliver every byte alone.
-        var isTiny = false
+        public var isTiny = false
+
+        public init() {}
     }
 
-    let loop: SimulatedLoop
+    private let loop: SimulatedLoop
     private let random: SimulatedStream.SharedRandom
     private let makeServer: () -> GRPCLoopServer
-    private(set) var servers: [GRPCLoopServer] = []
+    /// Every server there was.
+    public private(set) var servers: [GRPCLoopServer] = []
     private var serving: [String: GRPCLoopServer] = [:]
-    let hosts: [String]
-    var weather: Weather
+    public let hosts: [String]
+    private let weather: Weather
     /// Where the next connections are cut, in bytes of one way; before the weather decides.
-    var cuts: [(fromClient: Int?, fromServer: Int?)] = []
-    private(set) var connections = 0
+    public var cuts: [(fromClient: Int?, fromServer: Int?)] = []
+    /// Connections made so far.
+    public private(set) var connections = 0
 
-    init(
+    /// A server of `makeServer` at each of so many hosts.
+    public init(
         _ loop: SimulatedLoop, _ random: SimulatedStream.SharedRandom, hosts: Int, weather: Weather,
         makeServer: @escaping () -> GRPCLoopServer
     ) {
@@ -42,30 +45,33 @@ final class SimulatedNetwork: GRPCTransport, GRPCResolver, @unchecked Sendable {
         for host in self.hosts { start(host) }
     }
 
-    func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &random.numbers) }
+    /// A number in the range, by the seed.
+    public func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &random.numbers) }
 
     private func happens(_ percent: Int) -> Bool { int(0...99) < percent }
 
-    func start(_ host: String) {
+    /// A new server at the host.
+    public func start(_ host: String) {
         let server = makeServer()
         servers.append(server)
         serving[host] = server
     }
 
-    func crash(_ host: String) {
+    /// Ends its connections; nobody listens there any more.
+    public func crash(_ host: String) {
         serving[host]?.closeAll()
         serving[host] = nil
     }
 
     /// Takes no more calls; another takes its place at once.
-    func replace(_ host: String) {
+    public func replace(_ host: String) {
         serving[host]?.startDraining()
         start(host)
     }
 
     // MARK: The client's side
 
-    func connect(
+    public func connect(
         _ address: GRPCAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
     ) {
         if cuts.isEmpty, happens(weather.lost) { return }
@@ -99,7 +105,7 @@ final class SimulatedNetwork: GRPCTransport, GRPCResolver, @unchecked Sendable {
         return SimulatedStream.pair(loop, link, random, breaks: breaks)
     }
 
-    func resolve(
+    public func resolve(
         _ name: GRPCAddress, server: GRPCAddress?, loop: any Loop,
         _ done: @escaping (Result<[GRPCAddress], GRPCStatus>) -> Void
     ) {
