@@ -122,7 +122,7 @@ struct PriceSimulationTests {
     @Test func `By seed: through cuts, silence and restarts every update comes once, in order, none is missed`() throws
     {
         var interruptions = 0
-        for seed in 1...UInt64(Checkout.isSoak ? 4000 : 100) {
+        for seed in 1...UInt64(Checkout.isSoak ? 1000 : 100) {
             let world = try PriceWorld(seed: seed)
             #expect(world.run(), "seed \(seed): a hang")
             let got = world.log.now
