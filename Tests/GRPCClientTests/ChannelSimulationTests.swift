@@ -170,7 +170,8 @@ private final class ChannelWorld {
 struct ChannelSimulationTests {
     @Test func `By seed: no hang, no leak, no call carried out too often, each ends in exactly one status`() {
         var codes: [GRPCStatus.Code: Int] = [:]
-        for seed in 1...UInt64(Checkout.isSoak ? 4000 : 200) {
+        // In 430 a hedged call's attempt that took no more failed, and its sender waited for ever.
+        for seed in Array(1...UInt64(Checkout.isSoak ? 4000 : 200)) + [430] {
             let world = ChannelWorld(seed: seed)
             world.live()
             let problems = world.finish()

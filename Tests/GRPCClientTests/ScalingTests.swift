@@ -47,8 +47,8 @@ private final class Fleet: Sendable {
 }
 
 /// Three servers become six and twelve under a hundred clients. In the short form under thirty, so that the process
-/// keeps fewer than 1024 descriptors: with more, Foundation's `Process`, which other tests start programs with, reads
-/// where nothing is.
+/// keeps fewer than a thousand descriptors: with thousands, Foundation's `Process`, by which other tests start
+/// programs, was seen to read past what it had.
 @Suite(.serialized, .timeLimit(.minutes(Checkout.isSoak ? 4 : 1)))
 struct ScalingTests {
     private static let count = Checkout.isSoak ? 100 : 30

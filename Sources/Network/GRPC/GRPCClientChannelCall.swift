@@ -207,6 +207,17 @@ public final class ChannelCall {
             other.abandon()
         }
         if isPaused { attempt.call?.pauseReading() }
+        tellWhenWritable()
+    }
+
+    /// Attempts are gone, perhaps the one that took no more: nobody else would tell the owner that it may send.
+    private func tellWhenWritable() {
+        guard wasFull else { return }
+        core.loop.afterTurn { [weak self] in
+            guard let self, wasFull, owner != nil, isWritable else { return }
+            wasFull = false
+            owner?.becameWritable()
+        }
     }
 
     // MARK: What attempts bring
@@ -266,7 +277,7 @@ public final class ChannelCall {
         }
         switch decision {
         case .finish: finish(attempt, status, trailers)
-        case .waitForOthers: break
+        case .waitForOthers: tellWhenWritable()
         case .retry(let milliseconds):
             previousAttempts += 1
             startTimer(milliseconds) { $0.startAttempt() }
