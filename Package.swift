@@ -154,12 +154,13 @@ let package = Package(
             "TLS", in: "Network", ["EventLoop", "COpenSSL"],
             linkerSettings: [link("ssl", archive: "libssl.a"), link("crypto", archive: "libcrypto.a")]),
         room(
-            "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "CZlib"],
+            "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "DNSCodec", "CZlib"],
             linkerSettings: [link("z", archive: "libz.a")]),
         room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("HTTP1Codec", in: "Wire"),
+        room("DNSCodec", in: "Wire"),
         room("MarketProto", in: "Wire", ["Protobuf"]),
         room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
         room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
@@ -188,7 +189,8 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "EventLog", "TickStore", "Disk", "TimeSource", "EventLoop", "DayFigures", "TickCodec", "MarketModel",
+                "EventLog", "TickStore", "Disk", "TimeSource", "GRPC", "EventLoop", "DayFigures", "TickCodec",
+                "MarketModel",
             ],
             path: "Tests/Simulation", swiftSettings: swiftSettings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
@@ -231,14 +233,13 @@ let package = Package(
         tests(
             "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
         tests(
-            "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
+            "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "DNSCodec", "Simulation", "TestSupport"],
             exclude: ["Fixtures"]),
         tests(
             "TapedeckClientTests",
             [
-                "TapedeckClient", "EdgeService", "FaultSchedule", "SegmentLog", "Simulation", "EventLog", "GRPC", "TLS",
-                "EventLoop",
-                "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
+                "TapedeckClient", "EdgeService", "FaultSchedule", "SegmentLog", "Simulation", "EventLog", "GRPC",
+                "HTTP2", "TLS", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests(
             "EdgeServiceTests",
@@ -278,9 +279,8 @@ if isFuzz {
             name: "fuzz-parsers",
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
-                "HTTP2",
-                "TLS", "EventLoop", "COpenSSL",
-                "MarketProto", "Protobuf", "TickCodec", "VenueFormats", "MarketModel", "CZstd", "Simulation",
+                "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
+                "DNSCodec", "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

@@ -17,7 +17,7 @@ struct FuzzTarget: Sendable {
 
     static let all: [FuzzTarget] = [
         // Wire
-        .protobuf, .tick, .decimal, .binance, .kraken, .coinbase,
+        .protobuf, .tick, .decimal, .dns, .binance, .kraken, .coinbase,
         // Ports and adapters
         .block, .segment, .recovery, .rowBlock, .storeRecord,
         // Network

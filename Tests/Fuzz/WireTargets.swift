@@ -1,3 +1,4 @@
+import DNSCodec
 import MarketModel
 import MarketProto
 import Protobuf
@@ -231,5 +232,43 @@ extension FuzzTarget {
         guard all.count <= 20 else { return nil }
         let magnitude = all.reduce(Int128(0)) { $0 * 10 + Int128($1 - 0x30) }
         return Int64(exactly: isNegative ? -magnitude : magnitude)
+    }
+}
+
+extension FuzzTarget {
+    /// Answers of a name server, whole and behind a right header and question. What is read, written plainly, reads the
+    /// same; an answer to another question is none.
+    static let dns = FuzzTarget(
+        name: "dns", lengthMax: 600,
+        seeds: {
+            let address: [UInt8] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 1]
+            let alias: [UInt8] = [0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 4, 1, 0x62, 0xc0, 14]
+            let behind: [UInt8] = [0xc0, 36, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 2]
+            let wide: [UInt8] = [0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16] + [UInt8](repeating: 7, count: 16)
+            return [
+                [0, 0, 1] + address, [0, 0, 2] + address + address, [0, 0, 2] + alias + behind, [1, 0, 1] + wide,
+                [0, 3, 0], [0, 2, 0], [2, 0, 1] + address, [0, 0, 255] + address, [0, 0, 1, 0xc0, 12],
+            ]
+        },
+        run: { bytes in
+            guard bytes.count >= 3, let name = DNSName("a.test") else { return }
+            let question = DNSQuestion(name, bytes[0] & 1 == 0 ? .ipv4 : .ipv6)
+            let asked = question.message(id: 0x4711)[12...]
+            let flags: [UInt8] = [bytes[0] & 2 == 0 ? 0x81 : 0x83, 0x80 | bytes[1] & 15]
+            let message = [0x47, 0x11] + flags + [0, 1, 0, bytes[2], 0, 0, 0, 0] + asked + bytes[3...]
+            let reply = read(question, message)
+            require(read(question, [0x47, 0x12] + message[2...]) == .notOurs, "an answer with another id")
+            _ = read(question, Array(bytes))
+            guard case .addresses(let addresses) = reply else { return }
+            let records = addresses.flatMap { address -> [UInt8] in
+                [0xc0, 12, 0, UInt8(question.type.rawValue), 0, 1, 0, 0, 0, 0, 0, UInt8(address.count)] + address
+            }
+            let counts: [UInt8] = [0, 1, UInt8(addresses.count >> 8), UInt8(addresses.count & 255), 0, 0, 0, 0]
+            let again = read(question, [0x47, 0x11, 0x81, 0x80] + counts + asked + records)
+            require(again == reply, "\(String(describing: again)), not \(addresses)")
+        })
+
+    private static func read(_ question: DNSQuestion, _ message: [UInt8]) -> DNSReply? {
+        message.withUnsafeBytes { try? question.reply($0, id: 0x4711) }
     }
 }

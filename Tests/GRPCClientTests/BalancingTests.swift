@@ -159,6 +159,37 @@ struct BalancingTests {
         #expect(BalancingTests.counts([silent]) == [0])
     }
 
+    @Test func `A server's health service decides at any time whether it is used`() async throws {
+        let health = GRPCHealth()
+        let service = "tapedeck.test.Client"
+        health.set(.notServing, service: service)
+        let watched = try EchoServer(health: health)
+        let other = try EchoServer()
+        defer { for server in [watched, other] { server.stop() } }
+        let names = ChangingNames()
+        names.set([watched, other])
+        let channel = try BalancingTests.channel(names) { $0.healthService = service }
+        defer { channel.close() }
+        #expect(await BalancingTests.load(channel, calls: 80) == [])
+        #expect(BalancingTests.counts([watched, other]) == [0, 80])
+        health.set(.serving, service: service)
+        await Self.call(channel) { BalancingTests.counts([watched])[0] > 0 }
+        #expect(BalancingTests.counts([watched])[0] > 0)
+        health.set(.notServing, service: service)
+        // Once it has heard, none of twenty calls in a row goes there.
+        var last = -1
+        await Self.call(
+            channel,
+            until: {
+                let now = BalancingTests.counts([watched, other])
+                defer { last = now[0] == last ? last : now[0] }
+                return now[0] == last && now[1] > 200
+            })
+        let before = BalancingTests.counts([watched])
+        #expect(await BalancingTests.load(channel, calls: 80) == [])
+        #expect(BalancingTests.counts([watched]) == before)
+    }
+
     /// Calls until the condition holds.
     private static func call(_ channel: GRPCChannel, until condition: () -> Bool) async {
         let clock = ContinuousClock()

@@ -9,10 +9,10 @@ import Testing
 /// A channel against servers on this machine.
 @Suite(.timeLimit(.minutes(1)))
 struct ChannelTests {
-    /// Returns once the condition holds, or after twenty seconds: the test then fails by what it finds.
-    static func wait(_ condition: () -> Bool) async {
+    /// Returns once the condition holds, or after the time: the test then fails by what it finds.
+    static func wait(seconds: Int = 20, _ condition: () -> Bool) async {
         let clock = ContinuousClock()
-        let end = clock.now + .seconds(20)
+        let end = clock.now + .seconds(seconds)
         while !condition(), clock.now < end { await Task.yield() }
     }
 

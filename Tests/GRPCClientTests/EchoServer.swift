@@ -19,8 +19,9 @@ final class EchoServer: Sendable {
 
     /// `flaky`: what the first calls of Flaky fail with, the others are echoed.
     init(
-        _ configuration: GRPCServerConfiguration = GRPCServerConfiguration(), port: Int = 0, flaky: [GRPCStatus] = [],
-        pushback: String? = nil, serving: [Bool]? = nil
+        _ configuration: GRPCServerConfiguration = GRPCServerConfiguration(), host: String = "127.0.0.1",
+        port: Int = 0, flaky: [GRPCStatus] = [],
+        pushback: String? = nil, serving: [Bool]? = nil, health: GRPCHealth? = nil
     ) throws {
         let counters = Counters()
         self.counters = counters
@@ -28,10 +29,11 @@ final class EchoServer: Sendable {
             var table = GRPCServiceTable()
             EchoServer.registerUnary(&table, counters, flaky, pushback)
             EchoServer.registerStreams(&table, counters, loop)
+            health?.register(on: &table)
             if let serving { EchoServer.registerHealth(&table, serving, loop) }
             return table
         }
-        self.port = try server.listen(host: "127.0.0.1", port: port).port
+        self.port = try server.listen(host: host, port: port).port
     }
 
     private static func registerUnary(
@@ -45,6 +47,21 @@ final class EchoServer: Sendable {
                     call.responseMetadata.add(entry.name, entry.value)
                 }
                 call.respond(Array(request))
+            })
+        // What any client can call: grpc.testing.Empty both ways.
+        table.register(
+            path: "/grpc.testing.TestService/EmptyCall",
+            unary: { (call: ServerCall, _: UnsafeRawBufferPointer) in
+                counters.calls.add(1, ordering: .relaxed)
+                call.respond([UInt8]())
+            })
+        // As many zeros as the request's text says.
+        table.register(
+            path: service + "Zeros",
+            unary: { (call: ServerCall, request: UnsafeRawBufferPointer) in
+                let count = Int(String(decoding: request, as: UTF8.self)) ?? 0
+                call.compressResponses(.gzip)
+                call.respond([UInt8](repeating: 0, count: count))
             })
         table.register(
             path: service + "Never",

@@ -1,35 +1,7 @@
-import Foundation
 import GRPC
 import Protobuf
 import TestSupport
 import Testing
-
-/// grpc-go's interop server, started once for a test.
-private final class InteropServer {
-    private let process = Process()
-    let port: Int
-
-    init() throws {
-        let tools = NSTemporaryDirectory() + "tapedeck-interop-tools"
-        let install = Process()
-        install.executableURL = URL(fileURLWithPath: "/bin/bash")
-        install.arguments = [SharedData.path("tools/install"), tools, "grpc-interop-server"]
-        install.standardOutput = FileHandle.nullDevice
-        try install.run()
-        install.waitUntilExit()
-        port = Int.random(in: 20_000..<30_000)
-        process.executableURL = URL(fileURLWithPath: tools + "/grpc-interop-server")
-        process.arguments = ["-port", "\(port)"]
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-    }
-
-    deinit {
-        process.terminate()
-        process.waitUntilExit()
-    }
-}
 
 /// The client against grpc-go, case by case of
 /// https://github.com/grpc/grpc/blob/master/doc/interop-test-descriptions.md.
@@ -39,7 +11,7 @@ struct InteropTests {
 
     /// Runs a case on a channel of its own.
     private func run(_ body: (GRPCChannel) async throws -> Void) async throws {
-        let server = try InteropServer()
+        let server = try await ToolServer.start("grpc-interop-server") { ["-port", "\($0)"] }
         var options = ChannelTests.quick()
         options.calls.waitsForReady = true
         let channel = try GRPCChannel(target: "127.0.0.1:\(server.port)", options: options)
@@ -196,6 +168,46 @@ struct InteropTests {
                 try await channel.unary(Interop.UnimplementedService.unimplementedCall, Interop.Empty())
             }
             #expect(service?.code == .unimplemented)
+        }
+    }
+
+    @Test func `rpc_soak, channel_soak`() async throws {
+        let server = try await ToolServer.start("grpc-interop-server") { ["-port", "\($0)"] }
+        var large = Interop.SimpleRequest()
+        large.responseSize = 314_159
+        large.payload = InteropTests.payload(271_828)
+        var options = ChannelTests.quick()
+        options.calls.waitsForReady = true
+        for (channels, calls) in [(1, 40), (10, 1)] {
+            for _ in 0..<channels {
+                let channel = try GRPCChannel(target: "127.0.0.1:\(server.port)", options: options)
+                defer { channel.close() }
+                try await withThrowingTaskGroup(of: Int?.self) { group in
+                    for _ in 0..<calls {
+                        group.addTask { [large] in
+                            try await Interop.TestServiceClient(channel).unaryCall(large).payload?.body.count
+                        }
+                    }
+                    for try await count in group { #expect(count == 314_159) }
+                }
+            }
+        }
+    }
+
+    /// grpc-go's health service, in a program of ours that has one.
+    @Test func `A server of grpc-go that says it serves is used, and one that knows nothing of the service is not`()
+        async throws
+    {
+        let http = try ToolServer.freePort()
+        let server = try await ToolServer.start("otlp-sink") {
+            ["-grpc", "127.0.0.1:\($0)", "-http", "127.0.0.1:\(http)"]
+        }
+        for (service, code) in [("", GRPCStatus.Code.unimplemented), ("no.such.Service", .unavailable)] {
+            let options = ChannelTests.quick { $0.healthService = service }
+            let channel = try GRPCChannel(target: "127.0.0.1:\(server.port)", options: options)
+            defer { channel.close() }
+            let status = await channel.unary(path: "/no.such.Service/Method", request: []).status
+            #expect(status.code == code, "\(status)")
         }
     }
 }

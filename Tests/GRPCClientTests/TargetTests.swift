@@ -20,6 +20,9 @@ struct TargetTests {
                 "edge:7"
             ),
             (
+                "dns://[::1]/edge:7", .name(TargetTests.a("edge", 7), server: TargetTests.a("::1", 53)), "edge:7"
+            ),
+            (
                 "ipv4:10.0.0.1:1,10.0.0.2:2", .addresses([TargetTests.a("10.0.0.1", 1), TargetTests.a("10.0.0.2", 2)]),
                 "10.0.0.1:1"
             ),
@@ -35,7 +38,8 @@ struct TargetTests {
     @Test(arguments: [
         "", ":", "host", "host:", ":1", "host:0", "host:65536", "host:-1", "host:+1", "host:1x", "::1:5", "dns://x",
         "dns://x/y", "dns:///", "dns:///a/b:1", "ipv4:", "ipv4:1.2.3.4", "ipv4:1.2.3.4:1,", "unix:/tmp/x", "a b:1",
-        "http://host:1", "host:99999999999999999999",
+        "http://host:1", "ipv4:host:1", "ipv4:[::1]:1", "ipv6:10.0.0.1:1", "dns://names.example:53/edge:1",
+        "host:99999999999999999999",
     ])
     func `What is no target is refused with an explanation`(_ text: String) {
         #expect { try GRPCTarget(text) } throws: { error in

@@ -238,6 +238,7 @@ struct SimulationTests {
         }
         #expect(world.seenCounts.began == world.seenCounts.ended, "seed \(seed): interceptors heard of no end")
         #expect(world.live == 0, "seed \(seed): \(world.live) objects live on")
+        #expect(world.loop.openTimers == 0, "seed \(seed): \(world.loop.openTimers) timers are left")
         #expect(world.server.connectionCount == 0 && world.server.openCallCount == 0)
     }
 

@@ -17,6 +17,9 @@ public final class SimulatedLoop: Loop, @unchecked Sendable {
     private var timerCount = 0
     public private(set) var nowMilliseconds: UInt64 = 1000
 
+    /// Timers that were neither cancelled nor fired for the last time.
+    public var openTimers: Int { timers.count { !$0.isCancelled } }
+
     public init() {}
 
     public var isCurrent: Bool { thread.withLock { $0.map { pthread_equal($0, pthread_self()) != 0 } ?? false } }

@@ -12,6 +12,17 @@ public struct SimulatedLink {
     public init() {}
 }
 
+/// How a simulated connection breaks. Places are bytes of one way; nil: never.
+public struct SimulatedBreaks {
+    /// Cut when the client, or the server, has sent so many.
+    public var cutAfter: Int?
+    public var cutAfterReplies: Int?
+    /// When the client has sent so many, nothing arrives any more, either way, and nobody is told.
+    public var silentAfter: Int?
+
+    public init() {}
+}
+
 /// One end of a connection in a simulated network: bytes arrive late and in pieces, writes are taken in part, and the
 /// connection can be cut at any byte. All by the random numbers it is given. Confined to its loop.
 public final class SimulatedStream: ByteStream {
@@ -32,8 +43,15 @@ public final class SimulatedStream: ByteStream {
     private var inbox: [UInt8] = []
     private var isReading = false
     private var isEnding = false
-    /// Bytes that may still leave before the connection is cut; nil: never.
+    /// Bytes that may still leave before the connection is cut, or silent; nil: never.
     private var cutAfter: Int?
+    private var silentAfter: Int?
+    private let wire: Wire
+
+    /// What both ends are on.
+    private final class Wire {
+        var isSilent = false
+    }
 
     /// Random numbers that both ends draw from, in the order of what happens.
     public final class SharedRandom {
@@ -42,8 +60,11 @@ public final class SimulatedStream: ByteStream {
         func upTo(_ limit: Int) -> Int { Int.random(in: 0...max(0, limit), using: &numbers) }
     }
 
-    private init(_ loop: SimulatedLoop, _ link: SimulatedLink, _ random: SharedRandom, peerAddress: String) {
+    private init(
+        _ loop: SimulatedLoop, _ link: SimulatedLink, _ random: SharedRandom, _ wire: Wire, peerAddress: String
+    ) {
         simulated = loop
+        self.wire = wire
         self.link = link
         self.random = random
         self.peerAddress = peerAddress
@@ -53,11 +74,23 @@ public final class SimulatedStream: ByteStream {
     public static func pair(
         _ loop: SimulatedLoop, _ link: SimulatedLink, _ random: SharedRandom, cutAfter: Int? = nil
     ) -> (client: SimulatedStream, server: SimulatedStream) {
-        let client = SimulatedStream(loop, link, random, peerAddress: "192.0.2.1")
-        let server = SimulatedStream(loop, link, random, peerAddress: "192.0.2.2")
+        var breaks = SimulatedBreaks()
+        breaks.cutAfter = cutAfter
+        return pair(loop, link, random, breaks: breaks)
+    }
+
+    /// Two connected ends whose connection breaks so.
+    public static func pair(
+        _ loop: SimulatedLoop, _ link: SimulatedLink, _ random: SharedRandom, breaks: SimulatedBreaks
+    ) -> (client: SimulatedStream, server: SimulatedStream) {
+        let wire = Wire()
+        let client = SimulatedStream(loop, link, random, wire, peerAddress: "192.0.2.1")
+        let server = SimulatedStream(loop, link, random, wire, peerAddress: "192.0.2.2")
         client.peer = server
         server.peer = client
-        client.cutAfter = cutAfter
+        client.cutAfter = breaks.cutAfter
+        server.cutAfter = breaks.cutAfterReplies
+        client.silentAfter = breaks.silentAfter
         return (client, server)
     }
 
@@ -100,14 +133,18 @@ public final class SimulatedStream: ByteStream {
             count = min(count, left)
             cutAfter = left - count
         }
-        let piece = Array(flying[..<count])
+        if let left = silentAfter {
+            silentAfter = max(0, left - count)
+            if left <= count { wire.isSilent = true }
+        }
+        let piece = wire.isSilent ? [] : Array(flying[..<count])
         flying.removeFirst(count)
         if !piece.isEmpty { peer.arrived(piece) }
         if cutAfter == 0 {
             peer.close(StreamError("cut"))
             return close(StreamError("cut"))
         }
-        if flying.isEmpty, isEnding { return peer.close() }
+        if flying.isEmpty, isEnding { return wire.isSilent ? () : peer.close() }
         let hadWaiting = !waiting.isEmpty
         take()
         if hadWaiting, waiting.isEmpty, !isClosed { owner?.drained() }

@@ -205,6 +205,63 @@ struct ClientTests {
         #expect(throws: TapedeckError.self) { try TapedeckClient("nonsense") }
     }
 
+    @Test func `Every status of a server comes as a typed error of its code`() async throws {
+        let server = try PriceServer()
+        defer { server.stop() }
+        let client = try ClientTests.client(port: server.port)
+        defer { client.close() }
+        _ = try await client.quote("A")
+        for number in 1...16 {
+            let error = await #expect(throws: TapedeckError.self) { try await client.quote("FAIL \(number)") }
+            #expect(error?.code == GRPCStatus.Code(rawValue: number) && error?.status.message == "as asked")
+            let isRetryable = [GRPCStatus.Code.unavailable, .aborted, .deadlineExceeded].contains(error?.code)
+            #expect(error?.isRetryable == isRetryable)
+        }
+    }
+
+    @Test(arguments: [
+        (TapedeckError.EndReason.serverStopping, GRPCStatus.Code.unavailable, true),
+        (.endedByOperator, .unavailable, true), (.readerTooSlow, .resourceExhausted, true),
+        (.logFailed, .internalError, false),
+    ])
+    func `Why a server ended a stream is typed, and decides whether it goes on`(
+        _ reason: TapedeckError.EndReason, _ code: GRPCStatus.Code, _ goesOn: Bool
+    ) async throws {
+        let server = try PriceServer()
+        defer { server.stop() }
+        let client = try ClientTests.client(port: server.port)
+        defer { client.close() }
+        server.publish(ClientTests.ticks(1...3))
+        let log = Log()
+        let task = ClientTests.read(client.prices(["A"]), into: log)
+        await ClientTests.wait { log.now.sequences.count == 3 }
+        server.endStreams(GRPCStatus(code, "because"), reason: reason.rawValue, hasToken: true)
+        server.publish(ClientTests.ticks(4...5))
+        await ClientTests.wait { log.now.sequences.count == 5 || log.now.isEnded }
+        let error = goesOn ? log.now.interruptions.first : log.now.end
+        #expect(error?.reason == reason && error?.code == code && error?.resumeToken != nil)
+        #expect(log.now.sequences == (goesOn ? Array(1...5) : Array(1...3)))
+        task.cancel()
+        await task.value
+    }
+
+    @Test func `Calls have a deadline by default; streams of prices and sessions have none`() throws {
+        let client = try ClientTests.client(port: 1)
+        defer { client.close() }
+        func timeout(_ path: String) -> Int? { client.channel.options.call(path).timeoutMilliseconds }
+        let market = Proto.MarketDataService.self
+        #expect(timeout(market.getQuote.path) == 5000)
+        #expect(timeout(market.submitOrders.path) == 10_000)
+        #expect(timeout(Proto.OrderService.submitOrder.path) == 10_000)
+        #expect(timeout("/any.other.Service/Method") == 10_000)
+        #expect(timeout(market.streamPrices.path) == nil && timeout(market.liveTrading.path) == nil)
+        let compressed = try ClientTests.client(port: 1) { $0.compression = .gzip }
+        defer { compressed.close() }
+        for path in [market.getQuote.path, market.submitOrders.path, "/any.other.Service/Method"] {
+            #expect(compressed.channel.options.call(path).compression == .gzip)
+        }
+    }
+
     @Test func `A quote that hangs is asked for again, and the loser is cancelled`() async throws {
         let server = try PriceServer()
         defer { server.stop() }

@@ -79,7 +79,45 @@ enum Examples {
         options.channel.healthService = "financial.marketdata.v1.MarketDataService"
         options.quoteTimeoutMilliseconds = 1000
         options.quoteHedgeMilliseconds = nil
+        options.compression = .gzip
         let tapedeck = try TapedeckClient("dns:///tapedeck.example:50051", options: options)
         return tapedeck
+    }
+
+    static func errors(_ tapedeck: TapedeckClient) async {
+        do {
+            let quote = try await tapedeck.quote("AAPL", exchange: "SIMX")
+            print(quote.dayVolume)
+        } catch {
+            switch error.code {
+            case .notFound, .invalidArgument: print("no such instrument, or ambiguous:", error)
+            case .unauthenticated, .permissionDenied: print("not allowed:", error)
+            case .resourceExhausted: print("too much; again in", error.retryAfterMilliseconds ?? 1000, "ms")
+            case .deadlineExceeded: print("no answer in time")
+            case .unavailable: print("no server can be reached:", error)
+            case .cancelled: print("this task was cancelled, or the client closed")
+            default: print("not expected:", error)
+            }
+        }
+    }
+
+    static func ends(_ tapedeck: TapedeckClient) async throws {
+        for try await event in tapedeck.prices(["AAPL"]) {
+            guard case .interrupted(let error) = event else { continue }
+            switch error.reason {
+            case .serverStopping?, .endedByOperator?: print("goes on with another server")
+            case .readerTooSlow?: print("this loop is too slow for the policy ALL")
+            case .recordsMissing?: print("gone:", error.missing)
+            default: print("the connection was lost:", error)
+            }
+        }
+    }
+
+    static func cancellation(_ tapedeck: TapedeckClient) async throws {
+        let reading = Task {
+            for try await case .ticks(let batch) in tapedeck.prices(["AAPL"]) { print(batch.count) }
+        }
+        _ = try await tapedeck.quote("MSFT")
+        reading.cancel()
     }
 }

@@ -48,6 +48,10 @@ final class PriceServer: Sendable {
                     let number = calls.add("GetQuote")
                     call.onEnd = { _ = calls.add("GetQuote ended") }
                     guard number > 1, let asked = try? Proto.QuoteRequest(decoding: request) else { return }
+                    // FAIL and a number: this status.
+                    if asked.symbol.hasPrefix("FAIL "), let code = Int(asked.symbol.dropFirst(5)) {
+                        return call.fail(GRPCStatus(GRPCStatus.Code(rawValue: code), "as asked"))
+                    }
                     if asked.symbol == "NONE" { return call.fail(GRPCStatus(.notFound, "no NONE")) }
                     var answer = Proto.QuoteResponse()
                     answer.dayVolume = Int64(number)
@@ -102,7 +106,7 @@ final class PriceServer: Sendable {
 }
 
 /// What was published, and who reads it. Confined to the server's loop.
-private final class Tape {
+final class Tape {
     var frames: [[UInt8]] = []
     var start = 0
     var sources: [TapeSource] = []
@@ -152,7 +156,7 @@ private final class Tape {
     }
 }
 
-private final class TapeSource: FrameSource {
+final class TapeSource: FrameSource {
     private let tape: Tape
     weak var call: ServerCall?
     /// The next to send.

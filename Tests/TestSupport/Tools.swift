@@ -16,11 +16,18 @@ public enum Tools {
     }
 
     private static func runBlocking(_ tool: String, _ arguments: [String]) throws -> Ended {
+        try launch(install(tool), arguments)
+    }
+
+    /// Unpacks a program; its path.
+    static func install(_ tool: String) throws -> String {
         let folder = Checkout.path + "/.build/tools"
         let installed = try launch("/bin/bash", [SharedData.path("tools/install"), folder, tool])
-        guard installed.status == 0 else { return installed }
-        return try launch(folder + "/" + tool, arguments)
+        guard installed.status == 0 else { throw NotInstalled(description: "\(tool): \(installed.output)") }
+        return folder + "/" + tool
     }
+
+    private struct NotInstalled: Error, CustomStringConvertible { let description: String }
 
     private static func launch(_ program: String, _ arguments: [String]) throws -> Ended {
         let process = Process()

@@ -22,11 +22,11 @@ struct LayerTable {
         Layer(name: "Ports", mayImport: ["Wire", "Model"], order: ["TickStore", "EventLog"]),
         Layer(name: "Engines", mayImport: ["Model"], order: []),
         Layer(
-            name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "C"],
+            name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "DNSCodec", "C"],
             order: ["GRPC", "HTTP2", "HTTP1", "TLS", "EventLoop"]),
         Layer(
             name: "Wire", mayImport: ["Model", "CSimdJSON"],
-            order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec"]),
+            order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec", "DNSCodec"]),
         Layer(name: "Model", mayImport: [], order: []),
         Layer(name: "Tools", mayImport: ["Protobuf"], order: []),
     ]

@@ -17,6 +17,8 @@ public struct TapedeckOptions: Sendable {
     public var quoteHedgeMilliseconds: Int? = 200
     /// Deadline of SubmitOrders, all attempts included.
     public var orderTimeoutMilliseconds = 10_000
+    /// How what is sent is compressed, and with it the server's single answers; prices are sent as they are. nil: not.
+    public var compression: GRPCCompression?
     /// For calls that may be carried out twice: quotes, and orders that all have an idempotency key.
     public var retry = GRPCRetryPolicy()
     /// Between tries to go on with a stream of prices.
@@ -59,11 +61,13 @@ public final class TapedeckClient: Sendable {
             (market.liveTrading.path, streams),
         ] where channelOptions.methods[path] == nil {
             channelOptions.methods[path] = call
+            channelOptions.methods[path]?.compression = options.compression
         }
         // Whatever else is called has a deadline too.
         if channelOptions.calls.timeoutMilliseconds == nil {
             channelOptions.calls.timeoutMilliseconds = options.orderTimeoutMilliseconds
         }
+        channelOptions.calls.compression = channelOptions.calls.compression ?? options.compression
         if let tls = options.tls { channelOptions.secure = { stream, _ in tls.wrap(stream) } }
         self.options = options
         do {

@@ -11,6 +11,7 @@ public struct TapedeckError: Error, Hashable, Sendable, CustomStringConvertible 
         public static let readerTooSlow = EndReason(rawValue: "READER_TOO_SLOW")
         public static let recordsMissing = EndReason(rawValue: "RECORDS_MISSING")
         public static let logFailed = EndReason(rawValue: "LOG_FAILED")
+        public static let endedByOperator = EndReason(rawValue: "ENDED_BY_OPERATOR")
     }
 
     public let status: GRPCStatus

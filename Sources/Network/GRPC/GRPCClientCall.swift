@@ -37,6 +37,9 @@ public final class ClientCall: HTTP2StreamOwner, HTTP2Body {
     private var isEndSent = false
     private var wasFull = false
     private var reader: MessageReader
+    /// Of an answer that may be compressed, in place of ``reader``.
+    private var compressedReader: RequestReader?
+    private let compressors: Compressors
     /// Arrived while reading was paused.
     private var held: [UInt8] = []
     private var isDeliveryScheduled = false
@@ -47,12 +50,14 @@ public final class ClientCall: HTTP2StreamOwner, HTTP2Body {
     private var httpStatus = ""
     private var contentType = ""
     private var encoding: String?
+    private var compression: GRPCCompression?
     private var trailers = GRPCMetadata()
     private var hasHeaders = false
 
-    init(owner: any GRPCCallOwner, messageBytesMax: Int) {
+    init(owner: any GRPCCallOwner, messageBytesMax: Int, compressors: Compressors) {
         self.owner = owner
         self.messageBytesMax = messageBytesMax
+        self.compressors = compressors
         reader = MessageReader(lengthMax: messageBytesMax)
     }
 
@@ -194,11 +199,37 @@ extension ClientCall {
     }
 
     private func deliver(_ data: UnsafeRawBufferPointer) {
+        if compression != nil { return deliverCompressed(data) }
         do {
             try reader.read(data) { owner?.received(frames: $0) }
         } catch {
             cancel(error.status)
         }
+    }
+
+    /// Messages one by one, each decompressed where it says that it is compressed.
+    private func deliverCompressed(_ data: UnsafeRawBufferPointer) {
+        var rest = data
+        do throws(GRPCStatus) {
+            while owner != nil, let message = try compressedReader?.next(&rest) {
+                let frame = try plainFrame(message)
+                frame.withUnsafeBytes { owner?.received(frames: $0) }
+            }
+        } catch {
+            cancel(error)
+        }
+    }
+
+    private func plainFrame(_ message: RequestReader.Message) throws(GRPCStatus) -> [UInt8] {
+        var result = Result<[UInt8], GRPCStatus>.success([])
+        message.withPayload { payload in
+            guard message.isCompressed, let compression else { return result = .success(MessageFrame.make(payload)) }
+            let decompressor = compressors.decompressor(compression)
+            result = Result { () throws(GRPCStatus) in
+                MessageFrame.make(try decompressor.decompress(payload, lengthMax: messageBytesMax))
+            }
+        }
+        return try result.get()
     }
 
     public func received(headers: [HTTP2Header], endsStream: Bool, _ stream: HTTP2Stream) {
@@ -216,7 +247,7 @@ extension ClientCall {
             trailers = metadata
         } else if !hasHeaders, owner != nil {
             hasHeaders = true
-            if let problem = headerProblem {
+            if let problem = checkHeaders() {
                 cancel(problem)
             } else {
                 owner?.received(metadata: metadata)
@@ -224,16 +255,19 @@ extension ClientCall {
         }
     }
 
-    /// Why these headers begin no gRPC answer.
-    private var headerProblem: GRPCStatus? {
+    /// Why these headers begin no gRPC answer; notes how an answer is compressed.
+    private func checkHeaders() -> GRPCStatus? {
         guard httpStatus == "200" else { return GRPCClientStatus.of(httpStatus: httpStatus) }
         guard contentType.hasPrefix("application/grpc") else {
             return GRPCStatus(.unknown, "the server answered with content-type \(contentType)")
         }
-        if let encoding, encoding != "identity" {
+        guard let encoding, encoding != "identity" else { return nil }
+        guard let compression = GRPCCompression(rawValue: encoding) else {
             return GRPCStatus(
                 .internalError, "the server answered with grpc-encoding \(encoding), which was not asked for")
         }
+        self.compression = compression
+        compressedReader = RequestReader(lengthMax: messageBytesMax)
         return nil
     }
 
@@ -265,7 +299,9 @@ extension ClientCall {
             if let stream { heldLoop = stream.connection.transport.loop }
             return
         }
-        if status.isOK, !reader.isEmpty { return finish(GRPCStatus(.internalError, "a message is cut off")) }
+        if status.isOK, !reader.isEmpty || compressedReader.map({ $0.count > 0 }) == true {
+            return finish(GRPCStatus(.internalError, "a message is cut off"))
+        }
         finish(status)
     }
 

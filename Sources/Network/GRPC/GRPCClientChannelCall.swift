@@ -68,12 +68,25 @@ public final class ChannelCall {
         guard message.count <= core.options.connection.messageBytesMax else {
             return end(GRPCStatus(.resourceExhausted, "a message of \(message.count) bytes is larger than the limit"))
         }
-        let frame = message.withUnsafeBytes { MessageFrame.make($0) }
+        let frame = frame(message)
         if let committed { return committed.call?.send(frame: frame) ?? () }
         replay.append(frame)
         replayBytes += frame.count
         for attempt in attempts { attempt.call?.send(frame: frame) }
         commitIfTooLarge()
+    }
+
+    /// Below this size, in bytes, compression costs more than it saves.
+    private static let compressedBytesMin = 256
+
+    private func frame(_ message: [UInt8]) -> [UInt8] {
+        if let compression = options.compression, message.count >= ChannelCall.compressedBytesMin,
+            let small = message.withUnsafeBytes({ core.compressors.compressor(compression).compress($0) }),
+            small.count < message.count
+        {
+            return MessageFrame.make(small, isCompressed: true)
+        }
+        return MessageFrame.make(message)
     }
 
     /// Sends no more messages.
@@ -162,7 +175,8 @@ public final class ChannelCall {
             let now = core.loop.nowMilliseconds
             rest = Int(deadlineMilliseconds > now ? deadlineMilliseconds - now : 1)
         }
-        let call = connection.call(path: path, metadata: metadata, timeoutMilliseconds: rest, owner: attempt)
+        let call = connection.call(
+            path: path, metadata: metadata, timeoutMilliseconds: rest, compression: options.compression, owner: attempt)
         guard !call.isEnded else { return }
         attempt.call = call
         obstacle = nil
@@ -193,6 +207,17 @@ public final class ChannelCall {
             other.abandon()
         }
         if isPaused { attempt.call?.pauseReading() }
+        tellWhenWritable()
+    }
+
+    /// Attempts are gone, perhaps the one that took no more: nobody else would tell the owner that it may send.
+    private func tellWhenWritable() {
+        guard wasFull else { return }
+        core.loop.afterTurn { [weak self] in
+            guard let self, wasFull, owner != nil, isWritable else { return }
+            wasFull = false
+            owner?.becameWritable()
+        }
     }
 
     // MARK: What attempts bring
@@ -252,7 +277,7 @@ public final class ChannelCall {
         }
         switch decision {
         case .finish: finish(attempt, status, trailers)
-        case .waitForOthers: break
+        case .waitForOthers: tellWhenWritable()
         case .retry(let milliseconds):
             previousAttempts += 1
             startTimer(milliseconds) { $0.startAttempt() }

@@ -29,6 +29,8 @@ final class GRPCChannelCore {
     private(set) var options: GRPCChannelOptions
     var throttle: GRPCRetryThrottle
     var random: GRPCRandom
+    /// For all calls of the channel.
+    let compressors = Compressors()
     private let target: GRPCTarget
     private var balancer: any GRPCBalancer
     private var runners: [Int: Runner] = [:]
@@ -263,7 +265,8 @@ final class GRPCChannelCore {
         let secured = options.secure?(stream, target.serverName) ?? stream
         let address = runner.address
         runner.connection = GRPCClientConnection(
-            over: secured, authority: target.authority, isSecure: options.secure != nil, options: options.connection
+            over: secured, authority: target.authority, isSecure: options.secure != nil, options: options.connection,
+            compressors: compressors
         ) { [weak self, weak runner] event in
             guard let self else { return }
             switch event {

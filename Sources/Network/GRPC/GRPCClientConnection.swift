@@ -35,6 +35,7 @@ public final class GRPCClientConnection: HTTP2ConnectionOwner {
     let authority: String
     private let scheme: String
     private let options: GRPCConnectionOptions
+    private let compressors: Compressors
     private var connection: HTTP2Connection?
     private var tell: ((Event) -> Void)?
     private var isReady = false
@@ -43,12 +44,13 @@ public final class GRPCClientConnection: HTTP2ConnectionOwner {
     /// Takes over a connected stream of bytes. `tell` is called from later turns on.
     init(
         over stream: any ByteStream, authority: String, isSecure: Bool, options: GRPCConnectionOptions,
-        tell: @escaping (Event) -> Void
+        compressors: Compressors = Compressors(), tell: @escaping (Event) -> Void
     ) {
         loop = stream.loop
         self.authority = authority
         scheme = isSecure ? "https" : "http"
         self.options = options
+        self.compressors = compressors
         self.tell = tell
         connection = HTTP2Connection(transport: stream, isServer: false, settings: options.http2, owner: self)
     }
@@ -109,12 +111,22 @@ public final class GRPCClientConnection: HTTP2ConnectionOwner {
         path: String, metadata: GRPCMetadata = GRPCMetadata(), timeoutMilliseconds: Int? = nil,
         owner: any GRPCCallOwner
     ) -> ClientCall {
-        let call = ClientCall(owner: owner, messageBytesMax: options.messageBytesMax)
+        call(path: path, metadata: metadata, timeoutMilliseconds: timeoutMilliseconds, compression: nil, owner: owner)
+    }
+
+    /// `compression` is how the frames that are sent may be compressed.
+    func call(
+        path: String, metadata: GRPCMetadata, timeoutMilliseconds: Int?, compression: GRPCCompression?,
+        owner: any GRPCCallOwner
+    ) -> ClientCall {
+        let call = ClientCall(owner: owner, messageBytesMax: options.messageBytesMax, compressors: compressors)
         var headers = [
             HTTP2Header(":method", "POST"), HTTP2Header(":scheme", scheme), HTTP2Header(":path", path),
             HTTP2Header(":authority", authority), HTTP2Header("content-type", "application/grpc"),
             HTTP2Header("te", "trailers"), HTTP2Header("user-agent", options.userAgent),
+            HTTP2Header("grpc-accept-encoding", GRPCCompression.accepted),
         ]
+        if let compression { headers.append(HTTP2Header("grpc-encoding", compression.rawValue)) }
         if let timeoutMilliseconds {
             headers.append(HTTP2Header("grpc-timeout", Timeout.text(milliseconds: timeoutMilliseconds)))
             call.startDeadline(loop, timeoutMilliseconds)
@@ -182,23 +194,33 @@ public protocol GRPCTransport: Sendable {
         _ address: GRPCAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void)
 }
 
-/// TCP on an ``EventLoop``.
+/// TCP on an ``EventLoop``. A host that is still a name is looked up first, and its first address taken.
 public struct GRPCSockets: GRPCTransport {
     public init() {}
 
     public func connect(
         _ address: GRPCAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
     ) {
-        let place: SocketAddress
-        do {
-            place = try SocketAddress(host: address.host, port: address.port)
-        } catch {
-            let text = error.description
-            return loop.afterTurn { done(.failure(StreamError(text))) }
-        }
         guard let loop = loop as? EventLoop else {
             return loop.afterTurn { done(.failure(StreamError("sockets need an EventLoop"))) }
         }
+        if let place = SocketAddress(numericHost: address.host, port: address.port) {
+            return GRPCSockets.connect(place, loop, done)
+        }
+        // A name that nobody has resolved.
+        loop.lookUp(host: address.host, port: address.port) { result in
+            switch result {
+            case .success(let places):
+                guard let place = places.first else { return done(.failure(StreamError("no address"))) }
+                GRPCSockets.connect(place, loop, done)
+            case .failure(let error): done(.failure(StreamError(error.description)))
+            }
+        }
+    }
+
+    private static func connect(
+        _ place: SocketAddress, _ loop: EventLoop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
+    ) {
         Socket.connect(place, loop: loop) { result in
             switch result {
             case .success(let socket): done(.success(socket))

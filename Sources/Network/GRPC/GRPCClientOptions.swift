@@ -11,6 +11,10 @@ public struct GRPCCallOptions: Sendable {
     public var retry: GRPCRetryPolicy?
     /// More attempts beside a slow one, in place of ``retry``. Only for methods that may be executed twice.
     public var hedging: GRPCHedgingPolicy?
+    /// Compresses requests of 256 bytes and more where that makes them smaller, which servers such as Tapedeck's take
+    /// as the wish for compressed responses. A server that does not know it answers UNIMPLEMENTED. nil: as they are.
+    /// Compressed responses are taken in either case.
+    public var compression: GRPCCompression?
     /// Sent with the call. Names are lower case.
     public var metadata = GRPCMetadata()
 
@@ -25,8 +29,8 @@ public struct GRPCChannelOptions: Sendable {
     public var backoff = GRPCBackoff()
     /// Names are resolved again at least this often, so that new servers get their share of a long-lived channel.
     public var resolutionIntervalMilliseconds = 30_000
-    /// Names are not resolved oftener than this, however many connections end.
-    public var resolutionPauseMilliseconds = 5000
+    /// Names are not resolved oftener than this, however many connections end; after a failure ``backoff`` decides.
+    public var resolutionPauseMilliseconds = 30_000
     /// Wraps the bytes of each connection, as TLS does; the argument is the target's name without port.
     public var secure: (@Sendable (any ByteStream, _ serverName: String) -> any ByteStream)?
     /// Finds the addresses of names.

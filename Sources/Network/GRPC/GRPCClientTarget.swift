@@ -3,7 +3,8 @@ import EventLoop
 /// Where a channel connects to, as text:
 ///
 /// - `HOST:PORT`, `[IPV6]:PORT`, `dns:///NAME:PORT`: every address of the name
-/// - `dns://SERVER:PORT/NAME:PORT`: the same, asked of a name server
+/// - `dns://SERVER:PORT/NAME:PORT`: the same, asked of a name server, whose address is numeric and whose port 53 may be
+///   left out
 /// - `ipv4:ADDRESS:PORT,…`, `ipv6:[ADDRESS]:PORT,…`: these addresses
 ///
 /// (https://github.com/grpc/grpc/blob/master/doc/naming.md)
@@ -29,10 +30,14 @@ public struct GRPCTarget: Hashable, Sendable {
                 "\(text) is no target: HOST:PORT, dns:///NAME:PORT, dns://SERVER:PORT/NAME:PORT, ipv4:ADDRESS:PORT,… "
                     + "or ipv6:[ADDRESS]:PORT,…")
         }
+        let isIPv6 = text.hasPrefix("ipv6:")
         if let list = GRPCTarget.strip(text, "ipv4:") ?? GRPCTarget.strip(text, "ipv6:") {
             var addresses: [GRPCAddress] = []
             for part in list.split(separator: ",", omittingEmptySubsequences: false) {
-                guard let address = GRPCTarget.address(part) else { throw refuse() }
+                guard let address = GRPCTarget.address(part),
+                    let numeric = SocketAddress(numericHost: address.host, port: address.port),
+                    numeric.isIPv6 == isIPv6
+                else { throw refuse() }
                 addresses.append(address)
             }
             kind = .addresses(addresses)
@@ -45,7 +50,7 @@ public struct GRPCTarget: Hashable, Sendable {
         if let uri = GRPCTarget.strip(text, "dns://") {
             guard let slash = uri.firstIndex(of: "/") else { throw refuse() }
             if slash != uri.startIndex {
-                guard let found = GRPCTarget.address(uri[..<slash]) else { throw refuse() }
+                guard let found = GRPCTarget.nameServer(uri[..<slash]) else { throw refuse() }
                 server = found
             }
             rest = uri[uri.index(after: slash)...]
@@ -60,6 +65,14 @@ public struct GRPCTarget: Hashable, Sendable {
 
     private static func strip(_ text: String, _ prefix: String) -> Substring? {
         text.hasPrefix(prefix) ? text.dropFirst(prefix.count) : nil
+    }
+
+    /// `ADDRESS` or `ADDRESS:PORT`; to find the address of a name server there would be none to ask.
+    private static func nameServer(_ text: Substring) -> GRPCAddress? {
+        guard let found = address(text) ?? address(text + ":53"),
+            SocketAddress(numericHost: found.host, port: found.port) != nil
+        else { return nil }
+        return found
     }
 
     /// `HOST:PORT`, an IPv6 host in brackets.
