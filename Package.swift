@@ -57,8 +57,8 @@ let package = Package(
                 "Bench",
                 "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
                 "TimeSource",
-                "SimulatedVenue", "BookEngine", "EventLoop", "HTTP2", "GRPC", "HTTP1", "HTTP1Codec", "Protobuf",
-                "MarketProto",
+                "SimulatedVenue", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1", "HTTP1Codec",
+                "Protobuf", "MarketProto",
                 "TickCodec", "VenueFormats",
                 "MarketModel", "CYAML", "CLinux",
             ],
@@ -226,7 +226,8 @@ let package = Package(
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
         tests(
-            "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
+            "GRPCTests", ["GRPC", "HTTP2", "TLS", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
+            exclude: ["Fixtures"]),
         tests(
             "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
             exclude: ["Fixtures"]),
@@ -249,7 +250,12 @@ let package = Package(
             ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
-            "TapedeckTests", ["tapedeck", "Observability", "TestSupport", "MarketModel"], exclude: ["Fixtures"]),
+            "TapedeckTests",
+            [
+                "tapedeck", "Observability", "TLS", "EventLoop", "TapedeckClient", "MarketProto", "TestSupport",
+                "MarketModel",
+            ],
+            exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),
     ],
     cxxLanguageStandard: .cxx17
@@ -260,7 +266,7 @@ if isFuzz {
     package.targets.removeAll { $0.name == "tapedeck" }
     package.targets += [
         .target(
-            name: "tapedeck", dependencies: ["AccessControl", "CYAML"], path: "Sources/App/tapedeck",
+            name: "tapedeck", dependencies: ["AccessControl", "TLS", "CYAML"], path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "Command.swift", "Configuration.swift", "ConfigurationFile.swift",
                 "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
