@@ -11,6 +11,7 @@ enum Command: String, CaseIterable, Sendable {
     case restore
     case token
     case connections
+    case restart
     case bench
     case benchServer = "bench-server"
     case drill
@@ -48,13 +49,16 @@ extension Command {
     /// Options that every command takes.
     static let commonOptions: [OptionName] = [.config, .logLevel, .logFormat]
 
+    /// Options of every command that asks a server.
+    static let clientOptions: [OptionName] = [.server, .tlsCA, .tlsCert, .tlsKey, .token]
+
     var definition: CommandDefinition {
         switch self {
         case .up, .replay: feedingDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition
-        case .token, .connections: accessDefinition
+        case .token, .connections, .restart: accessDefinition
         default: provingDefinition
         }
     }
@@ -64,19 +68,24 @@ extension Command {
             return CommandDefinition(
                 "run the platform in one process",
                 options: [
-                    .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .logRingMB, .tickSyncMs,
-                    .retentionDays, .retentionDiskPercent, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
+                    .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .noSupervisor, .logRingMB,
+                    .tickSyncMs, .retentionDays, .retentionDiskPercent, .tlsCert, .tlsKey, .tlsClientCA, .tlsClients,
+                    .access,
+                    .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
                     .readyLag,
                 ],
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
                     exits 0. Without --replay a simulated venue feeds it, so that a machine without network shows \
-                    life. One line of JSON on standard output says when it serves and where.
+                    life. One line of JSON on standard output says when it serves and where. A small parent process \
+                    has its sockets and starts it again after a crash, or on SIGUSR2 and `tapedeck restart`: \
+                    connections wait meanwhile, and none is refused.
                     """,
                 examples: [
                     ("tapedeck up", "the simulated venue on 127.0.0.1:50051, data in ./tapedeck-data"),
                     ("tapedeck up --replay day.jsonl.gz --speed max", "a recording, as fast as it can be taken"),
+                    ("tapedeck up --tls-cert me.pem --tls-key me.key", "by TLS alone, as who the certificate says"),
                     (
                         "tapedeck up --listen 127.0.0.1:0",
                         "a port of the system's choice, told in the line that says it serves"
@@ -98,7 +107,7 @@ extension Command {
         if self == .quote {
             return CommandDefinition(
                 "the latest price of an instrument, with its day",
-                operands: "SYMBOL", count: 1...1, options: [.server, .exchange, .json],
+                operands: "SYMBOL", count: 1...1, options: Command.clientOptions + [.exchange, .json],
                 text: """
                     Asks a running Tapedeck for bid, ask, last and the day's high, low, open and previous close. Where \
                     several exchanges list the symbol, the answer names them and --exchange chooses.
@@ -106,11 +115,12 @@ extension Command {
                 examples: [
                     ("tapedeck quote AAPL", "the one exchange that lists it"),
                     ("tapedeck quote BTCUSDT --exchange SIMY --json", "of two that do, as JSON"),
+                    ("tapedeck quote AAPL --server tape.example:50051 --tls-ca ca.pem", "of a server with TLS"),
                 ])
         }
         return CommandDefinition(
             "a live view of the market in the terminal",
-            operands: "[SYMBOL...]", count: 0...Int.max, options: [.server, .exchange, .json],
+            operands: "[SYMBOL...]", count: 0...Int.max, options: Command.clientOptions + [.exchange, .json],
             text: """
                 Shows last, bid, ask, spread, rate and lag of each instrument, refreshed in place; without symbols, of \
                 all. Where standard output is not a terminal it prints one plain line per update. End it with Ctrl-C.
@@ -187,6 +197,17 @@ extension Command {
                     proof of the token, not the token. Anyone may make one; it counts where its line is.
                     """,
                 examples: [("tapedeck token alice", "for the caller alice")])
+        }
+        if self == .restart {
+            return CommandDefinition(
+                "start a running platform anew, without refusing a connection",
+                options: [.data, .json],
+                text: """
+                    Asks the platform that has a data directory to stop in order and to be started again by its parent \
+                    process, with the program and the configuration as they are then; addresses stay. Connections that \
+                    come meanwhile wait. Returns when the new one answers.
+                    """,
+                examples: [("tapedeck restart", "of the platform on ./tapedeck-data, after an upgrade of the program")])
         }
         return CommandDefinition(
             "who is connected to a running platform",
