@@ -207,6 +207,20 @@ struct FloodTests {
         await goesOn(server)
     }
 
+    @Test func `A peer that gives no sign of life is given up, and counted as silent`() async throws {
+        let world = try StreamingWorld {
+            $0.http2.keepaliveMilliseconds = 20
+            $0.http2.keepaliveTimeoutMilliseconds = 20
+        }
+        defer { world.stop() }
+        let connection = try RawConnection(port: world.port)
+        connection.send(RawConnection.preface + FloodTests.empty)
+        #expect(connection.receiveAll() != nil)
+        connection.close()
+        await until { world.server.counters.faults == [.silent: 1] }
+        #expect(world.server.counters.faults == [.silent: 1])
+    }
+
     @Test func `Connections above the limits are refused with a reason, and counted`() async throws {
         let world = try StreamingWorld { $0.connectionsPerAddressMax = 2 }
         defer { world.stop() }

@@ -297,6 +297,28 @@ struct SupervisorTests {
         try await check(reader)
     }
 
+    @Test func `What would not come up is not restarted; what runs goes on`() async throws {
+        let file = folder.path + "/tapedeck.yaml"
+        func configure(_ text: String) throws { try text.write(toFile: file, atomically: true, encoding: .utf8) }
+        try configure("drain-seconds: 5\n")
+        let platform = try platform(["--config", file])
+        let parent = platform.process.processIdentifier
+        let child = try #require(SupervisorTests.child(of: parent))
+        for wrong in ["drain-seconds: soon\n", "access: /no/such/file\n", "tls-cert: /no/such.pem\ntls-key: /no.key\n"]
+        {
+            try configure(wrong)
+            let refused = try await BinaryTests.runApart(["restart", "--data", data])
+            #expect(refused.status == 1 && refused.errors.contains("not restarted"), "\(refused)")
+        }
+        kill(parent, SIGUSR2)
+        try await until { try log.contains("error up: not restarted") }
+        #expect(SupervisorTests.child(of: parent) == child)
+        try configure("drain-seconds: 6\n")
+        let asked = try await BinaryTests.runApart(["restart", "--data", data])
+        #expect(asked.status == 0 && asked.output.contains("restarted: process \(child) is now"), "\(asked)")
+        #expect(platform.stop() == 0)
+    }
+
     @Test func `A trap is written down and mended like any crash`() async throws {
         let platform = try platform()
         let parent = platform.process.processIdentifier

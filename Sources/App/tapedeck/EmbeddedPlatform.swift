@@ -151,6 +151,7 @@ final class EmbeddedPlatform {
         guard let supervision else {
             throw CommandError("this platform was started with --no-supervisor: stop it and start it again")
         }
+        try Supervisor.check(Array(CommandLine.arguments.dropFirst()))
         diagnostics.log(.info, "up", "an operator asks for a restart")
         supervision.askForRestart()
     }
@@ -176,6 +177,7 @@ final class EmbeddedPlatform {
     /// Stops in the order of the way of a tick: feeds, streams (with everything), writer (with everything), files.
     func stop(drainSeconds: Int) throws {
         metrics.setServing(false)
+        edge?.setServing(false)
         for feed in feeds { feed.service.stop() }
         for feed in feeds where !feed.thread.join(milliseconds: 5000) {
             diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")

@@ -33,14 +33,25 @@ struct Supervision: Hashable {
 
     var text: String { "\(parent):\(crashes):\(restarts):\(clients):\(metrics)" }
 
-    /// nil in a process that no parent keeps. Takes the variable out of the environment: it is nobody else's. Before
-    /// there is a second thread.
-    static func take() -> Supervision? {
-        guard let text = getenv(variable) else { return nil }
-        let supervision = Supervision(String(cString: text))
+    /// What this process is to be.
+    enum Role {
+        case parent
+        /// Kept by a parent.
+        case platform(Supervision)
+        /// Reads its configuration and the files that it names, and ends: whether a restart would come up.
+        case check
+    }
+
+    static let check = "check"
+
+    /// Takes the variable out of the environment: it is nobody else's. Before there is a second thread.
+    static func takeRole() -> Role {
+        guard let value = getenv(variable) else { return .parent }
+        let text = String(cString: value)
         unsetenv(variable)
-        guard let supervision, supervision.parent == getppid() else { return nil }
-        return supervision
+        if text == check { return .check }
+        guard let supervision = Supervision(text), supervision.parent == getppid() else { return .parent }
+        return .platform(supervision)
     }
 
     /// This process does not outlive its parent: whoever kills the one means both. False where it is gone already.

@@ -61,11 +61,13 @@ final class Supervisor {
     }
 
     /// By path, not by the file that runs now: a planned restart is how a new version is begun.
-    private static func programPath() throws(CommandError) -> String {
+    static func programPath() throws(CommandError) -> String {
         var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
         let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
         guard count > 0 else { throw CommandError("cannot find this program: \(String(cString: strerror(errno)))") }
-        return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let path = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let replaced = " (deleted)"
+        return path.hasSuffix(replaced) ? String(path.dropLast(replaced.count)) : path
     }
 
     private static func monotonicNs() -> Int64 { SystemTime().monotonicNs() }
@@ -76,26 +78,36 @@ final class Supervisor {
         let supervision = Supervision(
             parent: getpid(), crashes: policy.crashes, restarts: policy.restarts,
             clients: sockets.clients.descriptor, metrics: sockets.metrics.descriptor)
+        return try Supervisor.spawn(
+            program, arguments, role: supervision.text, [supervision.clients, supervision.metrics], mask)
+    }
+
+    /// Starts a program in a role. It has the descriptors, and blocks what `mask` blocks, if not what this process
+    /// does. The environment of this process is not touched: other threads may read it.
+    private static func spawn(
+        _ program: String, _ arguments: [String], role: String, _ descriptors: [Int32] = [], _ mask: sigset_t? = nil
+    ) throws(CommandError) -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         // Onto itself: the descriptor stays open in the new process.
-        for descriptor in [supervision.clients, supervision.metrics] {
-            posix_spawn_file_actions_adddup2(&actions, descriptor, descriptor)
-        }
+        for descriptor in descriptors { posix_spawn_file_actions_adddup2(&actions, descriptor, descriptor) }
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        var mask = mask
-        posix_spawnattr_setsigmask(&attributes, &mask)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-        setenv(Supervision.variable, supervision.text, 1)
-        defer { unsetenv(Supervision.variable) }
+        if var mask {
+            posix_spawnattr_setsigmask(&attributes, &mask)
+            posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+        }
         var argv: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) }
         argv.append(nil)
         defer { for argument in argv { free(argument) } }
+        var variables: [UnsafeMutablePointer<CChar>?] = ConfigurationEnvironment.read()
+            .filter { $0.key != Supervision.variable }.map { strdup("\($0.key)=\($0.value)") }
+        variables += [strdup("\(Supervision.variable)=\(role)"), nil]
+        defer { for variable in variables { free(variable) } }
         var pid: pid_t = 0
-        let error = posix_spawn(&pid, program, &actions, &attributes, argv, environ)
+        let error = posix_spawn(&pid, program, &actions, &attributes, argv, variables)
         guard error == 0 else { throw CommandError("cannot start \(program): \(String(cString: strerror(error)))") }
         return pid
     }
@@ -114,12 +126,34 @@ final class Supervisor {
                 kill(child, SIGTERM)
             case SIGHUP: kill(child, SIGHUP)
             case SIGUSR2:
-                guard !isRestarting else { break }
-                isRestarting = true
-                diagnostics.log(.info, "up", "restarting the platform (process \(child)) as asked")
-                kill(child, SIGTERM)
+                if !isRestarting, !isStopping { restart(child) }
             default: break
             }
+        }
+    }
+
+    /// Unless what would follow does not come up: then what runs goes on.
+    private func restart(_ child: pid_t) {
+        do throws(CommandError) {
+            try Supervisor.check(arguments)
+        } catch {
+            diagnostics.log(.error, "up", "\(error)")
+            return
+        }
+        isRestarting = true
+        diagnostics.log(.info, "up", "restarting the platform (process \(child)) as asked")
+        kill(child, SIGTERM)
+    }
+
+    /// Has the program, as it is now, read the configuration and the files that it names. Throws where it cannot use
+    /// them; standard error says why.
+    static func check(_ arguments: [String]) throws(CommandError) {
+        let program = try programPath()
+        let pid = try spawn(program, arguments, role: Supervision.check)
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+        guard status == 0 else {
+            throw CommandError("not restarted: the program or its configuration does not work, see standard error")
         }
     }
 

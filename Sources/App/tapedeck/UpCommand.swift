@@ -21,6 +21,14 @@ struct UpCommand {
     /// SIGHUP means that files are to be read again.
     static func reloads(_ options: ResolvedOptions) -> Bool { options.isSet(.access) || options.isSet(.tlsCert) }
 
+    /// Whether the configuration and the files that it names can be used; throws where not.
+    func check() throws -> ExitCode {
+        try UpCommand.requireFiles(options.strings(.replay))
+        let silent = Diagnostics(level: .error, wallNs: { 0 }, write: { _ in })
+        try PlatformOperations(options, SystemTime(), silent).close()
+        return .success
+    }
+
     /// Runs until a signal, or a failure that no retry mends.
     func run() throws -> ExitCode {
         let signals = Signals(reloads: UpCommand.reloads(options), restarts: supervision != nil)
@@ -43,7 +51,7 @@ struct UpCommand {
             switch signals.wait(milliseconds: 100) {
             case nil: break
             case SIGHUP: platform.reload()
-            case SIGUSR2: try platform.askForRestart()
+            case SIGUSR2: supervision?.askForRestart()
             default: break running
             }
             platform.tick()

@@ -53,11 +53,12 @@ enum Program {
         switch invocation.command {
         case .benchServer: return try BenchServer(options, diagnostics).run()
         case .up:
-            let supervision = Supervision.take()
-            if supervision == nil, !options.bool(.noSupervisor) {
-                return try Supervisor(options, diagnostics, arguments).run()
+            switch Supervision.takeRole() {
+            case .platform(let supervision): return try UpCommand(options, diagnostics, supervision).run()
+            case .check: return try UpCommand(options, diagnostics).check()
+            case .parent where options.bool(.noSupervisor): return try UpCommand(options, diagnostics).run()
+            case .parent: return try Supervisor(options, diagnostics, arguments).run()
             }
-            return try UpCommand(options, diagnostics, supervision).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
         case .inspect: return try DataCommands(options, diagnostics).inspect()
