@@ -302,6 +302,13 @@ struct SecurePlatformTests {
         #expect(take(atSecond: 101) == ["debug refused a TLS handshake (abandoned), the last from 10.0.0.1: because"])
     }
 
+    @Test func `A token goes without TLS to this machine only`() {
+        for host in ["localhost", "127.0.0.1", "127.1", "::1"] { #expect(ServerToAsk.isThisMachine(host)) }
+        for host in ["127.0.0.1.example", "127.example", "10.0.0.1", "localhost.example", "::2", ""] {
+            #expect(!ServerToAsk.isThisMachine(host))
+        }
+    }
+
     @Test func `Files count as changed once they are the same twice`() throws {
         let files = try ["a", "b"].map { try folder.write($0, [1]) }
         var watch = FileWatch(files)

@@ -36,7 +36,9 @@ struct ServerToAsk {
         }
     }
 
-    private static func isThisMachine(_ host: String) -> Bool {
-        host == "localhost" || host == "::1" || host.hasPrefix("127.")
+    /// No name but `localhost`: what begins with numbers may still be one.
+    static func isThisMachine(_ host: String) -> Bool {
+        let isNumeric = host.utf8.allSatisfy { (0x30...0x39).contains($0) || $0 == 0x2e }
+        return host == "localhost" || host == "::1" || host.hasPrefix("127.") && isNumeric
     }
 }
