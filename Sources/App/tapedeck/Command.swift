@@ -70,10 +70,8 @@ extension Command {
                 options: [
                     .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .noSupervisor, .logRingMB,
                     .tickSyncMs, .retentionDays, .retentionDiskPercent, .tlsCert, .tlsKey, .tlsClientCA, .tlsClients,
-                    .access,
-                    .anonymous, .callsPerSecond, .streamsPerCaller,
-                    .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
-                    .readyLag,
+                    .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond,
+                    .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen, .readyLag,
                 ],
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
@@ -250,7 +248,7 @@ extension Command {
                 examples: [
                     (
                         "tapedeck bench-server --data /dev/shm/bench --listen 127.0.0.1:0",
-                        "on a port of the system's choice, told in the line that says it serves"
+                        "on a free port, told when it serves"
                     )
                 ])
         case .drill:
