@@ -57,9 +57,8 @@ let package = Package(
                 "Bench",
                 "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
                 "TimeSource",
-                "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "HTTP1", "HTTP1Codec",
-                "Protobuf",
-                "MarketProto",
+                "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",
+                "HTTP1Codec", "Protobuf", "MarketProto",
                 "TickCodec", "VenueFormats",
                 "MarketModel", "CYAML", "CLinux",
             ],
@@ -231,7 +230,8 @@ let package = Package(
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
         tests(
-            "GRPCTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "Simulation", "TestSupport"], exclude: ["Fixtures"]),
+            "GRPCTests", ["GRPC", "HTTP2", "TLS", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
+            exclude: ["Fixtures"]),
         tests(
             "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "DNSCodec", "Simulation", "TestSupport"],
             exclude: ["Fixtures"]),
@@ -256,9 +256,10 @@ let package = Package(
         tests(
             "TapedeckTests",
             [
-                "tapedeck", "FeedService", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TapedeckClient",
-                "MarketProto", "Protobuf", "Observability", "TestSupport", "MarketModel",
-            ], exclude: ["Fixtures"]),
+                "tapedeck", "FeedService", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TLS", "EventLoop",
+                "TapedeckClient", "MarketProto", "Protobuf", "Observability", "TestSupport", "MarketModel",
+            ],
+            exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),
     ],
     cxxLanguageStandard: .cxx17
@@ -269,7 +270,8 @@ if isFuzz {
     package.targets.removeAll { $0.name == "tapedeck" }
     package.targets += [
         .target(
-            name: "tapedeck", dependencies: ["AccessControl", "FaultSchedule", "CYAML"], path: "Sources/App/tapedeck",
+            name: "tapedeck", dependencies: ["AccessControl", "FaultSchedule", "TLS", "CYAML"],
+            path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "Command.swift", "Configuration.swift", "ConfigurationFile.swift",
                 "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",

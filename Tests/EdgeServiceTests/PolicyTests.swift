@@ -188,6 +188,10 @@ struct PolicyTests {
         client.readAll()
         let violations = client.updates(1).dropFirst(152)
         #expect(violations.map(\.stalenessViolationMs) == [1000, 1000])
+        var counters = EdgeCounters()
+        world.tape.tally.add(to: &counters)
+        let leftOut = client.updates(1).compactMap(\.conflated?.count).reduce(0, +)
+        #expect(counters.late == 2 && counters.conflated["MAX_STALENESS"] == leftOut && leftOut > 200)
     }
 
     @Test func `A reader that never reads costs bounded memory, and under ALL its end and a token`() throws {

@@ -99,6 +99,8 @@ struct StreamTests {
         let updates = try received.updates
         #expect(updates.count < 1000 && updates.count > 1)
         account(updates, through: 1000)
+        let leftOut = UInt64(1000 - updates.count)
+        #expect(world.edge.counters.conflated == ["LATEST": leftOut, "INTERVAL": 0, "MAX_STALENESS": 0])
         stream.cancel()
     }
 
@@ -112,6 +114,7 @@ struct StreamTests {
         while stream.end == nil { await Task.yield() }
         let end = try #require(stream.end)
         #expect(end.status.code == .resourceExhausted && end.reason == "READER_TOO_SLOW")
+        #expect(world.edge.counters.ended["READER_TOO_SLOW"] == 1)
         let before = received.all
         #expect(before.count < 1000)
         let token = try #require(end.resumeToken)
@@ -140,6 +143,7 @@ struct StreamTests {
             #expect(stream.end?.reason == "SERVER_STOPPING")
             #expect(stream.end?.resumeToken != nil)
         }
+        #expect(world.edge.counters.ended["SERVER_STOPPING"] == 2)
     }
 
     @Test func `A connection that reaches its age ends its streams with a token before it cuts them`() async throws {

@@ -159,11 +159,18 @@ struct FloodTests {
         bytes.map { String(decoding: $0, as: UTF8.self).contains(text) } ?? false
     }
 
+    /// Peers were found at these faults, and at no others.
+    private func expect(_ server: TestServer, _ faults: [HTTP2PeerFault: Int]) async {
+        await until { server.server.counters.faults == faults }
+        #expect(server.server.counters.faults == faults)
+    }
+
     @Test func `A peer that pings too often is told so and cut off`() async throws {
         let server = try TestServer(loops: 1)
         defer { server.stop() }
         let ping = RawConnection.frame(6, flags: 0, stream: 0, [1, 2, 3, 4, 5, 6, 7, 8])
         #expect(contains(try end(server, (0..<5).flatMap { _ in ping }), "too_many_pings"))
+        await expect(server, [.tooManyPings: 1])
         await goesOn(server)
     }
 
@@ -175,6 +182,7 @@ struct FloodTests {
         let open = RawConnection.frame(1, flags: 4, stream: 1, RawConnection.headers(RawConnection.fields("Unary")))
         let empty = RawConnection.frame(0, flags: 0, stream: 1, [])
         #expect(contains(try end(server, open + (0..<11_000).flatMap { _ in empty }), "too_many_frames"))
+        await expect(server, [.tooManyFrames: 2])
         await goesOn(server)
     }
 
@@ -189,11 +197,28 @@ struct FloodTests {
             resets += RawConnection.frame(3, flags: 0, stream: stream, [0, 0, 0, 8])
         }
         #expect(try end(server, resets) != nil)
+        await expect(server, [.tooManyResets: 1])
         #expect(try end(server, (0..<20_000).flatMap { _ in FloodTests.empty }) != nil)
+        await expect(server, [.tooManyResets: 1, .tooManyAnswers: 1])
         var block = RawConnection.frame(1, flags: 0, stream: 1, RawConnection.headers(RawConnection.fields("Never")))
         for _ in 0..<2000 { block += RawConnection.frame(9, flags: 0, stream: 1, RawConnection.headers([("a", "b")])) }
         #expect(try end(server, block) != nil)
+        await expect(server, [.tooManyResets: 1, .tooManyAnswers: 1, .tooManyContinuations: 1])
         await goesOn(server)
+    }
+
+    @Test func `A peer that gives no sign of life is given up, and counted as silent`() async throws {
+        let world = try StreamingWorld {
+            $0.http2.keepaliveMilliseconds = 20
+            $0.http2.keepaliveTimeoutMilliseconds = 20
+        }
+        defer { world.stop() }
+        let connection = try RawConnection(port: world.port)
+        connection.send(RawConnection.preface + FloodTests.empty)
+        #expect(connection.receiveAll() != nil)
+        connection.close()
+        await until { world.server.counters.faults == [.silent: 1] }
+        #expect(world.server.counters.faults == [.silent: 1])
     }
 
     @Test func `Connections above the limits are refused with a reason, and counted`() async throws {

@@ -158,7 +158,11 @@ final class StreamingWorld: Sendable {
     let gate = Gate()
     let health = GRPCHealth()
 
-    init(configure: (inout GRPCServerConfiguration) -> Void = { _ in }) throws {
+    /// `secure` is put between each connection and its bytes.
+    init(
+        configure: (inout GRPCServerConfiguration) -> Void = { _ in },
+        secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil
+    ) throws {
         let (counters, gate, health) = (counters, gate, health)
         var configuration = GRPCServerConfiguration()
         configuration.reportError = { id, method, error in
@@ -177,7 +181,7 @@ final class StreamingWorld: Sendable {
             }
             return table
         }
-        port = try server.listen(host: "127.0.0.1", port: 0).port
+        port = try server.listen(host: "127.0.0.1", port: 0, secure: secure).port
     }
 
     /// Ends it on a thread of its own: to wait would hold one of the few that async tests have.
@@ -246,6 +250,50 @@ final class StreamingWorld: Sendable {
 }
 
 struct StreamingTests {
+    @Test func `Who connects as the server begins to drain is told so, not cut off`() async throws {
+        let group = EventLoopGroup(count: 1)
+        let server = group.loops[0].runAndWait { loop in
+            let server = GRPCLoopServer(
+                loop: loop, table: GRPCServiceTable(), configuration: GRPCServerConfiguration())
+            server.startDraining()
+            return LoopConfined(server)
+        }
+        let listener = try Listener(host: "127.0.0.1", port: 0, group: group) { server.value.accept($0) }
+        let call = RawCall(loop: EventLoop(name: "client"))
+        try call.start(port: listener.port, headers: RawCall.headers("/a.B/C"))
+        call.send([], ends: true)
+        #expect(await call.end().status == "12")
+        #expect(call.goAways.load(ordering: .relaxed) >= 1)
+        listener.close()
+    }
+
+    @Test func `A watch of health hears every change, and ends with the last word when the server shuts down`()
+        async throws
+    {
+        let world = try StreamingWorld()
+        defer { world.stop() }
+        func watch() throws -> RawCall {
+            let call = RawCall(loop: EventLoop(name: "client"))
+            try call.start(port: world.port, headers: RawCall.headers("/grpc.health.v1.Health/Watch"))
+            call.send([0, 0, 0, 0, 0], ends: true)
+            return call
+        }
+        let (serving, notServing): ([UInt8], [UInt8]) = ([0, 0, 0, 0, 2, 8, 1], [0, 0, 0, 0, 2, 8, 2])
+        let call = try watch()
+        await until { call.answer.withLock { $0.bytes } == serving }
+        world.health.set(.notServing)
+        await until { call.answer.withLock { $0.bytes } == serving + notServing }
+        world.health.set(.serving)
+        await until { call.answer.withLock { $0.bytes } == serving + notServing + serving }
+        world.health.shutDown()
+        let answer = await call.end()
+        #expect(answer.status == "14" && answer.bytes == serving + notServing + serving + notServing)
+        world.health.set(.serving)
+        #expect(world.health.status() == .notServing)
+        let late = await (try watch()).end()
+        #expect(late.status == "14" && late.bytes == notServing)
+    }
+
     @Test func `A handler that throws is an internal error with an id, and what it threw goes to the log only`()
         async throws
     {

@@ -1,24 +1,56 @@
 import GRPC
+import HTTP2
+import TLS
 import TestSupport
 import Testing
 
 /// The server under other people's conformance tools.
 @Suite(.enabled(if: SharedData.isPresent, "../shared is absent"), .serialized, .timeLimit(.minutes(3)))
 struct ToolTests {
-    /// Every case of grpc-go's client that needs neither TLS and accounts, nor load reports, nor a load balancer.
-    @Test(arguments: [
+    /// Every case of grpc-go's client that needs neither accounts, nor load reports, nor a load balancer.
+    private static let cases = [
         "empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream",
         "timeout_on_sleeping_server", "cancel_after_begin", "cancel_after_first_response", "status_code_and_message",
         "special_status_message", "custom_metadata", "unimplemented_method", "unimplemented_service",
         "pick_first_unary", "rpc_soak", "channel_soak",
-    ])
-    func `grpc-go's interop client passes`(_ name: String) async throws {
-        let world = try StreamingWorld()
-        defer { world.stop() }
-        var arguments = ["-server_host", "127.0.0.1", "-server_port", "\(world.port)", "-test_case", name]
+    ]
+
+    private func interop(_ name: String, _ world: StreamingWorld, _ more: [String] = []) async throws {
+        var arguments = ["-server_host", "127.0.0.1", "-server_port", "\(world.port)", "-test_case", name] + more
         if name.hasSuffix("soak") { arguments += ["-soak_iterations", "100", "-soak_num_threads", "4"] }
         let ended = try await Tools.run("grpc-interop-client", arguments)
         #expect(ended.status == 0, "\(name): \(ended.output)")
+    }
+
+    @Test(arguments: cases)
+    func `grpc-go's interop client passes`(_ name: String) async throws {
+        let world = try StreamingWorld()
+        defer { world.stop() }
+        try await interop(name, world)
+    }
+
+    /// A server behind TLS, with the folder that its certificate lies in.
+    private func secureWorld() throws -> (world: StreamingWorld, certificates: CertificateFolder) {
+        let certificates = try CertificateFolder()
+        try certificates.issue("server", "DNS:localhost,IP:127.0.0.1")
+        let context = try TLSServerContext(
+            TLSServerConfiguration(
+                certificateChainFile: certificates.file("server"), privateKeyFile: certificates.key("server")))
+        return (try StreamingWorld(secure: { context.wrap($0) }), certificates)
+    }
+
+    @Test(.enabled(if: CertificateFolder.isPossible, "no openssl"))
+    func `grpc-go's interop client passes by TLS`() async throws {
+        let (world, certificates) = try secureWorld()
+        defer { world.stop() }
+        for name in ToolTests.cases {
+            try await interop(
+                name, world,
+                [
+                    "-use_tls", "-use_test_ca", "-ca_file", certificates.file("authority"), "-server_host_override",
+                    "localhost",
+                ])
+        }
     }
 
     /// What is decided otherwise here, by the text of h2spec.
@@ -31,9 +63,22 @@ struct ToolTests {
     @Test func `h2spec passes, but for the cases that nghttp2 decides otherwise`() async throws {
         let world = try StreamingWorld()
         defer { world.stop() }
+        try await specify(world, [])
+        // What it provokes is counted.
+        #expect((world.server.counters.faults[.protocolError] ?? 0) > 50)
+    }
+
+    @Test(.enabled(if: CertificateFolder.isPossible, "no openssl"))
+    func `h2spec passes by TLS as it does without`() async throws {
+        let (world, _) = try secureWorld()
+        defer { world.stop() }
+        try await specify(world, ["-t", "-k"])
+    }
+
+    private func specify(_ world: StreamingWorld, _ flags: [String]) async throws {
         let ended = try await Tools.run(
             "h2spec",
-            ["-h", "127.0.0.1", "-p", "\(world.port)", "-P", "/grpc.testing.TestService/EmptyCall", "-o", "2"])
+            ["-h", "127.0.0.1", "-p", "\(world.port)", "-P", "/grpc.testing.TestService/EmptyCall", "-o", "2"] + flags)
         let failed = ended.output.split(whereSeparator: \.isNewline).filter {
             $0.contains("×") && !$0.contains("Error")
         }

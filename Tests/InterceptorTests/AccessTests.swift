@@ -1,11 +1,12 @@
 import EventLoop
 import GRPC
+import Synchronization
 import Testing
 
 @testable import AccessControl
 
 /// Who may call, over real connections.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(1)))
 struct AccessTests {
     private static let alice = AccessToken(name: "alice", random: [UInt8](1...32))!
     private static let bob = AccessToken(name: "bob", random: [UInt8](2...33))!
@@ -86,6 +87,25 @@ struct AccessTests {
         defer { others.stop() }
         #expect(await TestCall(others, "Get").end().status.isOK)
         #expect(others.seen == ["\(expected) certificate AAPL"])
+    }
+
+    @Test func `Who is behind a certificate is found once for each connection, and again when the file changes`()
+        async throws
+    {
+        let certificate = PeerCertificate(uris: ["spiffe://desk/once"], dnsNames: [], commonName: "")
+        let rights = "spiffe://desk/once certificate methods=* symbols=*\n"
+        let server = try GuardedServer(file: rights, certificate: certificate)
+        defer { server.stop() }
+        let before = CertifiedStream.looks.load(ordering: .relaxed)
+        let first = TestCall(server, "Get")
+        #expect(await first.end().status.isOK)
+        for _ in 0..<5 { #expect(await TestCall("Get", after: first).end().status.isOK) }
+        #expect(server.seen == [String](repeating: "spiffe://desk/once certificate AAPL", count: 6))
+        #expect(CertifiedStream.looks.load(ordering: .relaxed) - before == 1)
+        server.policy.use(try AccessFile(parsing: Array("someone certificate methods=*\n".utf8)))
+        #expect(await TestCall("Get", after: first).end().status.code == .permissionDenied)
+        server.policy.use(try AccessFile(parsing: Array(rights.utf8)))
+        #expect(await TestCall("Get", after: first).end().status.isOK)
     }
 
     @Test func `A file that changes ends the streams of whom it changes, and nobody else's`() async throws {

@@ -135,13 +135,20 @@ final class EndlessSource: StreamStatusProvider {
 /// A connection whose client has proved something.
 final class CertifiedStream: ByteStream, ByteStreamOwner {
     private let stream: any ByteStream
-    let peerCertificate: PeerCertificate?
+    private let certificate: PeerCertificate
+    /// How often somebody looked at a certificate.
+    static let looks = Atomic<Int>(0)
     weak var owner: (any ByteStreamOwner)?
 
     init(_ stream: any ByteStream, _ certificate: PeerCertificate) {
         self.stream = stream
-        peerCertificate = certificate
+        self.certificate = certificate
         stream.owner = self
+    }
+
+    var peerCertificate: PeerCertificate? {
+        CertifiedStream.looks.add(1, ordering: .relaxed)
+        return certificate
     }
 
     var loop: any Loop { stream.loop }
@@ -193,6 +200,14 @@ final class TestCall: GRPCCallOwner, @unchecked Sendable {
                             owner: self)
                     }
                 }, closed: { _ in })
+        }
+    }
+
+    /// Begins another call on the connection of one that has ended.
+    init(_ method: String, after other: TestCall) {
+        TestCall.loop.execute { [self] in
+            connection = other.connection
+            call = connection?.call(path: GuardedServer.service + method, request: [1], owner: self)
         }
     }
 

@@ -191,6 +191,25 @@ struct CallLogTests {
         #expect(!isAdmitted)
     }
 
+    @Test func `What a handler threw is written under the id that its client was told`() {
+        struct Failure: Error, CustomStringConvertible { let description = "no such\nthing" }
+        let lines = Mutex<[String]>([])
+        let diagnostics = Diagnostics(wallNs: { 0 }, write: { line in lines.withLock { $0.append(line) } })
+        let log = CallLog(successesPerSecond: 0)
+        log.addError(id: "5f", method: "/a.B/C", error: Failure())
+        log.write(to: diagnostics)
+        log.write(to: diagnostics)
+        let time = "1970-01-01T00:00:00.000Z"
+        #expect(
+            lines.withLock { $0 }
+                == ["\(time) error call: internal error: no such\\nthing error_id=5f method=/a.B/C\n"])
+        // A handler that throws all the time fills no memory.
+        for _ in 0..<(CallLog.linesMax + 5) { log.addError(id: "1", method: "/a.B/C", error: Failure()) }
+        log.write(to: diagnostics)
+        #expect(lines.withLock { $0.count } == 1 + CallLog.linesMax + 1)
+        #expect(lines.withLock { $0.last?.contains("5 failed calls without a line") } == true)
+    }
+
     @Test func `Named values stand behind the message, quoted where they must be`() {
         let lines = Mutex<[String]>([])
         for format in [Diagnostics.Format.text, .json] {

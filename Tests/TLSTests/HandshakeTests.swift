@@ -87,6 +87,7 @@ struct HandshakeTests {
         pair.client.write([1, 2, 3])
         pair.run()
         #expect(pair.serverContext.counters.refused == [refusal: 1])
+        #expect(pair.serverContext.counters.lastRefused[refusal]?.peer == pair.serverPipe.peerAddress)
         #expect(pair.serverContext.counters.handshakes == 0)
         let (server, client) =
             switch refusal {

@@ -38,8 +38,8 @@ final class TLSPair {
         server: TLSServerConfiguration = serverConfiguration(), client: TLSClientConfiguration = clientConfiguration()
     ) throws {
         try self.init(
-            StepLoop(seed: seed), TLSServerContext(server), TLSClientContext(client), pieceMax: pieceMax,
-            roomMax: roomMax)
+            StepLoop(seed: seed), TLSServerContext(server, TLSContextHandle(server)), TLSClientContext(client),
+            pieceMax: pieceMax, roomMax: roomMax)
     }
 
     init(

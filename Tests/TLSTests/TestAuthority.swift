@@ -84,6 +84,19 @@ final class TestAuthority: @unchecked Sendable {
         return path
     }
 
+    /// A key of another kind than those of the certificates.
+    static func ed25519KeyFile() -> String {
+        let path = trusted.folder + "/ed25519.pem"
+        let context = EVP_PKEY_CTX_new_id(EVP_PKEY_ED25519, nil)
+        defer { EVP_PKEY_CTX_free(context) }
+        EVP_PKEY_keygen_init(context)
+        var key: OpaquePointer?
+        EVP_PKEY_keygen(context, &key)
+        defer { EVP_PKEY_free(key) }
+        write(path) { PEM_write_bio_PrivateKey($0, key, nil, nil, 0, nil, nil) }
+        return path
+    }
+
     private static func write(_ path: String, _ body: (OpaquePointer?) -> Int32) {
         let bio = BIO_new_file(path, "w")
         precondition(body(bio) == 1)

@@ -17,6 +17,15 @@ struct BinaryTests {
         let errors: String
     }
 
+    /// As ``run(_:_:)``, on a thread of its own: those of async tests are as many as there are cores.
+    static func runApart(_ program: String, _ arguments: [String]) async throws -> Ended {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try run(program, arguments) }) }
+        }
+    }
+
+    static func runApart(_ arguments: [String]) async throws -> Ended { try await runApart(program, arguments) }
+
     static func run(_ program: String = BinaryTests.program, _ arguments: [String]) throws -> Ended {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: program)
@@ -41,13 +50,20 @@ struct BinaryTests {
         let metrics: String
         private let output = Pipe()
 
-        init(_ data: String, _ arguments: [String] = [], defaultMetrics: Bool = false) throws {
+        /// What it writes about itself goes to the file `errors`, where one is named.
+        init(
+            _ data: String, _ arguments: [String] = [], defaultMetrics: Bool = false, errors: String? = nil
+        ) throws {
             process.executableURL = URL(fileURLWithPath: BinaryTests.program)
             process.arguments =
                 ["up", "--data", data, "--listen", "127.0.0.1:0"]
                 + (defaultMetrics ? [] : ["--metrics-listen", "127.0.0.1:0"]) + arguments
             process.standardOutput = output
             process.standardError = FileHandle.nullDevice
+            if let errors {
+                _ = FileManager.default.createFile(atPath: errors, contents: nil)
+                process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: errors))
+            }
             try process.run()
             var line: [UInt8] = []
             while let byte = try output.fileHandleForReading.read(upToCount: 1)?.first, byte != UInt8(ascii: "\n") {

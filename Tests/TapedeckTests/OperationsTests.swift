@@ -112,10 +112,12 @@ struct OperationsTests {
         let file = directory + "/access"
         func allow(_ text: String) throws { try text.write(toFile: file, atomically: true, encoding: .utf8) }
         try allow("alice\n")
-        let wrong = try BinaryTests.run(["up", "--data", directory + "/d", "--access", file])
+        let wrong = try BinaryTests.run(["up", "--data", directory + "/d", "--listen", "127.0.0.1:0", "--access", file])
         #expect(wrong.status == 1 && wrong.errors.contains("access, line 1: a line is NAME PROOF"), "\(wrong.errors)")
         try allow(made.line + "\n")
-        let both = try BinaryTests.run(["up", "--data", directory + "/d", "--access", file, "--anonymous", "everyone"])
+        let both = try BinaryTests.run([
+            "up", "--data", directory + "/d", "--listen", "127.0.0.1:0", "--access", file, "--anonymous", "everyone",
+        ])
         #expect(both.status == 1 && both.errors.contains("leave --anonymous out"))
         let platform = try BinaryTests.Platform(directory + "/d", ["--rate", "5000", "--access", file])
         let schema = ["-import-path", Checkout.path + "/proto", "-proto", "financial/marketdata/v1/market_data.proto"]

@@ -2,7 +2,7 @@ import AccessControl
 import Glibc
 import Observability
 
-/// `tapedeck token` and `tapedeck connections`.
+/// `tapedeck token`, `tapedeck connections` and `tapedeck restart`.
 struct AccessCommands {
     private let options: ResolvedOptions
 
@@ -42,6 +42,18 @@ struct AccessCommands {
         for line in options.bool(.json) ? ConnectionText.json(calls) : ConnectionText.table(calls) { print(line) }
         return .success
     }
+
+    /// Returns when the new platform answers.
+    func restart() throws(CommandError) -> ExitCode {
+        let directory = DataDirectory(path: options.string(.data))
+        try directory.requireLog()
+        let before = try ControlRequests.ask(.restart, of: directory)
+        let after = try ControlRequests.askSuccessor(of: before, directory)
+        print(
+            options.bool(.json)
+                ? "{\"before\":\(before),\"after\":\(after)}" : "restarted: process \(before) is now \(after)")
+        return .success
+    }
 }
 
 /// Keeps a policy as its file says: read at the start, and again when the file changes or someone asks. Confined to the
@@ -49,18 +61,11 @@ struct AccessCommands {
 struct AccessFileReader {
     private static let bytesMax = 64 << 20
 
-    private struct Version: Equatable {
-        let inode: UInt
-        let bytes: Int
-        let seconds: Int
-        let nanoseconds: Int
-    }
-
     private let path: String
     private let policy: AccessPolicy
     private let limits: CallerLimits
     private let diagnostics: Diagnostics
-    private var version: Version?
+    private var version: FileVersion?
 
     /// Reads the file. Throws when it cannot be read or is wrong: a server must not start with other rules than meant.
     init(
@@ -70,14 +75,14 @@ struct AccessFileReader {
         self.policy = policy
         self.limits = limits
         self.diagnostics = diagnostics
-        version = AccessFileReader.version(path)
+        version = FileVersion(path)
         policy.use(try read())
     }
 
     /// Reads it again if it is another one than last time, or if `always`. What is wrong then is told, and the rules
     /// stay as they are.
     mutating func refresh(always: Bool = false) {
-        let found = AccessFileReader.version(path)
+        let found = FileVersion(path)
         guard always || found != version else { return }
         version = found
         do throws(CommandError) {
@@ -100,13 +105,5 @@ struct AccessFileReader {
         } catch {
             throw CommandError("the access file \(path), \(error)")
         }
-    }
-
-    private static func version(_ path: String) -> Version? {
-        var status = stat()
-        guard stat(path, &status) == 0 else { return nil }
-        return Version(
-            inode: UInt(status.st_ino), bytes: Int(status.st_size), seconds: status.st_mtim.tv_sec,
-            nanoseconds: status.st_mtim.tv_nsec)
     }
 }

@@ -11,12 +11,8 @@ struct AskCommands {
 
     init(_ options: ResolvedOptions) { self.options = options }
 
-    private func client() throws -> MarketDataClient {
-        try MarketDataClient(target: options.address(.server).description)
-    }
-
     func quote(_ symbol: String) throws -> ExitCode {
-        let client = try client()
+        let client = try ServerToAsk(options).client()
         defer { client.close() }
         let exchange = options.optionalString(.exchange) ?? ""
         let answer = Blocking.wait { () async -> Result<Proto.QuoteResponse, GRPCStatus> in
@@ -38,14 +34,17 @@ struct AskCommands {
     /// What to do about a status.
     private func advice(_ error: any Error) -> String {
         let text = "\(error)"
-        return text.hasPrefix("UNAVAILABLE")
-            ? text + "; is it running? Start it with `tapedeck up`, or name it with --server" : text
+        if text.contains("certificate required") { return text + "; give one with --tls-cert and --tls-key" }
+        guard text.hasPrefix("UNAVAILABLE"), !text.contains("certificate") else { return text }
+        let isSecure = options.isSet(.tlsCA) || options.isSet(.tlsCert)
+        return text + "; is it running? Start it with `tapedeck up`, or name it with --server"
+            + (isSecure ? "" : ". If it speaks TLS, add --tls-ca")
     }
 
     /// Until Ctrl-C, the limit of the terminal's patience, or the end of the stream.
     func watch(_ symbols: [String]) throws -> ExitCode {
         let signals = Signals()
-        let client = try client()
+        let client = try ServerToAsk(options).client()
         defer { client.close() }
         var subscription = Proto.PriceSubscription()
         subscription.symbols = symbols

@@ -19,7 +19,8 @@ struct BenchServer {
         let signals = Signals()
         let platform = try EmbeddedPlatform(options, diagnostics)
         let loops = options.int(.loops)
-        let (address, metrics) = try platform.serve(options, loops: loops > 0 ? loops : Processors.count)
+        let sockets = try PlatformSockets(options, diagnostics)
+        try platform.serve(options, loops: loops > 0 ? loops : Processors.count, on: sockets)
         guard let edge = platform.edge else { return .failure }
         var plan = EdgeSource.Plan()
         plan.symbolCount = options.int(.symbolCount)
@@ -27,6 +28,7 @@ struct BenchServer {
         plan.ticksPerSecond = options.int(.sourceRate) > 0 ? options.int(.sourceRate) : nil
         let source = EdgeSource(log: platform.log, plan: plan) { edge.slowestLagBytes() }
         let thread = ServiceThread(name: "source", ended: { _ in }) { try source.run() }
+        let (address, metrics) = (Address(sockets.clients), Address(sockets.metrics))
         print(ReadyLine.make(address: address.description, metrics: metrics.description))
         fflush(nil)
         while signals.wait(milliseconds: 100) == nil, platform.fatalFailure == nil, !thread.isDone { platform.tick() }

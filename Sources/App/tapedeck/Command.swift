@@ -11,6 +11,7 @@ enum Command: String, CaseIterable, Sendable {
     case restore
     case token
     case connections
+    case restart
     case simulateEdge = "simulate-edge"
     case bench
     case benchServer = "bench-server"
@@ -49,13 +50,16 @@ extension Command {
     /// Options that every command takes.
     static let commonOptions: [OptionName] = [.config, .logLevel, .logFormat]
 
+    /// Options of every command that asks a server.
+    static let clientOptions: [OptionName] = [.server, .tlsCA, .tlsCert, .tlsKey, .token]
+
     var definition: CommandDefinition {
         switch self {
         case .up, .replay: feedingDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition
-        case .token, .connections: accessDefinition
+        case .token, .connections, .restart: accessDefinition
         case .simulateEdge: simulatingDefinition
         default: provingDefinition
         }
@@ -66,20 +70,23 @@ extension Command {
             return CommandDefinition(
                 "run the platform in one process",
                 options: [
-                    .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .logRingMB, .tickSyncMs,
-                    .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .access, .anonymous,
-                    .callsPerSecond, .streamsPerCaller,
+                    .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .noSupervisor, .logRingMB,
+                    .tickSyncMs, .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .tlsCert,
+                    .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
                     .readyLag,
                 ],
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
                     exits 0. Without --replay a simulated venue feeds it, so that a machine without network shows \
-                    life. One line of JSON on standard output says when it serves and where.
+                    life. One line of JSON on standard output says when it serves and where. A small parent process \
+                    has its sockets and starts it again after a crash, or on SIGUSR2 and `tapedeck restart`: \
+                    connections wait meanwhile, and none is refused.
                     """,
                 examples: [
                     ("tapedeck up", "the simulated venue on 127.0.0.1:50051, data in ./tapedeck-data"),
                     ("tapedeck up --replay day.jsonl.gz --speed max", "a recording, as fast as it can be taken"),
+                    ("tapedeck up --tls-cert me.pem --tls-key me.key", "by TLS alone, as who the certificate says"),
                     (
                         "tapedeck up --listen 127.0.0.1:0",
                         "a port of the system's choice, told in the line that says it serves"
@@ -101,7 +108,7 @@ extension Command {
         if self == .quote {
             return CommandDefinition(
                 "the latest price of an instrument, with its day",
-                operands: "SYMBOL", count: 1...1, options: [.server, .exchange, .json],
+                operands: "SYMBOL", count: 1...1, options: Command.clientOptions + [.exchange, .json],
                 text: """
                     Asks a running Tapedeck for bid, ask, last and the day's high, low, open and previous close. Where \
                     several exchanges list the symbol, the answer names them and --exchange chooses.
@@ -109,11 +116,12 @@ extension Command {
                 examples: [
                     ("tapedeck quote AAPL", "the one exchange that lists it"),
                     ("tapedeck quote BTCUSDT --exchange SIMY --json", "of two that do, as JSON"),
+                    ("tapedeck quote AAPL --server tape.example:50051 --tls-ca ca.pem", "of a server with TLS"),
                 ])
         }
         return CommandDefinition(
             "a live view of the market in the terminal",
-            operands: "[SYMBOL...]", count: 0...Int.max, options: [.server, .exchange, .json],
+            operands: "[SYMBOL...]", count: 0...Int.max, options: Command.clientOptions + [.exchange, .json],
             text: """
                 Shows last, bid, ask, spread, rate and lag of each instrument, refreshed in place; without symbols, of \
                 all. Where standard output is not a terminal it prints one plain line per update. End it with Ctrl-C.
@@ -191,6 +199,17 @@ extension Command {
                     """,
                 examples: [("tapedeck token alice", "for the caller alice")])
         }
+        if self == .restart {
+            return CommandDefinition(
+                "start a running platform anew, without refusing a connection",
+                options: [.data, .json],
+                text: """
+                    Asks the platform that has a data directory to stop in order and to be started again by its parent \
+                    process, with the program and the configuration as they are then; addresses stay. Connections that \
+                    come meanwhile wait. Returns when the new one answers.
+                    """,
+                examples: [("tapedeck restart", "of the platform on ./tapedeck-data, after an upgrade of the program")])
+        }
         return CommandDefinition(
             "who is connected to a running platform",
             options: [.data, .close, .json],
@@ -255,7 +274,7 @@ extension Command {
                 examples: [
                     (
                         "tapedeck bench-server --data /dev/shm/bench --listen 127.0.0.1:0",
-                        "on a port of the system's choice, told in the line that says it serves"
+                        "on a free port, told when it serves"
                     )
                 ])
         case .drill:

@@ -1,5 +1,6 @@
 import AccessControl
 import FaultSchedule
+import TLS
 
 /// Everything that can be configured. One definition each, in ``definition``; flags, environment variables, the file's
 /// keys, checks and `--help` all come from it.
@@ -9,6 +10,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case listen
     case loops
     case drainSeconds = "drain-seconds"
+    case noSupervisor = "no-supervisor"
     case logRingMB = "log-ring-mb"
     case tickSyncMs = "tick-sync-ms"
     case retentionDays = "retention-days"
@@ -16,6 +18,10 @@ enum OptionName: String, CaseIterable, Sendable {
     case readerLagMB = "reader-lag-mb"
     case readerQueueMB = "reader-queue-mb"
     // Who may call it, and who watches it
+    case tlsCert = "tls-cert"
+    case tlsKey = "tls-key"
+    case tlsClientCA = "tls-client-ca"
+    case tlsClients = "tls-clients"
     case access
     case anonymous
     case callsPerSecond = "calls-per-second"
@@ -47,6 +53,8 @@ enum OptionName: String, CaseIterable, Sendable {
     case printSchedule = "print-schedule"
     // What is asked for
     case server
+    case tlsCA = "tls-ca"
+    case token
     case exchange
     case topic
     case from
@@ -115,8 +123,10 @@ struct OptionDefinition: Sendable {
 extension OptionName {
     var definition: OptionDefinition {
         switch self {
-        case .data, .listen, .loops, .drainSeconds, .logRingMB, .tickSyncMs, .retentionDays, .retentionDiskPercent:
+        case .data, .listen, .loops, .drainSeconds, .noSupervisor, .logRingMB, .tickSyncMs, .retentionDays,
+            .retentionDiskPercent:
             platformDefinition
+        case .tlsCert, .tlsKey, .tlsClientCA, .tlsClients, .tlsCA, .token: identityDefinition
         case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .unaryDeadlineSeconds,
             .streamDeadlineSeconds:
             accessDefinition
@@ -154,8 +164,8 @@ extension OptionName {
         case .listen:
             OptionDefinition(
                 .address, "HOST:PORT", default: "127.0.0.1:50051",
-                "Where gRPC is served. Port 0 lets the system choose; 0.0.0.0 lets others in, without encryption."
-            )
+                "Where gRPC is served. Port 0 lets the system choose; 0.0.0.0 lets others in, without encryption where "
+                    + "there is no --tls-cert.")
         case .loops:
             OptionDefinition(
                 .integer(0...64), "N", default: "0",
@@ -164,6 +174,10 @@ extension OptionName {
             OptionDefinition(
                 .integer(0...600), "N", default: "10", unit: "s",
                 "On SIGTERM, how long open streams may take to end before they are cut.")
+        case .noSupervisor:
+            OptionDefinition(
+                .flag, "", default: "false",
+                "No parent process: a crash ends it all, and connections are refused until somebody starts it again.")
         case .logRingMB:
             OptionDefinition(
                 .integer(1...65536), "N", default: "64", unit: "MiB",
@@ -181,6 +195,39 @@ extension OptionName {
             OptionDefinition(
                 .integer(1...90), "N", default: "20", unit: "% of the disk",
                 "The most that ticks may take in the log, and again in the store; the oldest go first.")
+        }
+    }
+
+    private var identityDefinition: OptionDefinition {
+        switch self {
+        case .tlsCert:
+            OptionDefinition(
+                .path, "FILE",
+                "The certificate to show, PEM, followed by those between it and its authority. A server with one "
+                    + "speaks TLS only; a client proves by it who it is.")
+        case .tlsKey:
+            OptionDefinition(.path, "FILE", "The key of --tls-cert, PEM, without a password.")
+        case .tlsClientCA:
+            OptionDefinition(
+                .path, "FILE",
+                "The authorities whose clients are let in, PEM. With it a client needs a certificate, and is known by "
+                    + "its SPIFFE id, else its DNS name, else its common name.")
+        case .tlsClients:
+            OptionDefinition(
+                .choice([ClientCertificatePolicy.required, .optional].map(\.rawValue)), "WHETHER",
+                default: ClientCertificatePolicy.required.rawValue,
+                "With --tls-client-ca: whether a client may come without a certificate, and prove itself by a token. "
+                    + "A bad certificate is refused either way.")
+        case .tlsCA:
+            OptionDefinition(
+                .path, "FILE|system",
+                "The authorities that the server's certificate must come from, PEM; `system` takes this machine's. "
+                    + "With it, or with --tls-cert, TLS is spoken.")
+        default:
+            OptionDefinition(
+                .text, "TOKEN",
+                "What proves who asks, from `tapedeck token`. Other users of the machine see command lines: "
+                    + "TAPEDECK_TOKEN keeps it to yourself.")
         }
     }
 

@@ -15,6 +15,10 @@ struct ControlRequests {
         case connections
         /// Argument: the id of the call to end.
         case close
+        /// A planned restart; the answer is the process that will end.
+        case restart
+        /// Which process has the directory.
+        case process
     }
 
     private static let answerBytesMax = 64 << 20
@@ -46,6 +50,10 @@ struct ControlRequests {
             try platform.backup(to: argument)
             platform.diagnostics.log(.info, "backup", "copied to \(argument)")
             return ""
+        case .restart:
+            try platform.askForRestart()
+            return "\(getpid())"
+        case .process: return "\(getpid())"
         case .connections: return ConnectionText.encode(platform.calls())
         case .close:
             guard platform.endCall(argument) else {
@@ -82,6 +90,19 @@ struct ControlRequests {
             poll(nil, 0, 20)
         }
         throw CommandError("no answer within an hour from the process that has \(directory.path)")
+    }
+
+    /// Waits, ten minutes at most, until another process than `before` has the directory; which one.
+    static func askSuccessor(of before: String, _ directory: DataDirectory) throws(CommandError) -> String {
+        let time = SystemTime()
+        let startedNs = time.monotonicNs()
+        while time.monotonicNs() - startedNs < 600_000_000_000 {
+            // Between two platforms nobody answers.
+            if let process = try? ask(.process, of: directory), process != before { return process }
+            poll(nil, 0, 50)
+        }
+        throw CommandError(
+            "no other process has \(directory.path) within ten minutes; what `tapedeck up` wrote says why")
     }
 }
 

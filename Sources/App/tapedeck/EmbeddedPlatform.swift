@@ -56,11 +56,14 @@ final class EmbeddedPlatform {
     private var feeds: [(service: FeedService, thread: ServiceThread)] = []
     private(set) var edge: EdgeService?
     private let metrics: PlatformMetrics
+    /// nil where no parent process keeps this one.
+    private let supervision: Supervision?
     /// nil where nothing is served.
     private var operations: PlatformOperations?
 
     /// Opens log and store, and starts the writer.
-    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics, _ supervision: Supervision? = nil) throws {
+        self.supervision = supervision
         self.diagnostics = diagnostics
         time = SystemTime()
         directory = DataDirectory(path: options.string(.data))
@@ -109,15 +112,15 @@ final class EmbeddedPlatform {
         feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
     }
 
-    /// Serves clients and those who watch; returns both addresses with the ports that were taken. Orders are taken
-    /// where the simulated venue is to be a feed.
-    func serve(_ options: ResolvedOptions, loops count: Int) throws -> (clients: Address, metrics: Address) {
+    /// Serves clients and those who watch. Orders are taken where the simulated venue is to be a feed.
+    func serve(_ options: ResolvedOptions, loops count: Int, on sockets: PlatformSockets) throws {
         let operations = try PlatformOperations(options, time, diagnostics)
         self.operations = operations
         metrics.register(in: operations.metrics)
         metrics.register(in: operations.readiness)
         var server = GRPCServerConfiguration()
         server.interceptors = operations.interceptors
+        server.reportError = operations.reportError
         let loops = EventLoopGroup(count: count)
         ConnectionMetrics.register(loops, in: operations.metrics)
         let simulatesVenue = options.strings(.replay).isEmpty
@@ -127,11 +130,13 @@ final class EmbeddedPlatform {
             server: server)
         self.edge = edge
         ReaderMetrics.register(edge, in: operations.metrics)
-        let address = options.address(.listen)
-        let bound = try edge.listen(host: address.host, port: Int(address.port))
-        let watched = try operations.listen(options)
+        operations.declare(edge.methods)
+        operations.metrics.register { EdgeMetrics.families(edge.counters, edge.serverCounters) }
+        if let supervision { operations.metrics.register { ProcessMetrics.restarts(supervision) } }
+        edge.listen(on: sockets.clients, secure: operations.secure)
+        operations.listen(on: sockets.metrics)
         metrics.setServing(true)
-        return (Address(host: bound.host, port: UInt16(bound.port)), watched)
+        edge.setServing(operations.readiness.isReady)
     }
 
     private static func limits(_ options: ResolvedOptions) -> EdgeLimits {
@@ -142,10 +147,24 @@ final class EmbeddedPlatform {
     }
 
     /// A few times a second while it serves.
-    func tick() { operations?.tick() }
+    func tick() {
+        guard let operations else { return }
+        operations.tick()
+        edge?.setServing(operations.readiness.isReady)
+    }
 
     /// Reads again what may change while it serves.
     func reload() { operations?.reload() }
+
+    /// Has the parent process start this platform anew: what is open is drained first.
+    func askForRestart() throws(CommandError) {
+        guard let supervision else {
+            throw CommandError("this platform was started with --no-supervisor: stop it and start it again")
+        }
+        try Supervisor.check(Array(CommandLine.arguments.dropFirst()))
+        diagnostics.log(.info, "up", "an operator asks for a restart")
+        supervision.askForRestart()
+    }
 
     /// Calls of clients that are open now.
     func calls() -> [CallDescription] { operations?.openCalls() ?? [] }
@@ -168,6 +187,7 @@ final class EmbeddedPlatform {
     /// Stops in the order of the way of a tick: feeds, streams (with everything), writer (with everything), files.
     func stop(drainSeconds: Int) throws {
         metrics.setServing(false)
+        edge?.setServing(false)
         for feed in feeds { feed.service.stop() }
         for feed in feeds where !feed.thread.join(milliseconds: 5000) {
             diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")

@@ -195,6 +195,16 @@ enum AccessMetrics {
 
 /// The process itself, under the names of Prometheus' own libraries.
 enum ProcessMetrics {
+    /// Of a platform that a parent process keeps.
+    static func restarts(_ supervision: Supervision) -> [MetricFamily] {
+        let counts = [("crash", supervision.crashes), ("planned", supervision.restarts)]
+        return [
+            MetricFamily(
+                "tapedeck_restarts_total", .counter, "Times that the parent process started the platform again.",
+                labels: ["reason"], counts.map { .init([$0.0], .whole(UInt64($0.1))) })
+        ]
+    }
+
     static func families() -> [MetricFamily] {
         var usage = rusage()
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)

@@ -9,17 +9,21 @@ final class PlatformOperations {
     let metrics = MetricsRegistry()
     let readiness = Readiness()
     private let diagnostics: Diagnostics
+    private let grpc = GRPCServerMetrics()
     private let calls: CallMonitor
     private let callLog: CallLog
     private let policy: AccessPolicy
     private var accessFile: AccessFileReader?
+    private let tls: ServerTLS?
+    private let time: SystemTime
     private var sinceRefresh = 0
     private let endpoint: MonitoringEndpoint
 
-    /// Reads the access file where there is one.
+    /// Reads the certificates and the access file where there are some.
     init(_ options: ResolvedOptions, _ time: SystemTime, _ diagnostics: Diagnostics) throws {
         self.diagnostics = diagnostics
-        let grpc = GRPCServerMetrics()
+        self.time = time
+        tls = try ServerTLS.make(options, diagnostics)
         callLog = CallLog(successesPerSecond: options.int(.callLog))
         calls = CallMonitor(
             metrics: grpc, log: callLog,
@@ -37,8 +41,9 @@ final class PlatformOperations {
             }
             accessFile = try AccessFileReader(path, policy: policy, limits: limits, diagnostics: diagnostics)
         }
-        metrics.register { grpc.collect() }
+        metrics.register { [grpc] in grpc.collect() }
         AccessMetrics.register(policy, in: metrics)
+        tls?.register(in: metrics)
         endpoint = MonitoringEndpoint(metrics: metrics, readiness: readiness)
     }
 
@@ -47,32 +52,40 @@ final class PlatformOperations {
         { [calls, policy] loop in [calls.makeInterceptor(loop: loop), policy.makeInterceptor(loop: loop)] }
     }
 
-    /// Serves metrics and probes. A default port that is taken, as by another platform on this machine, is no reason
-    /// not to start: the system chooses one. An address that was asked for is.
-    func listen(_ options: ResolvedOptions) throws -> Address {
-        let address = options.address(.metricsListen)
-        do {
-            let bound = try endpoint.listen(host: address.host, port: Int(address.port))
-            return Address(host: bound.host, port: UInt16(bound.port))
-        } catch {
-            guard options.source(.metricsListen) == .defaultValue else { throw error }
-            let bound = try endpoint.listen(host: address.host, port: 0)
-            diagnostics.log(.warning, "metrics", "\(error); serving metrics on \(bound.host):\(bound.port) instead")
-            return Address(host: bound.host, port: UInt16(bound.port))
+    /// What a handler threw goes to the log, under the id that its client was told.
+    var reportError: @Sendable (_ id: String, _ method: String, _ error: any Error) -> Void {
+        { [callLog] id, method, error in callLog.addError(id: id, method: method, error: error) }
+    }
+
+    /// The series of all methods begin now, so that a rate has something to rise from.
+    func declare(_ methods: [GRPCMethod]) {
+        for method in methods {
+            grpc.declare(
+                path: method.path, clientStreaming: method.clientStreaming, serverStreaming: method.serverStreaming)
         }
     }
 
-    /// A few times a second: lines about calls are written, and the access file is looked at.
+    /// What the server puts between a connection and its bytes; nil: nothing.
+    var secure: (@Sendable (any ByteStream) -> any ByteStream)? { tls?.secure }
+
+    /// Serves metrics and probes.
+    func listen(on socket: ListeningSocket) { endpoint.listen(on: socket) }
+
+    /// A few times a second: lines about calls and handshakes are written, and files are looked at.
     func tick() {
         callLog.write(to: diagnostics)
         sinceRefresh += 1
         guard sinceRefresh >= 5 else { return }
         sinceRefresh = 0
         accessFile?.refresh()
+        tls?.tick(nowNs: time.monotonicNs())
     }
 
-    /// Reads the access file again, changed or not.
-    func reload() { accessFile?.refresh(always: true) }
+    /// Reads the access file and the certificates again, changed or not.
+    func reload() {
+        accessFile?.refresh(always: true)
+        tls?.reload()
+    }
 
     func openCalls() -> [CallDescription] { Blocking.wait { [calls] in await calls.calls() } }
 

@@ -9,29 +9,51 @@ import WriterService
 struct UpCommand {
     private let options: ResolvedOptions
     private let diagnostics: Diagnostics
+    /// nil where no parent process keeps this one.
+    private let supervision: Supervision?
 
-    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) {
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics, _ supervision: Supervision? = nil) {
         self.options = options
         self.diagnostics = diagnostics
+        self.supervision = supervision
+    }
+
+    /// SIGHUP means that files are to be read again.
+    static func reloads(_ options: ResolvedOptions) -> Bool { options.isSet(.access) || options.isSet(.tlsCert) }
+
+    /// Whether the configuration and the files that it names can be used; throws where not.
+    func check() throws -> ExitCode {
+        try UpCommand.requireFiles(options.strings(.replay))
+        let silent = Diagnostics(level: .error, wallNs: { 0 }, write: { _ in })
+        try PlatformOperations(options, SystemTime(), silent).close()
+        return .success
     }
 
     /// Runs until a signal, or a failure that no retry mends.
     func run() throws -> ExitCode {
-        let signals = Signals(reloads: options.isSet(.access))
+        let signals = Signals(reloads: UpCommand.reloads(options), restarts: supervision != nil)
+        if let supervision, !supervision.endWithParent() { throw CommandError("the parent process has gone") }
         try UpCommand.requireFiles(options.strings(.replay))
-        let platform = try EmbeddedPlatform(options, diagnostics)
+        let inherited = try supervision.map { try PlatformSockets(options, $0) }
+        let platform = try EmbeddedPlatform(options, diagnostics, supervision)
         platform.startWriter()
+        let sockets = try inherited ?? PlatformSockets(options, diagnostics)
         let loops = options.int(.loops)
-        let (address, metrics) = try platform.serve(options, loops: loops > 0 ? loops : Processors.count)
+        try platform.serve(options, loops: loops > 0 ? loops : Processors.count, on: sockets)
         startFeeds(platform)
-        print(ReadyLine.make(address: address.description, metrics: metrics.description))
+        let address = Address(sockets.clients)
+        print(ReadyLine.make(address: address.description, metrics: Address(sockets.metrics).description))
         fflush(nil)
         diagnostics.log(.info, "up", "serving on \(address), data in \(platform.directory.path); end with Ctrl-C")
         var failure: String?
         var isPlayed = false
-        while failure == nil {
-            let signal = signals.wait(milliseconds: 100)
-            if signal == SIGHUP { platform.reload() } else if signal != nil { break }
+        running: while failure == nil {
+            switch signals.wait(milliseconds: 100) {
+            case nil: break
+            case SIGHUP: platform.reload()
+            case SIGUSR2: supervision?.askForRestart()
+            default: break running
+            }
             platform.tick()
             ControlRequests(platform).answer()
             failure = platform.fatalFailure
@@ -123,13 +145,14 @@ enum Processors {
 struct Signals {
     private let waited: sigset_t
 
-    /// One that reloads takes SIGHUP too.
-    init(reloads: Bool = false) {
+    /// One that reloads takes SIGHUP too, one that can be restarted SIGUSR2.
+    init(reloads: Bool = false, restarts: Bool = false) {
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, SIGTERM)
         sigaddset(&set, SIGINT)
         if reloads { sigaddset(&set, SIGHUP) }
+        if restarts { sigaddset(&set, SIGUSR2) }
         pthread_sigmask(SIG_BLOCK, &set, nil)
         waited = set
     }

@@ -19,14 +19,14 @@ enum Program {
         }
         for warning in invocation.warnings { Diagnostics.standardError("tapedeck: \(warning)\n") }
         do {
-            return try carryOut(invocation)
+            return try carryOut(invocation, arguments)
         } catch {
             Diagnostics.standardError("tapedeck \(invocation.command.rawValue): \(error)\n")
             return .failure
         }
     }
 
-    private static func carryOut(_ invocation: Invocation) throws -> ExitCode {
+    private static func carryOut(_ invocation: Invocation, _ arguments: [String]) throws -> ExitCode {
         let options = invocation.options
         let operands = invocation.operands
         switch invocation.command {
@@ -40,6 +40,7 @@ enum Program {
         case .quote: return try AskCommands(options).quote(operands[0])
         case .token: return try AccessCommands(options).token(operands[0])
         case .connections: return try AccessCommands(options).connections()
+        case .restart: return try AccessCommands(options).restart()
         case .watch: return try AskCommands(options).watch(operands)
         case .bench: return try ProofCommands(options).bench(operands.first)
         case .drill: return try ProofCommands(options).drill(operands.first)
@@ -50,8 +51,14 @@ enum Program {
             level: Diagnostics.Level(name: options.string(.logLevel)) ?? .info,
             format: options.string(.logFormat) == "json" ? .json : .text, wallNs: { time.wallNs() })
         switch invocation.command {
-        case .up: return try UpCommand(options, diagnostics).run()
         case .benchServer: return try BenchServer(options, diagnostics).run()
+        case .up:
+            switch Supervision.takeRole() {
+            case .platform(let supervision): return try UpCommand(options, diagnostics, supervision).run()
+            case .check: return try UpCommand(options, diagnostics).check()
+            case .parent where options.bool(.noSupervisor): return try UpCommand(options, diagnostics).run()
+            case .parent: return try Supervisor(options, diagnostics, arguments).run()
+            }
         case .simulateEdge: return try SimulateEdgeCommand(options, diagnostics).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "clinux_net.h"
+#include <fcntl.h>
 #include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -21,3 +22,11 @@ void clinux_keep_freed_memory(void) {
     mallopt(M_TOP_PAD, 4 << 20);
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
 }
+
+int clinux_make_private(int descriptor) {
+    int flags = fcntl(descriptor, F_GETFL);
+    if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) < 0) return -1;
+    return fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+}
+
+int clinux_end_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }

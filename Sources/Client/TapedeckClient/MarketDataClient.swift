@@ -7,17 +7,20 @@ import Glibc
 import MarketProto
 import Protobuf
 import Synchronization
+import TLS
 
 /// Market data as the server sends it, a stream at a time: what was not delivered when a stream ended is for the caller
 /// to ask for. ``TapedeckClient`` does that by itself. Safe to use from any task or thread.
 public final class MarketDataClient: Sendable {
     private let channel: GRPCChannel
 
-    /// `target` is HOST:PORT or any other ``GRPCTarget``. Connects when first used. Refuses what is no target with
-    /// INVALID_ARGUMENT.
-    public init(target: String) throws(GRPCStatus) {
+    /// `target` is HOST:PORT or any other ``GRPCTarget``. Connects when first used, by TLS where there is some; `token`
+    /// proves to the server who calls. Refuses what is no target with INVALID_ARGUMENT.
+    public init(target: String, tls: TLSClientContext? = nil, token: String? = nil) throws(GRPCStatus) {
         var options = GRPCChannelOptions()
         options.balancing = .pickFirst
+        if let tls { options.secure = { stream, _ in tls.wrap(stream) } }
+        if let token { options.calls.metadata.add("authorization", "Bearer \(token)") }
         // A stream's frames go to its owner on the loop: whoever is slow there slows the connection.
         channel = try GRPCChannel(target: target, options: options)
     }
@@ -51,7 +54,9 @@ public final class MarketDataClient: Sendable {
     public func unary<Request, Response>(
         _ method: RPCMethod<Request, Response>, _ request: Request, timeoutMilliseconds: Int
     ) async throws(GRPCStatus) -> Response {
-        try await channel.unary(method, request, options: GRPCCallOptions(timeoutMilliseconds: timeoutMilliseconds))
+        var options = channel.options.calls
+        options.timeoutMilliseconds = timeoutMilliseconds
+        return try await channel.unary(method, request, options: options)
     }
 
     /// Ends every call, the connection, and the client's thread.

@@ -30,7 +30,6 @@ public struct AddressError: Error, Hashable, Sendable, CustomStringConvertible {
 
 /// Accepts TCP connections on one loop and hands each to the least loaded loop of a group.
 public final class Listener: @unchecked Sendable {
-    public let host: String
     public let port: Int
     private let descriptor: Int32
     private let loop: EventLoop
@@ -39,23 +38,19 @@ public final class Listener: @unchecked Sendable {
     private let accepted: @Sendable (Socket) -> Void
 
     /// Binds and listens; port 0 takes a free one. `accepted` is called on the connection's own loop. Never on a loop.
-    public init(
+    public convenience init(
         host: String, port: Int, group: EventLoopGroup, accepted: @escaping @Sendable (Socket) -> Void
     ) throws(AddressError) {
-        let address = try Resolver.resolve(host: host, port: port, passive: true)
-        let descriptor = clinux_stream_socket(Int32(address.ss_family))
-        guard descriptor >= 0 else { throw AddressError("cannot make a socket: \(String(cString: strerror(errno)))") }
-        var on: Int32 = 1
-        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
-        let bound = Resolver.withAddress(address) { bind(descriptor, $0, $1) }
-        guard bound == 0, Glibc.listen(descriptor, 1024) == 0 else {
-            let why = String(cString: strerror(errno))
-            Glibc.close(descriptor)
-            throw AddressError("cannot listen on \(host):\(port): \(why)")
-        }
-        self.descriptor = descriptor
-        self.host = host
-        self.port = Resolver.boundPort(descriptor)
+        self.init(on: try ListeningSocket(host: host, port: port), group: group, accepted: accepted)
+    }
+
+    /// Takes the connections of a socket, which is its own from now on. `accepted` is called on the connection's own
+    /// loop. Never on a loop.
+    public init(
+        on socket: ListeningSocket, group: EventLoopGroup, accepted: @escaping @Sendable (Socket) -> Void
+    ) {
+        descriptor = socket.descriptor
+        port = socket.port
         self.group = group
         self.accepted = accepted
         loop = group.loops[0]

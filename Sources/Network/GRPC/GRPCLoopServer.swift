@@ -1,5 +1,6 @@
 import EventLoop
 import HTTP2
+import Synchronization
 
 /// A server on one loop: what ``GRPCServer`` has on each of its loops, usable alone with any streams of bytes. Confined
 /// to its loop.
@@ -8,6 +9,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] = [:]
     private var random: SplitMix64
     private var isDraining = false
+    private var isClosed = false
 
     /// A server that shares nothing with another loop's.
     public convenience init(loop: any Loop, table: GRPCServiceTable, configuration: GRPCServerConfiguration) {
@@ -27,13 +29,12 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     public var connectionCount: Int { connections.count }
 
     /// Calls that are not over.
-    public var openCallCount: Int { context.openCallCount }
+    public var openCallCount: Int { context.tally.openCalls.load(ordering: .relaxed) }
 
-    var callCount: Int { context.callCount }
-
-    /// Serves a connected stream of bytes, or refuses it where a limit is reached or the server ends.
+    /// Serves a connected stream of bytes, or refuses it where a limit is reached or the server has ended. One that
+    /// drains tells its client so, in order: who connected as the server began to stop goes elsewhere, or comes again.
     public func accept(_ stream: any ByteStream) {
-        guard !isDraining else { return stream.close() }
+        guard !isClosed else { return stream.close() }
         let address = stream.peerAddress
         if let refusal = context.shared.admit(address, context.configuration) { return refuse(stream, refusal) }
         var settings = context.configuration.http2
@@ -42,6 +43,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
             transport: stream, isServer: true, settings: settings, owner: self, output: context.output,
             deadlines: context.deadlines)
         connections[ObjectIdentifier(connection)] = (connection, address)
+        if isDraining { connection.startDraining() }
     }
 
     /// The client learns why: GOAWAY with a text.
@@ -67,10 +69,10 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
 
     public func closed(_ connection: HTTP2Connection, reason: String) {
         guard let entry = connections.removeValue(forKey: ObjectIdentifier(connection)) else { return }
-        context.shared.leave(entry.address)
+        context.shared.leave(entry.address, connection.peerFault)
     }
 
-    /// Takes no more connections and streams; the open ones go on.
+    /// Takes no more streams; the open ones go on.
     public func startDraining() {
         isDraining = true
         for entry in connections.values { entry.connection.startDraining() }
@@ -78,6 +80,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
 
     /// Ends every connection at once.
     public func closeAll() {
+        isClosed = true
         for entry in connections.values { entry.connection.close(reason: "the server stopped") }
         context.deadlines.stop()
     }

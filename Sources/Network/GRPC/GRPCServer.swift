@@ -48,6 +48,8 @@ public final class GRPCServer: Sendable {
     private let loops: [ObjectIdentifier: LoopConfined<GRPCLoopServer>]
     private let listeners = Mutex<[Listener]>([])
     private let shared = ServerShared()
+    /// Every method, in the order of registration.
+    public let methods: [GRPCMethod]
 
     /// `makeService` is called once on each loop. Never on a loop.
     public init(
@@ -57,15 +59,18 @@ public final class GRPCServer: Sendable {
         self.group = group
         var loops: [ObjectIdentifier: LoopConfined<GRPCLoopServer>] = [:]
         let shared = shared
+        let methods = Mutex<[GRPCMethod]>([])
         for (number, loop) in group.loops.enumerated() {
             let seed = configuration.seed &+ UInt64(number)
             loops[ObjectIdentifier(loop)] = loop.runAndWait { loop in
-                LoopConfined(
-                    GRPCLoopServer(
-                        loop: loop, table: makeService(loop), configuration: configuration, shared: shared, seed: seed))
+                let table = makeService(loop)
+                methods.withLock { $0 = table.methods }
+                return LoopConfined(
+                    GRPCLoopServer(loop: loop, table: table, configuration: configuration, shared: shared, seed: seed))
             }
         }
         self.loops = loops
+        self.methods = methods.withLock { $0 }
     }
 
     /// Binds and serves; port 0 takes a free one. `secure` puts a layer between a connection and its bytes (TLS), on
@@ -73,15 +78,23 @@ public final class GRPCServer: Sendable {
     public func listen(
         host: String, port: Int, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil
     ) throws(AddressError) -> (host: String, port: Int) {
+        let socket = try ListeningSocket(host: host, port: port)
+        listen(on: socket, secure: secure)
+        return (host, socket.port)
+    }
+
+    /// Serves the connections of a socket, which is the server's from now on. Never on a loop.
+    public func listen(
+        on socket: ListeningSocket, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil
+    ) {
         let loops = loops
-        let listener = try Listener(host: host, port: port, group: group) { socket in
+        let listener = Listener(on: socket, group: group) { socket in
             guard let loop = socket.loop as? EventLoop, let server = loops[ObjectIdentifier(loop)]?.value else {
                 return socket.close()
             }
             server.accept(secure?(socket) ?? socket)
         }
         listeners.withLock { $0.append(listener) }
-        return (host, listener.port)
     }
 
     private func sum(_ value: @escaping @Sendable (GRPCLoopServer) -> Int) -> Int {
@@ -94,12 +107,10 @@ public final class GRPCServer: Sendable {
     /// Connections open now. Never on a loop.
     public var connectionCount: Int { sum { $0.connectionCount } }
 
-    /// What is open, held and was refused. Never on a loop.
+    /// What is open, held and was refused, as it was a moment ago. From any thread.
     public var counters: GRPCServerCounters {
         var counters = GRPCServerCounters()
         shared.fill(&counters)
-        counters.calls = sum { $0.callCount }
-        counters.openCalls = sum { $0.openCallCount }
         return counters
     }
 

@@ -18,6 +18,7 @@ public final class GRPCHealth: Sendable {
         var statuses: [String: Status] = ["": .serving]
         var watchers: [Int: (service: String, watcher: HealthWatcher)] = [:]
         var nextWatcher = 0
+        var hasShutDown = false
     }
 
     /// The server as a whole (the empty name) serves, and nothing else is known yet.
@@ -26,11 +27,21 @@ public final class GRPCHealth: Sendable {
     /// Says how a service does, by its full name; the empty name is the server as a whole. Watchers are told.
     public func set(_ status: Status, service: String = "") {
         let told = state.withLock { state in
-            guard state.statuses[service] != status else { return [HealthWatcher]() }
+            guard !state.hasShutDown, state.statuses[service] != status else { return [HealthWatcher]() }
             state.statuses[service] = status
             return state.watchers.sorted { $0.key < $1.key }.filter { $0.value.service == service }.map(\.value.watcher)
         }
         for watcher in told { watcher.tell(GRPCHealth.serving(status)) }
+    }
+
+    /// Nothing serves any more, whatever is said later; calls of Watch are told and end, so that they hold up no drain.
+    public func shutDown() {
+        let watchers = state.withLock { state in
+            state.hasShutDown = true
+            for service in state.statuses.keys { state.statuses[service] = .notServing }
+            return state.watchers.sorted { $0.key < $1.key }.map(\.value)
+        }
+        for entry in watchers { entry.watcher.end(GRPCHealth.serving(status(service: entry.service))) }
     }
 
     /// How a service does; nil where that was never said.
@@ -74,12 +85,13 @@ public final class GRPCHealth: Sendable {
     private func watch(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
         guard let request: GRPCHealthProto.HealthCheckRequest = call.decode(request) else { return }
         let watcher = HealthWatcher(call)
-        let (number, status) = state.withLock { state in
+        let (number, status, isOver) = state.withLock { state in
             state.nextWatcher += 1
             state.watchers[state.nextWatcher] = (request.service, watcher)
-            return (state.nextWatcher, state.statuses[request.service])
+            return (state.nextWatcher, state.statuses[request.service], state.hasShutDown)
         }
         call.onEnd = { [weak self] in self?.state.withLock { $0.watchers[number] = nil } }
+        if isOver { return watcher.end(GRPCHealth.serving(status)) }
         watcher.tell(GRPCHealth.serving(status))
     }
 }
@@ -90,6 +102,7 @@ private final class HealthWatcher: @unchecked Sendable {
     /// Touched on the loop only.
     private weak var call: ServerCall?
     private var unsent: GRPCHealthProto.HealthCheckResponse.ServingStatus?
+    private var isEnding = false
 
     init(_ call: ServerCall) {
         self.call = call
@@ -105,11 +118,21 @@ private final class HealthWatcher: @unchecked Sendable {
         }
     }
 
+    /// Tells the last one. From any thread.
+    func end(_ status: GRPCHealthProto.HealthCheckResponse.ServingStatus) {
+        loop.execute { [self] in
+            unsent = status
+            isEnding = true
+            send()
+        }
+    }
+
     private func send() {
         guard let status = unsent, let call, call.isWritable else { return }
         unsent = nil
         var response = GRPCHealthProto.HealthCheckResponse()
         response.status = status
         call.send(response.encodedBytes())
+        if isEnding { call.finish(GRPCStatus(.unavailable, "the server is stopping")) }
     }
 }

@@ -94,8 +94,7 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
         self.context = context
         self.peerAddress = peerAddress
         reader = RequestReader(lengthMax: context.configuration.messageBytesMax)
-        context.callCount += 1
-        context.openCallCount += 1
+        context.tally.began()
     }
 
     /// The loop that the call is confined to.
@@ -103,6 +102,12 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     /// What the client proved by its certificate; nil without one.
     public var peerCertificate: PeerCertificate? { stream?.connection.transport.peerCertificate }
+
+    /// What an interceptor keeps of the connection, from one of its calls to the next.
+    public var connectionAttachment: AnyObject? {
+        get { stream?.connection.attachment }
+        set { stream?.connection.attachment = newValue }
+    }
 
     // MARK: Answers
 
@@ -198,7 +203,7 @@ extension ServerCall {
     public func closed(_ stream: HTTP2Stream, code: UInt32) {
         if let deadline { context.deadlines.cancel(deadline) }
         deadline = nil
-        context.openCallCount -= 1
+        context.tally.ended()
         let status: GRPCStatus
         if isEndSent, let end {
             status = end.status

@@ -16,6 +16,8 @@ public struct GRPCServerCounters: Hashable, Sendable {
     public var callsOutOfMemory = 0
     /// Connections open now.
     public var connections = 0
+    /// Connections ended for what their peer did, since the start.
+    public var faults: [HTTP2PeerFault: Int] = [:]
 
     public init() {}
 }
@@ -26,12 +28,21 @@ final class ServerShared: Sendable {
     let errorCount = Atomic<UInt64>(0)
     let callsOutOfMemory = Atomic<Int>(0)
     private let connections = Mutex(Connections())
+    private let loops = Mutex<[LoopTally]>([])
 
     private struct Connections {
         var count = 0
         var perAddress: [String: Int] = [:]
         var refused = 0
         var refusedPerAddress = 0
+        var faults: [HTTP2PeerFault: Int] = [:]
+    }
+
+    /// The counts of one more loop.
+    func makeTally() -> LoopTally {
+        let tally = LoopTally()
+        loops.withLock { $0.append(tally) }
+        return tally
     }
 
     /// The same for nobody else within the server's life.
@@ -58,9 +69,10 @@ final class ServerShared: Sendable {
         }
     }
 
-    func leave(_ address: String) {
+    func leave(_ address: String, _ fault: HTTP2PeerFault?) {
         connections.withLock { state in
             state.count -= 1
+            if let fault { state.faults[fault, default: 0] += 1 }
             let left = state.perAddress[address, default: 1] - 1
             state.perAddress[address] = left > 0 ? left : nil
         }
@@ -73,8 +85,28 @@ final class ServerShared: Sendable {
             counters.connections = state.count
             counters.connectionsRefused = state.refused
             counters.connectionsRefusedPerAddress = state.refusedPerAddress
+            counters.faults = state.faults
+        }
+        for tally in loops.withLock({ $0 }) {
+            counters.calls += tally.calls.load(ordering: .relaxed)
+            counters.openCalls += tally.openCalls.load(ordering: .relaxed)
         }
     }
+}
+
+/// Calls of one loop: counted there, without a bus or a lock, and read from anywhere.
+final class LoopTally: Sendable {
+    let calls = Atomic<Int>(0)
+    let openCalls = Atomic<Int>(0)
+
+    /// On the loop.
+    func began() {
+        calls.store(calls.load(ordering: .relaxed) + 1, ordering: .relaxed)
+        openCalls.store(openCalls.load(ordering: .relaxed) + 1, ordering: .relaxed)
+    }
+
+    /// On the loop.
+    func ended() { openCalls.store(openCalls.load(ordering: .relaxed) - 1, ordering: .relaxed) }
 }
 
 /// What the calls of one loop share. Confined to it.
@@ -87,8 +119,7 @@ final class ServerContext {
     let output = HTTP2Output()
     let compressors = Compressors()
     let shared: ServerShared
-    var callCount = 0
-    var openCallCount = 0
+    let tally: LoopTally
 
     init(
         loop: any Loop, table: GRPCServiceTable, configuration: GRPCServerConfiguration, shared: ServerShared
@@ -97,6 +128,7 @@ final class ServerContext {
         self.table = table
         self.configuration = configuration
         self.shared = shared
+        tally = shared.makeTally()
         interceptors = configuration.interceptors(loop)
         deadlines = DeadlineQueue(loop: loop)
     }

@@ -41,12 +41,18 @@ public final class HTTP1Server: Sendable {
 
     /// Binds and serves; port 0 takes a free one. Returns what is served. Never on a loop.
     public func listen(host: String, port: Int) throws(AddressError) -> (host: String, port: Int) {
+        let socket = try ListeningSocket(host: host, port: port)
+        listen(on: socket)
+        return (host, socket.port)
+    }
+
+    /// Serves the connections of a socket, which is the server's from now on. Never on a loop.
+    public func listen(on socket: ListeningSocket) {
         let loops = loops
-        let listener = try Listener(host: host, port: port, group: group) { socket in
+        let listener = Listener(on: socket, group: group) { socket in
             loops[ObjectIdentifier(socket.loop)]?.value.accept(socket)
         }
         listeners.withLock { $0.append(listener) }
-        return (host, listener.port)
     }
 
     /// Takes no more connections and closes those there are. From any thread.

@@ -55,6 +55,11 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.received(frame!, HTTP2Callbacks.connection(me))
             return 0
         }
+        nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, me in
+            guard let frame, UInt32(frame.pointee.hd.type) == NGHTTP2_GOAWAY.rawValue else { return 0 }
+            HTTP2Callbacks.connection(me).sentGoAway(frame.pointee.goaway.error_code)
+            return 0
+        }
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { _, id, code, me in
             HTTP2Callbacks.connection(me).streamClosed(id, code)
             return 0

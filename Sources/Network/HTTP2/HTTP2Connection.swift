@@ -65,6 +65,10 @@ public final class HTTP2Connection: ByteStreamOwner {
     private var isInside = false
     private var isClosing = false
     private var closeReason = "the connection was closed"
+    /// Why this side ends the connection, where it is the peer's doing: the first fault found.
+    public private(set) var peerFault: HTTP2PeerFault?
+    /// What an owner keeps with the connection, such as who its peer is.
+    public var attachment: AnyObject?
 
     /// Takes over a connected stream of bytes and sends its settings. Connections of one loop may share their output
     /// and their deadlines.
@@ -272,6 +276,7 @@ extension HTTP2Connection {
         isInside = false
         if isClosing { return finishClosing() }
         if count < 0 {
+            note(HTTP2PeerFault(nghttp2_error(Int32(count))))
             return close(reason: "the peer broke the protocol: \(String(cString: nghttp2_strerror(Int32(count))))")
         }
         scheduleFlush()
@@ -436,9 +441,17 @@ extension HTTP2Connection {
     /// A frame that asks for nothing.
     func emptyFrame() {
         guard isServer, !frameBudget.takeFrame() else { return }
+        note(.tooManyFrames)
         goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_frames")
         close(reason: "the peer sent too many frames that ask for nothing")
     }
 
     func receivedSettings() { owner?.receivedSettings(self) }
+
+    /// A GOAWAY is on its way, by this side's wish or by nghttp2's.
+    func sentGoAway(_ code: UInt32) {
+        if let fault = HTTP2PeerFault(goAwayCode: code) { note(fault) }
+    }
+
+    func note(_ fault: HTTP2PeerFault) { if peerFault == nil { peerFault = fault } }
 }

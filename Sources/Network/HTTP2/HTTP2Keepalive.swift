@@ -52,7 +52,9 @@ extension HTTP2Connection {
             switch action {
             case .ping: ping(HTTP2Connection.keepalivePing)
             case .drain(let reason): startDraining(reason: reason, hasGrace: true)
-            case .close(let reason): close(reason: reason)
+            case .close(let reason):
+                if lifetime.isSilent(now: now) { note(.silent) }
+                close(reason: reason)
             }
         }
         scheduleLifetimeCheck()
@@ -66,6 +68,7 @@ extension HTTP2Connection {
         guard isServer, settings.pingGapMillisecondsMin > 0,
             pingRule.received(now: transport.loop.nowMilliseconds)
         else { return }
+        note(.tooManyPings)
         goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_pings")
         close(reason: "the peer pings too often")
     }

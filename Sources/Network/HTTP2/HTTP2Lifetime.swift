@@ -52,6 +52,9 @@ struct HTTP2Lifetime {
 
     private var deadAt: UInt64? { pingSent.map { HTTP2Lifetime.after($0, settings.keepaliveTimeoutMilliseconds) } }
 
+    /// The answer to a ping is overdue.
+    func isSilent(now: UInt64) -> Bool { deadAt.map { $0 <= now } ?? false }
+
     private var idleEnd: UInt64? {
         guard settings.idleMilliseconds > 0, drainStarted == nil, let idleSince else { return nil }
         return HTTP2Lifetime.after(idleSince, settings.idleMilliseconds)

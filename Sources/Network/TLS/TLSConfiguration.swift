@@ -4,7 +4,7 @@
 import COpenSSL
 
 /// Versions of the protocol, older ones smaller. Older than 1.2 is never spoken.
-public enum TLSVersion: Int32, Comparable, Sendable {
+public enum TLSVersion: Int32, Comparable, CaseIterable, Sendable {
     case tls12 = 0x0303
     case tls13 = 0x0304
 
@@ -102,8 +102,21 @@ public enum TLSRefusal: String, CaseIterable, Sendable {
     case other
 }
 
+/// A handshake that was refused.
+public struct TLSRefusedHandshake: Hashable, Sendable {
+    /// Numeric address of the peer, without the port.
+    public let peer: String
+    /// Why, for people.
+    public let reason: String
+}
+
 /// Handshakes since a context was made.
 public struct TLSCounters: Hashable, Sendable {
-    public internal(set) var handshakes = 0
+    /// Those that were done, by what was agreed.
+    public internal(set) var versions: [TLSVersion: Int] = [:]
+    /// All that were done.
+    public var handshakes: Int { versions.values.reduce(0, +) }
     public internal(set) var refused: [TLSRefusal: Int] = [:]
+    /// The latest of each kind.
+    public internal(set) var lastRefused: [TLSRefusal: TLSRefusedHandshake] = [:]
 }

@@ -8,18 +8,30 @@ public final class TLSServerContext: Sendable {
     private let current: Mutex<TLSContextHandle>
     let tally = TLSTally()
 
-    /// Reads the files. Throws where one cannot be read, or key and certificate do not belong together.
-    public init(_ configuration: TLSServerConfiguration) throws(TLSError) {
+    /// Reads the files. Throws where one cannot be read, key and certificate do not belong together, or the certificate
+    /// is not valid now: no client would take it.
+    public convenience init(_ configuration: TLSServerConfiguration) throws(TLSError) {
+        let handle = try TLSContextHandle(configuration)
+        try handle.checkCertificateIsValid(configuration.certificateChainFile)
+        self.init(configuration, handle)
+    }
+
+    /// Whatever the certificate's time.
+    init(_ configuration: TLSServerConfiguration, _ handle: TLSContextHandle) {
         self.configuration = configuration
-        current = Mutex(try TLSContextHandle(configuration))
+        current = Mutex(handle)
     }
 
     /// Reads the files again. Connections that begin from now on use them, the others go on. Where they cannot be used,
     /// an error is thrown and everything stays as it was.
     public func reload() throws(TLSError) {
         let handle = try TLSContextHandle(configuration)
+        try handle.checkCertificateIsValid(configuration.certificateChainFile)
         current.withLock { $0 = handle }
     }
+
+    /// What the server shows its clients now.
+    public var certificate: TLSOwnCertificate { current.withLock { $0.certificate } }
 
     /// Handshakes done and refused, over all loads of the files.
     public var counters: TLSCounters { tally.counters.withLock { $0 } }
@@ -86,7 +98,12 @@ public final class TLSClientContext: Sendable {
 final class TLSTally: Sendable {
     let counters = Mutex(TLSCounters())
 
-    func handshakeDone() { counters.withLock { $0.handshakes += 1 } }
+    func handshakeDone(_ version: TLSVersion) { counters.withLock { $0.versions[version, default: 0] += 1 } }
 
-    func refused(_ refusal: TLSRefusal) { counters.withLock { $0.refused[refusal, default: 0] += 1 } }
+    func refused(_ failure: TLSFailure, peer: String) {
+        counters.withLock { counters in
+            counters.refused[failure.refusal, default: 0] += 1
+            counters.lastRefused[failure.refusal] = TLSRefusedHandshake(peer: peer, reason: failure.text)
+        }
+    }
 }

@@ -3,6 +3,8 @@ import COpenSSL
 /// OpenSSL's context of one load of the files. Connections made from it keep it; it is not changed once made.
 final class TLSContextHandle: @unchecked Sendable {
     let pointer: OpaquePointer
+    /// The own certificate; without names and time where there is none.
+    private(set) var certificate = TLSOwnCertificate()
     /// Protocols as the wire has them (RFC 7301, 3.1), where the callback finds them.
     private let protocols: UnsafeMutableBufferPointer<UInt8>
 
@@ -41,6 +43,13 @@ final class TLSContextHandle: @unchecked Sendable {
             wire += Array(name.utf8)
         }
         return wire
+    }
+
+    /// Throws where the own certificate, which is in `file`, is not valid now.
+    func checkCertificateIsValid(_ file: String) throws(TLSError) {
+        if let certificate = SSL_CTX_get0_certificate(pointer) {
+            try TLSOwnCertificate.check(certificate, isValidNow: file)
+        }
     }
 
     /// Throws where a file cannot be read, or key and certificate do not belong together.
@@ -83,9 +92,27 @@ final class TLSContextHandle: @unchecked Sendable {
         guard SSL_CTX_use_certificate_chain_file(pointer, chain) == 1 else {
             throw TLSError("cannot use the certificate chain in \(chain): \(TLSFailure.lastText())")
         }
+        certificate = TLSOwnCertificate(SSL_CTX_get0_certificate(pointer))
         guard SSL_CTX_use_PrivateKey_file(pointer, key, SSL_FILETYPE_PEM) == 1,
             SSL_CTX_check_private_key(pointer) == 1
-        else { throw TLSError("cannot use the private key in \(key): \(TLSFailure.lastText())") }
+        else {
+            let isOfAnother = TLSContextHandle.isOfAnotherCertificate(ERR_peek_error())
+            let text = TLSFailure.lastText()
+            if isOfAnother {
+                throw TLSError("the private key in \(key) is not that of the certificate in \(chain): \(text)")
+            }
+            throw TLSError("cannot use the private key in \(key): \(text)")
+        }
+    }
+
+    /// What OpenSSL says where a key, good in itself, is not that of the certificate.
+    private static func isOfAnotherCertificate(_ code: UInt) -> Bool {
+        switch (ERR_GET_LIB(code), ERR_GET_REASON(code)) {
+        case (ERR_LIB_X509, X509_R_KEY_VALUES_MISMATCH), (ERR_LIB_X509, X509_R_KEY_TYPE_MISMATCH),
+            (ERR_LIB_SSL, SSL_R_NO_CERTIFICATE_ASSIGNED):
+            true
+        default: false
+        }
     }
 
     private func loadAuthorities(_ file: String) throws(TLSError) {

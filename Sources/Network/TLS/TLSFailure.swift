@@ -25,6 +25,8 @@ struct TLSFailure: Error {
             self.init(TLSFailure.refusal(verified), "the peer's certificate is refused: \(problem)")
         } else if reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE {
             self.init(.noCertificate, "the peer has no certificate, and must have one")
+        } else if reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST {
+            self.init(.other, "the peer does not speak TLS: \(TLSFailure.text(code))")
         } else if reason > SSL_AD_REASON_OFFSET, reason <= SSL_AD_REASON_OFFSET + 255 {
             self.init(.other, "the peer ended TLS: \(TLSFailure.text(code))")
         } else {

@@ -16,6 +16,8 @@ public final class TLSStream: ByteStream, ByteStreamOwner {
     /// What was agreed; nil before the handshake is done.
     public private(set) var version: TLSVersion?
     public private(set) var applicationProtocol: String?
+    /// Kept: a socket that was reset has none any more.
+    public let peerAddress: String
 
     private let transport: any ByteStream
     private let engine: TLSEngine
@@ -50,6 +52,7 @@ public final class TLSStream: ByteStream, ByteStreamOwner {
         self.applicationProtocols = applicationProtocols
         self.tally = tally
         loop = transport.loop
+        peerAddress = transport.peerAddress
         myself = self
         transport.owner = self
         guard !transport.isClosed else {
@@ -65,8 +68,6 @@ public final class TLSStream: ByteStream, ByteStreamOwner {
         shakeHands()
         scheduleFlush()
     }
-
-    public var peerAddress: String { transport.peerAddress }
 
     public var waitingBytes: Int { plain.count + engine.outputCount + transport.waitingBytes }
 }
@@ -94,7 +95,7 @@ extension TLSStream {
         }
         peerCertificate = try engine.peerCertificate()?.peerCertificate
         version = engine.version
-        tally.handshakeDone()
+        tally.handshakeDone(engine.version ?? .tls12)
         isOpen = true
         timer?.cancel()
         timer = nil
@@ -104,7 +105,7 @@ extension TLSStream {
     /// Ends a handshake; the peer is told why where TLS has a word for it.
     private func refuse(_ failure: TLSFailure) {
         guard !isClosed else { return }
-        tally.refused(failure.refusal)
+        tally.refused(failure, peer: peerAddress)
         end(failure.streamError, lingersForPeer: true)
     }
 }

@@ -15,6 +15,18 @@ final class AccessInterceptor: ServerInterceptor {
         var resumption: (any LoopTimer)?
     }
 
+    /// Who is behind a connection's certificate, found once: names are not looked up at each call.
+    private final class CertificateCaller {
+        let result: Result<Caller, GRPCStatus>
+        /// As of this reading of the rules.
+        let callers: Callers
+
+        init(_ result: Result<Caller, GRPCStatus>, _ callers: Callers) {
+            self.result = result
+            self.callers = callers
+        }
+    }
+
     private let policy: AccessPolicy
     private let loop: any Loop
     private var callers: Callers
@@ -96,14 +108,23 @@ final class AccessInterceptor: ServerInterceptor {
 
     private func identify(_ call: ServerCall) -> Result<Caller, GRPCStatus> {
         if let result = call.withMetadata("authorization", { prove($0) }) { return result }
+        if let known = call.connectionAttachment as? CertificateCaller, known.callers === callers {
+            return known.result
+        }
         if let certificate = call.peerCertificate, let name = AccessInterceptor.name(certificate) {
-            if let caller = callers.certificates[name] ?? policy.unlisted(name) { return .success(caller) }
-            return .failure(GRPCStatus(.permissionDenied, "\(name) is not among those who may call"))
+            let found = byCertificate(name)
+            call.connectionAttachment = CertificateCaller(found, callers)
+            return found
         }
         if let caller = callers.anonymous, isAnonymousAllowed(call) { return .success(caller) }
         return .failure(
             GRPCStatus(
                 .unauthenticated, "a token (authorization: Bearer ...) or a client certificate is needed"))
+    }
+
+    private func byCertificate(_ name: String) -> Result<Caller, GRPCStatus> {
+        if let caller = callers.certificates[name] ?? policy.unlisted(name) { return .success(caller) }
+        return .failure(GRPCStatus(.permissionDenied, "\(name) is not among those who may call"))
     }
 
     /// A file says itself what they may do; without one it depends on where they come from.

@@ -14,7 +14,10 @@ public final class StartedPlatform: @unchecked Sendable {
         let started = Drill.monotonicNs()
         process = try ChildProcess(
             program,
-            ["up", "--data", directory, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"] + arguments,
+            [
+                "up", "--no-supervisor", "--data", directory, "--listen", "127.0.0.1:0", "--metrics-listen",
+                "127.0.0.1:0",
+            ] + arguments,
             errorsTo: directory + "/drill.log")
         pid = process.pid
         while let line = process.readLine(timeoutMilliseconds: 30_000) {

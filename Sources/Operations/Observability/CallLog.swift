@@ -20,8 +20,15 @@ public final class CallLog: Sendable {
         let trace: String?
     }
 
+    private struct Failure {
+        let id: String
+        let method: String
+        let error: String
+    }
+
     private struct State {
         var lines: [Line] = []
+        var errors: [Failure] = []
         var leftOut: UInt64 = 0
     }
 
@@ -40,14 +47,27 @@ public final class CallLog: Sendable {
         }
     }
 
+    /// A handler threw something that is no status: its client was told the id only.
+    public func addError(id: String, method: String, error: any Error) {
+        let failure = Failure(id: id, method: method, error: "\(error)")
+        state.withLock { state in
+            if state.errors.count < CallLog.linesMax { state.errors.append(failure) } else { state.leftOut += 1 }
+        }
+    }
+
     /// A line that was not worth one.
     func leaveOut() { state.withLock { $0.leftOut += 1 } }
 
     /// Writes what has gathered since the last time, in order. From a thread that may wait; by one at a time.
     public func write(to diagnostics: Diagnostics) {
-        let (lines, leftOut) = state.withLock { state in
+        let (lines, errors, leftOut) = state.withLock { state in
             defer { state = State() }
-            return (state.lines, state.leftOut)
+            return (state.lines, state.errors, state.leftOut)
+        }
+        for failure in errors {
+            diagnostics.log(
+                .error, "call", "internal error: \(failure.error)",
+                fields: [(name: "error_id", value: failure.id), ("method", failure.method)])
         }
         for line in lines {
             var fields = [

@@ -19,6 +19,9 @@ public final class MonitoringEndpoint: Sendable {
         try server.listen(host: host, port: port)
     }
 
+    /// Serves the connections of a socket, which is its own from now on. Never on a loop.
+    public func listen(on socket: ListeningSocket) { server.listen(on: socket) }
+
     /// Closes listeners and connections. From any thread.
     public func close() { server.close() }
 

@@ -21,6 +21,8 @@ public final class EdgeService: Sendable {
     private let gauges: [UsageGauge]
     private let reader: StoreReader
     private let orderHandlers: [LoopConfined<OrderHandlers>]
+    private let tallies: [EdgeTally]
+    private let health: GRPCHealth
 
     /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
     /// Without `orders` the calls that send orders are refused. `faults` are for trying clients.
@@ -36,12 +38,14 @@ public final class EdgeService: Sendable {
         self.reader = reader
         let made = Mutex<[ObjectIdentifier: LoopConfined<MarketDataHandlers>]>([:])
         let tapes = Mutex<[LoopConfined<Tape>]>([])
+        let tallies = Mutex<[EdgeTally]>([])
         var listeners: [ListenerID] = []
         var wakers: [Waker] = []
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start)
                 tapes.withLock { $0.append(LoopConfined(tape)) }
+                tallies.withLock { $0.append(tape.tally) }
                 let books = BookTape(log: log, loop: loop)
                 let handlers = MarketDataHandlers(
                     SubscribeStream.Surroundings(
@@ -55,6 +59,9 @@ public final class EdgeService: Sendable {
         }
         self.listeners = listeners
         self.wakers = Mutex(wakers)
+        self.tallies = tallies.withLock { $0 }
+        let health = EdgeService.makeHealth()
+        self.health = health
         let tables = made.withLock { $0 }
         handlers = loops.loops.compactMap { tables[ObjectIdentifier($0)] }
         gauges = handlers.map(\.value.gauge)
@@ -69,13 +76,55 @@ public final class EdgeService: Sendable {
                 orderHandlers[index].value.register(on: &table)
             }
             table.register(path: Proto.MarketDataService.subscribe.path, streaming: handlers.subscribe)
+            health.register(on: &table)
+            do {
+                try table.registerReflection(files: [Proto.marketDataFile, Proto.orderServiceFile])
+            } catch {
+                preconditionFailure("the program's own schema cannot be read: \(error)")
+            }
             return table
         }
     }
 
-    /// Binds; port 0 takes a free one. Returns the address that is served.
-    public func listen(host: String, port: Int) throws(AddressError) -> (host: String, port: Int) {
-        try server.listen(host: host, port: port)
+    /// What `grpc.health.v1` is asked for: the server as a whole, and each service.
+    private static let healthNames = ["", Proto.MarketDataService.protoName, Proto.OrderService.protoName]
+
+    private static func makeHealth() -> GRPCHealth {
+        let health = GRPCHealth()
+        for name in healthNames { health.set(.notServing, service: name) }
+        return health
+    }
+
+    /// Says to those who ask `grpc.health.v1` whether clients should come here; at first they should not. From any
+    /// thread.
+    public func setServing(_ isServing: Bool) {
+        for name in EdgeService.healthNames { health.set(isServing ? .serving : .notServing, service: name) }
+    }
+
+    /// Every method that is served.
+    public var methods: [GRPCMethod] { server.methods }
+
+    /// What was left out for readers, and how streams ended. From any thread.
+    public var counters: EdgeCounters {
+        var counters = EdgeCounters()
+        for tally in tallies { tally.add(to: &counters) }
+        return counters
+    }
+
+    /// What the server holds and has refused. From any thread.
+    public var serverCounters: GRPCServerCounters { server.counters }
+
+    /// Binds; port 0 takes a free one. `secure` puts a layer (TLS) between a connection and its bytes. Returns the
+    /// address that is served.
+    public func listen(
+        host: String, port: Int, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil
+    ) throws(AddressError) -> (host: String, port: Int) {
+        try server.listen(host: host, port: port, secure: secure)
+    }
+
+    /// Serves the connections of a socket, which is the edge's from now on.
+    public func listen(on socket: ListeningSocket, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil) {
+        server.listen(on: socket, secure: secure)
     }
 
     /// What the slowest stream of everything has still to take, in bytes; nil where there is none. Waits for the loops.
@@ -97,6 +146,7 @@ public final class EdgeService: Sendable {
 
     /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most as long.
     public func stop(withinMilliseconds milliseconds: Int) {
+        health.shutDown()
         for (loop, handlers) in zip(loops.loops, handlers) {
             loop.execute { handlers.value.end() }
         }

@@ -116,6 +116,7 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
 
     private func finish(_ end: StreamEnd) -> FrameRead {
         stop()
+        tape.tally.ended(end.reason)
         return end.read(token: cursors.token, repeats: repeatCount)
     }
 }

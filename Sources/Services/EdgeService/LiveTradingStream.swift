@@ -20,7 +20,7 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
     private var isHalfClosed = false
     private var isStopping = false
     /// The stream ends with this after the queue.
-    private var failure: (status: GRPCStatus, reason: String)?
+    private var failure: (status: GRPCStatus, reason: StreamEnd.Reason)?
 
     init(call: ServerCall, handlers: OrderHandlers, limits: OrderLimits, run: String) {
         self.call = call
@@ -37,13 +37,13 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         do {
             payload = try Proto.TradingMessage(decoding: message).payload
         } catch {
-            return fail(GRPCStatus(.invalidArgument, "a message is no TradingMessage: \(error)"), "BAD_REQUEST")
+            return fail(GRPCStatus(.invalidArgument, "a message is no TradingMessage: \(error)"), .badRequest)
         }
         switch payload {
         case .newOrder(let order): take(order)
         case .cancel(let cancel): take(cancel)
         case .execution, .status, nil:
-            fail(GRPCStatus(.invalidArgument, "a client sends new_order and cancel, nothing else"), "BAD_REQUEST")
+            fail(GRPCStatus(.invalidArgument, "a client sends new_order and cancel, nothing else"), .badRequest)
         }
     }
 
@@ -75,7 +75,7 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
                 GRPCStatus(
                     .resourceExhausted,
                     "more than \(limits.accountsPerStreamMax) accounts on one stream; open another"),
-                "TOO_MANY_ACCOUNTS")
+                .tooManyAccounts)
             return false
         }
         accounts.insert(account)
@@ -121,7 +121,7 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
                 GRPCStatus(
                     .resourceExhausted,
                     "more than \(limits.queueBytesMax >> 10) KiB wait for the reader; its orders stand as they are"),
-                "READER_TOO_SLOW")
+                .readerTooSlow)
         }
         withUnsafeBytes(of: UInt8(0)) { queue.append($0) }
         withUnsafeBytes(of: UInt32(bytes.count).bigEndian) { queue.append($0) }
@@ -129,7 +129,7 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         call.resume()
     }
 
-    private func fail(_ status: GRPCStatus, _ reason: String) {
+    private func fail(_ status: GRPCStatus, _ reason: StreamEnd.Reason) {
         if failure == nil { failure = (status, reason) }
         call.resume()
     }
@@ -148,9 +148,10 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         return isStopping ? end(StreamEnd.stoppingOrders, StreamEnd.shutdown.reason) : .wait
     }
 
-    private func end(_ status: GRPCStatus, _ reason: String) -> FrameRead {
+    private func end(_ status: GRPCStatus, _ reason: StreamEnd.Reason) -> FrameRead {
         var trailers = GRPCMetadata()
-        trailers.add(StreamEnd.reasonTrailer, reason)
+        trailers.add(StreamEnd.reasonTrailer, reason.rawValue)
+        handlers.tally.ended(reason)
         return .end(status, trailers: trailers)
     }
 }

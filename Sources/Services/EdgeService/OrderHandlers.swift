@@ -40,6 +40,8 @@ final class OrderHandlers {
         self.way = way
     }
 
+    var tally: EdgeTally { tape.tally }
+
     /// Ends every call once what it sent is answered; new ones are refused.
     func end() {
         isEnding = true

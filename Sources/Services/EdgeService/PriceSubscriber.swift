@@ -304,7 +304,10 @@ final class PriceSubscriber: TapeFollower {
     }
 
     private func enqueue(_ item: ConflationSlots<Int, UpdateOrigin>.Item, _ frame: UnsafeRawBufferPointer) {
-        conflatedCount += item.replaced?.count ?? 0
+        if let count = item.replaced?.count {
+            conflatedCount += count
+            tape.tally.conflated(count, policy)
+        }
         append(frame, item.replaced, lateMilliseconds(item.origin))
     }
 
@@ -317,6 +320,7 @@ final class PriceSubscriber: TapeFollower {
 
     private func append(_ frame: UnsafeRawBufferPointer, _ range: ConflatedRange?, _ late: UInt32?) {
         if range == nil, late == nil { return append(frame) }
+        if late != nil { tape.tally.wasLate() }
         scratch.removeAll(keepingCapacity: true)
         scratch.append(contentsOf: frame)
         if let range { TickCodec.appendConflation(range, to: &scratch) }

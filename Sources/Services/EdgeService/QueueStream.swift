@@ -29,6 +29,7 @@ final class QueueStream: FrameSource, EdgeStream {
         guard subscriber.isDrained else { return .wait }
         let end = subscriber.failure ?? (.shutdown, tape.token(tape.next))
         stop()
+        tape.tally.ended(end.end.reason)
         return end.end.read(token: end.token, repeats: subscriber.repeatCount)
     }
 }

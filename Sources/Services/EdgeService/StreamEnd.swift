@@ -18,6 +18,20 @@ enum StreamEnd {
     /// `Subscribe`: the answers to requests are not read.
     case tooManyRequests(String)
 
+    /// Machine-readable, stable.
+    enum Reason: String, CaseIterable {
+        case serverStopping = "SERVER_STOPPING"
+        case readerTooSlow = "READER_TOO_SLOW"
+        case recordsMissing = "RECORDS_MISSING"
+        case logFailed = "LOG_FAILED"
+        case endedByOperator = "ENDED_BY_OPERATOR"
+        case completed = "COMPLETED"
+        case badRequest = "BAD_REQUEST"
+        case tooManyRequests = "TOO_MANY_REQUESTS"
+        /// `LiveTrading` only.
+        case tooManyAccounts = "TOO_MANY_ACCOUNTS"
+    }
+
     /// Trailer names, all ASCII but the token.
     static let reasonTrailer = "tapedeck-end-reason"
     static let tokenTrailer = "tapedeck-resume-token-bin"
@@ -44,17 +58,16 @@ enum StreamEnd {
         }
     }
 
-    /// Machine-readable, stable.
-    var reason: String {
+    var reason: Reason {
         switch self {
-        case .shutdown: "SERVER_STOPPING"
-        case .tooSlow: "READER_TOO_SLOW"
-        case .missing: "RECORDS_MISSING"
-        case .logFailed: "LOG_FAILED"
-        case .endedByOperator: "ENDED_BY_OPERATOR"
-        case .completed: "COMPLETED"
-        case .badRequest: "BAD_REQUEST"
-        case .tooManyRequests: "TOO_MANY_REQUESTS"
+        case .shutdown: .serverStopping
+        case .tooSlow: .readerTooSlow
+        case .missing: .recordsMissing
+        case .logFailed: .logFailed
+        case .endedByOperator: .endedByOperator
+        case .completed: .completed
+        case .badRequest: .badRequest
+        case .tooManyRequests: .tooManyRequests
         }
     }
 
@@ -64,7 +77,7 @@ enum StreamEnd {
 
     func trailers(token: ResumeToken, repeats: UInt64 = 0) -> GRPCMetadata {
         var trailers = GRPCMetadata()
-        trailers.add(StreamEnd.reasonTrailer, reason)
+        trailers.add(StreamEnd.reasonTrailer, reason.rawValue)
         trailers.add(StreamEnd.tokenTrailer, binary: token.encoded())
         if repeats > 0 { trailers.add(StreamEnd.repeatsTrailer, String(repeats)) }
         if case .missing(let ranges) = self {

@@ -122,6 +122,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
         if filled > 0 { return .bytes(filled) }
         guard isEndSent, let ending else { return .wait }
         stop()
+        tape.tally.ended(ending.reason)
         return ending.read(token: tape.token(tape.next), repeats: 0)
     }
 
@@ -180,6 +181,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
         switch source {
         case .prices(let id, let subscriber):
             if let failure = subscriber.failure {
+                tape.tally.ended(failure.end.reason)
                 send(id) { $0.event = .subscriptionEnd(failure.end.subscriptionEnd(token: failure.token)) }
             }
             state.subscriptionEnded(id)

@@ -18,6 +18,8 @@ final class Tape {
 
     let log: any EventLog
     let loop: any Loop
+    /// What its readers were not given.
+    let tally = EdgeTally()
     private(set) var lines = LineTable()
     /// Per partition, the next offset to handle.
     private(set) var next: [UInt64]

@@ -1,16 +1,7 @@
 """Reads everything for two seconds with grpcio and checks that no sequence is missing: `client.py HOST:PORT`."""
-import os, sys, tempfile
+import sys
 import grpc
-from grpc_tools import protoc
-import grpc_tools
-
-proto = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "proto")
-folder = tempfile.mkdtemp()
-include = os.path.join(os.path.dirname(grpc_tools.__file__), "_proto")
-assert protoc.main(["", "-I" + proto, "-I" + include, "--python_out=" + folder, "--grpc_python_out=" + folder,
-                    "financial/marketdata/v1/market_data.proto"]) == 0
-sys.path.insert(0, folder)
-from financial.marketdata.v1 import market_data_pb2, market_data_pb2_grpc
+from schema import market_data_pb2, market_data_pb2_grpc
 
 stub = market_data_pb2_grpc.MarketDataServiceStub(grpc.insecure_channel(sys.argv[1]))
 quote = stub.GetQuote(market_data_pb2.QuoteRequest(symbol="AAPL", exchange="SIMX"))

@@ -6,6 +6,10 @@
 int clinux_accept(int listener);
 // A stream socket with close-on-exec and non-blocking. -1 on failure.
 int clinux_stream_socket(int family);
+// Has a descriptor closed by exec, and reads of it not wait: 0, or -1.
+int clinux_make_private(int descriptor);
+// The calling process is ended by a signal when the thread that started it ends. 0, or -1.
+int clinux_end_with_parent(int signal);
 // Names the calling thread, for people; at most 15 bytes.
 void clinux_name_thread(const char *name);
 // Sleeps of the calling thread end when they are due, not up to 50 us later.

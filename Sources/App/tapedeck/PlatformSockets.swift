@@ -1,0 +1,37 @@
+import EventLoop
+import Observability
+
+/// Where `tapedeck up` is reached: by clients, and by those who watch it.
+struct PlatformSockets {
+    let clients: ListeningSocket
+    let metrics: ListeningSocket
+
+    /// Binds both. A default port of metrics that is taken, as by another platform on this machine, is no reason not to
+    /// start: the system chooses one. An address that was asked for is.
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
+        clients = try PlatformSockets.bind(options.address(.listen))
+        let address = options.address(.metricsListen)
+        do {
+            metrics = try PlatformSockets.bind(address)
+        } catch {
+            guard options.source(.metricsListen) == .defaultValue else { throw error }
+            metrics = try PlatformSockets.bind(Address(host: address.host, port: 0))
+            diagnostics.log(
+                .warning, "metrics", "\(error); serving metrics on \(metrics.host):\(metrics.port) instead")
+        }
+    }
+
+    /// Those that the parent process has bound.
+    init(_ options: ResolvedOptions, _ supervision: Supervision) throws {
+        clients = try ListeningSocket(inherited: supervision.clients, host: options.address(.listen).host)
+        metrics = try ListeningSocket(inherited: supervision.metrics, host: options.address(.metricsListen).host)
+    }
+
+    private static func bind(_ address: Address) throws(AddressError) -> ListeningSocket {
+        try ListeningSocket(host: address.host, port: Int(address.port))
+    }
+}
+
+extension Address {
+    init(_ socket: ListeningSocket) { self.init(host: socket.host, port: UInt16(socket.port)) }
+}
