@@ -142,4 +142,36 @@ struct LoopTests {
         #expect(isRefused)
         listener.close()
     }
+
+    /// Nobody listens on a port of the range that the system takes from: sooner or later it takes that one.
+    @Test(.timeLimit(.minutes(1))) func `A connection to itself is none`() async throws {
+        let group = EventLoopGroup(count: 1)
+        defer { group.stop() }
+        let loop = group.loops[0]
+        // Linux takes even ports for those who connect, and odd ones for those who listen.
+        var port = 1
+        while port % 2 == 1 {
+            let taken = try Listener(host: "127.0.0.1", port: 0, group: group) { _ in }
+            if let free = try? Listener(host: "127.0.0.1", port: taken.port & ~1, group: group, accepted: { _ in }) {
+                port = free.port
+                free.close()
+            }
+            taken.close()
+        }
+        let address = try SocketAddress(host: "127.0.0.1", port: port)
+        for _ in 0..<80_000 {
+            let isConnected: Bool = await withCheckedContinuation { continuation in
+                loop.execute {
+                    Socket.connect(address, loop: loop) { result in
+                        if case .success(let socket) = result { socket.close() }
+                        continuation.resume(returning: (try? result.get()) != nil)
+                    }
+                }
+            }
+            guard !isConnected else {
+                Issue.record("connected to a port where nobody listens")
+                return
+            }
+        }
+    }
 }

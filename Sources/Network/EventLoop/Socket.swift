@@ -38,6 +38,23 @@ public final class Socket: ByteStream {
         }
     }
 
+    /// TCP connects a socket to itself where nobody listens on this machine's port and the system happened to choose
+    /// that port for the socket: an echo, that keeps the server from its port when it comes back.
+    private var isConnectedToItself: Bool {
+        var ends = (sockaddr_storage(), sockaddr_storage())
+        let isSame = withUnsafeMutableBytes(of: &ends) { bytes -> Bool in
+            let size = MemoryLayout<sockaddr_storage>.stride
+            let own = bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self)
+            let peer = (bytes.baseAddress! + size).assumingMemoryBound(to: sockaddr.self)
+            var (ownLength, peerLength) = (Int32(size), Int32(size))
+            guard uv_tcp_getsockname(handle, own, &ownLength) == 0,
+                uv_tcp_getpeername(handle, peer, &peerLength) == 0, ownLength == peerLength
+            else { return false }
+            return memcmp(own, peer, Int(ownLength)) == 0
+        }
+        return isSame
+    }
+
     /// Takes over an accepted descriptor.
     static func adopt(_ descriptor: Int32, loop: EventLoop) -> Socket? {
         let socket = Socket(loop: loop)
@@ -83,9 +100,9 @@ public final class Socket: ByteStream {
             self.connected = connected
         }
         func finish(_ status: Int32) {
-            guard status == 0 else {
+            guard status == 0, !socket.isConnectedToItself else {
                 socket.close()
-                return connected(.failure(Socket.error(status)))
+                return connected(.failure(Socket.error(status == 0 ? UV_ECONNREFUSED.rawValue : status)))
             }
             connected(.success(socket))
         }
