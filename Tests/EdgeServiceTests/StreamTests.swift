@@ -4,6 +4,7 @@ import GRPC
 import HTTP2
 import MarketProto
 import Protobuf
+import Synchronization
 import TapedeckClient
 import Testing
 
@@ -34,6 +35,30 @@ struct StreamTests {
         #expect(updates[4].symbol == "AAPL" && updates[4].sequence == 11)
         warm.cancel()
         stream.cancel()
+    }
+
+    @Test func `Interceptors hear of every message of a stream once, however its bytes are cut`() async throws {
+        let heard = HeardMessages()
+        var server = GRPCServerConfiguration()
+        server.interceptors = { _ in [heard.interceptor()] }
+        let world = try EdgeWorld(server: server)
+        try world.publish(EdgeWorld.instruments)
+        let (first, seen) = world.stream { $0.skipSnapshot = false }
+        await seen.wait(for: 4)
+        let (second, received) = world.stream { $0.skipSnapshot = false }
+        await received.wait(for: 4)
+        for round in 0..<500 {
+            try world.publish(EdgeWorld.instruments)
+            // What is no news is left out, and is no message.
+            if round % 7 == 0 { try world.repeatLast("X|AAPL") }
+        }
+        await seen.wait(for: 2004)
+        await received.wait(for: 2004)
+        let all = seen.all + received.all
+        #expect(heard.messages == all.count && all.count == 4008)
+        #expect(heard.bytes == all.reduce(0) { $0 + $1.count + 5 })
+        first.cancel()
+        second.cancel()
     }
 
     @Test func `A filter brings its instruments alone, those that appear later too`() async throws {
@@ -227,5 +252,28 @@ struct StreamTests {
         let (many, _) = world.stream { $0.symbols = (0...10_000).map { "S\($0)" } }
         while many.end == nil { await Task.yield() }
         #expect(many.end?.status.code == .resourceExhausted)
+    }
+}
+
+/// What interceptors heard of the response messages of price streams.
+private final class HeardMessages: Sendable {
+    private let state = Mutex((messages: 0, bytes: 0))
+
+    var messages: Int { state.withLock { $0.messages } }
+    var bytes: Int { state.withLock { $0.bytes } }
+
+    func interceptor() -> any ServerInterceptor { Interceptor(self) }
+
+    private final class Interceptor: ServerInterceptor {
+        private let heard: HeardMessages
+
+        init(_ heard: HeardMessages) { self.heard = heard }
+
+        func sent(_ call: ServerCall, messages: Int, bytes: Int) {
+            heard.state.withLock {
+                $0.messages += messages
+                $0.bytes += bytes
+            }
+        }
     }
 }

@@ -210,7 +210,7 @@ final class SubscribeClient {
         var buffer = [UInt8](repeating: 0, count: count)
         let result = buffer.withUnsafeMutableBytes { stream.read(into: $0) }
         switch result {
-        case .bytes(let count):
+        case .bytes(let count), .frames(let count, _):
             bytes += buffer[..<count]
             decode()
             return count

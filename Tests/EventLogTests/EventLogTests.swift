@@ -119,3 +119,69 @@ struct BlockChecksumTests {
         }
     }
 }
+
+struct KeyTableTests {
+    private func key(_ number: Int) -> (exchange: String, symbol: String, feed: String) {
+        // Names that run into each other: only their lengths tell them apart.
+        switch number % 4 {
+        case 0: ("X", "AB\(number / 4)", "feed")
+        case 1: ("XA", "B\(number / 4)", "feed")
+        case 2: ("X", "AB\(number / 4)f", "eed")
+        default: ("", "XAB\(number / 4)", "feed")
+        }
+    }
+
+    private func bytes(_ key: (exchange: String, symbol: String, feed: String)) -> ([UInt8], [UInt8], [UInt8]) {
+        (Array(key.exchange.utf8), Array(key.symbol.utf8), Array(key.feed.utf8))
+    }
+
+    @Test func `Keys are found by a block's track and by names, and no others`() {
+        var table = KeyTable()
+        let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+        for number in 0..<2000 {
+            let names = key(number)
+            let (exchange, symbol, feed) = bytes(names)
+            #expect(table.find(exchange: exchange, symbol: symbol, feed: feed) == nil)
+            #expect(table.add(exchange: exchange, symbol: symbol, feed: feed) == number)
+            let registered = builder.register(
+                BlockBuilder.Key(exchange: names.exchange, symbol: names.symbol, feed: names.feed))
+            [UInt8(1)].withUnsafeBytes { builder.append(key: registered, epoch: 1, sequence: 1, payload: $0) }
+        }
+        let block = builder.build()
+        for track in 0..<block.trackCount {
+            #expect(table.find(block, track: track) == track)
+            #expect(table.find(block, track: track, tag: 1) == nil)
+            let (exchange, symbol, feed) = bytes(key(track))
+            #expect(table.find(exchange: exchange, symbol: symbol, feed: feed) == track)
+            #expect(Array(block.names(track: track).bytes) == exchange + symbol + feed)
+            #expect(block.exchange(track: track) == key(track).exchange && block.feed(track: track) == key(track).feed)
+        }
+        #expect(table.count == 2000)
+    }
+
+    @Test func `A tag tells the same names apart, and names may be empty or too long`() {
+        var table = KeyTable()
+        #expect(table.add(exchange: [], symbol: [], feed: []) == 0)
+        #expect(table.add(exchange: [], symbol: [], feed: [], tag: 7) == 1)
+        #expect(table.find(exchange: [], symbol: [], feed: []) == 0)
+        #expect(table.find(exchange: [], symbol: [], feed: [], tag: 7) == 1)
+        #expect(table.find(exchange: [], symbol: [UInt8](repeating: 65, count: 65_536), feed: []) == nil)
+    }
+}
+
+struct RecordsEndedTests {
+    @Test func `Records that end in a piece of a block are counted wherever it is cut`() {
+        let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+        let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "f"))
+        for (sequence, length) in [0, 3, 0, 0, 7, 1, 0].enumerated() {
+            [UInt8](repeating: 9, count: length).withUnsafeBytes {
+                builder.append(key: key, epoch: 1, sequence: UInt64(sequence), payload: $0)
+            }
+        }
+        let block = builder.build()
+        for position in 0...block.recordsLength {
+            let expected = (0..<block.recordCount).count { block.frameRange($0).upperBound <= position }
+            #expect(block.recordsEnded(by: position) == expected)
+        }
+    }
+}

@@ -8,64 +8,45 @@ final class LastPlaceTable {
     typealias Entry = Checkpoint.LastPlaceEntry
 
     private(set) var entries: [Entry] = []
-    private var hashes: [UInt64] = []
-    private var slots = [Int32](repeating: -1, count: 256)
+    /// Numbers the entries.
+    private var keys = KeyTable()
 
-    static func hash(_ place: TopicPartition, keyHash: UInt64, feed: UnsafeRawBufferPointer) -> UInt64 {
-        var hash = keyHash ^ (UInt64(place.topic.number) << 32 | UInt64(place.partition) << 48)
-        for byte in feed { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
-        hash ^= hash >> 32
-        return hash &* 0x9e37_79b9_7f4a_7c15
+    private static func tag(_ place: TopicPartition) -> UInt64 {
+        UInt64(place.topic.number) << 16 | UInt64(place.partition)
     }
 
     /// The entry's number, or nil.
-    func find(
-        _ hash: UInt64, _ place: TopicPartition, _ exchange: UnsafeRawBufferPointer, _ symbol: UnsafeRawBufferPointer,
-        _ feed: UnsafeRawBufferPointer
-    ) -> Int? {
-        var slot = Int(truncatingIfNeeded: hash >> 20) & (slots.count - 1)
-        while slots[slot] >= 0 {
-            let number = Int(slots[slot])
-            if hashes[number] == hash, entries[number].place == place, same(entries[number].symbol, symbol),
-                same(entries[number].exchange, exchange), same(entries[number].feed, feed)
-            {
-                return number
-            }
-            slot = (slot + 1) & (slots.count - 1)
-        }
-        return nil
+    func find(_ block: Block, track: Int) -> Int? {
+        keys.find(block, track: track, tag: LastPlaceTable.tag(block.topicPartition))
     }
 
-    func find(_ block: Block, track: Int) -> Int? {
-        let feed = block.feedBytes(track: track)
-        let hash = LastPlaceTable.hash(block.topicPartition, keyHash: block.keyHash(track: track), feed: feed)
-        return find(
-            hash, block.topicPartition, block.exchangeBytes(track: track), block.symbolBytes(track: track), feed)
+    /// The entries of all tracks of a block, -1 where there is none.
+    func find(_ block: Block, into numbers: inout [Int]) {
+        keys.find(block, tag: LastPlaceTable.tag(block.topicPartition), into: &numbers)
     }
 
     /// Adds an entry that must not be there; its offset may be ``Block/noOffset`` until its append is written.
     func insert(_ entry: Entry) -> Int {
-        let keyHash = RecordKey.hash(exchange: entry.exchange, symbol: entry.symbol)
-        let hash = entry.feed.withUnsafeBytes { LastPlaceTable.hash(entry.place, keyHash: keyHash, feed: $0) }
         entries.append(entry)
-        hashes.append(hash)
-        if entries.count * 2 > slots.count {
-            slots = [Int32](repeating: -1, count: slots.count * 4)
-            for number in entries.indices { put(number) }
-        } else {
-            put(entries.count - 1)
-        }
-        return entries.count - 1
+        return keys.add(
+            exchange: entry.exchange, symbol: entry.symbol, feed: entry.feed, tag: LastPlaceTable.tag(entry.place))
     }
 
     func update(
         _ number: Int, offset: UInt64, epoch: UInt64, sequence: UInt64, appendNumber: UInt64, generation: UInt32
     ) {
-        entries[number].offset = offset
-        entries[number].epoch = epoch
-        entries[number].sequence = sequence
-        entries[number].appendNumber = appendNumber
-        entries[number].generation = generation
+        LastPlaceTable.set(&entries[number], offset, epoch, sequence, appendNumber, generation)
+    }
+
+    private static func set(
+        _ entry: inout Entry, _ offset: UInt64, _ epoch: UInt64, _ sequence: UInt64, _ appendNumber: UInt64,
+        _ generation: UInt32
+    ) {
+        entry.offset = offset
+        entry.epoch = epoch
+        entry.sequence = sequence
+        entry.appendNumber = appendNumber
+        entry.generation = generation
     }
 
     /// The newest over all partitions; a topic may once have had another number of them.
@@ -73,31 +54,14 @@ final class LastPlaceTable {
         let feed = Array(feed.utf8)
         let exchange = Array(exchange.utf8)
         let symbol = Array(symbol.utf8)
-        let keyHash = RecordKey.hash(exchange: exchange, symbol: symbol)
         var latest: Entry?
         for partition in 0..<partitions {
             let place = TopicPartition(topic, UInt16(partition))
-            let found = feed.withUnsafeBytes { feed in
-                exchange.withUnsafeBytes { exchange in
-                    symbol.withUnsafeBytes { symbol in
-                        find(LastPlaceTable.hash(place, keyHash: keyHash, feed: feed), place, exchange, symbol, feed)
-                    }
-                }
-            }
+            let found = keys.find(exchange: exchange, symbol: symbol, feed: feed, tag: LastPlaceTable.tag(place))
             guard let number = found, entries[number].offset != Block.noOffset else { continue }
             if latest.map({ $0.appendNumber < entries[number].appendNumber }) ?? true { latest = entries[number] }
         }
         return latest
-    }
-
-    private func put(_ number: Int) {
-        var slot = Int(truncatingIfNeeded: hashes[number] >> 20) & (slots.count - 1)
-        while slots[slot] >= 0 { slot = (slot + 1) & (slots.count - 1) }
-        slots[slot] = Int32(number)
-    }
-
-    private func same(_ a: [UInt8], _ b: UnsafeRawBufferPointer) -> Bool {
-        a.count == b.count && a.withUnsafeBytes { $0.elementsEqual(b) }
     }
 }
 
@@ -140,16 +104,13 @@ struct WriterChain {
 
     /// Finds the entries of a block's tracks. Ones not known yet are made by `insert`.
     mutating func resolve(_ block: Block, _ table: LastPlaceTable, insert: (Checkpoint.LastPlaceEntry) -> Int) {
-        entryOfTrack.removeAll(keepingCapacity: true)
-        for track in 0..<block.trackCount {
-            if let number = table.find(block, track: track) {
-                entryOfTrack.append(number)
-                continue
-            }
-            let known = entryOfTrack.indices.first { WriterChain.isSameKey(block, $0, track) }
-            let number = known.map { entryOfTrack[$0] } ?? insert(Checkpoint.LastPlaceEntry(block, track: track))
+        table.find(block, into: &entryOfTrack)
+        for track in 0..<block.trackCount where entryOfTrack[track] < 0 {
+            // Two tracks may have one key, new in this block.
+            let number =
+                table.find(block, track: track) ?? insert(Checkpoint.LastPlaceEntry(block, track: track))
             while offsets.count <= number { offsets.append(Block.noOffset) }
-            entryOfTrack.append(number)
+            entryOfTrack[track] = number
         }
     }
 
@@ -178,12 +139,5 @@ struct WriterChain {
     mutating func undo(_ table: LastPlaceTable) {
         for change in changes { offsets[change.entry] = table.entries[change.entry].offset }
         changes.removeAll(keepingCapacity: true)
-    }
-
-    private static func isSameKey(_ block: Block, _ a: Int, _ b: Int) -> Bool {
-        block.keyHash(track: a) == block.keyHash(track: b)
-            && block.symbolBytes(track: a).elementsEqual(block.symbolBytes(track: b))
-            && block.exchangeBytes(track: a).elementsEqual(block.exchangeBytes(track: b))
-            && block.feedBytes(track: a).elementsEqual(block.feedBytes(track: b))
     }
 }

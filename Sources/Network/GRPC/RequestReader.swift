@@ -93,6 +93,14 @@ struct FrameCounter {
                 if payloadLeft == 0 { frames += 1 }
                 continue
             }
+            // Most prefixes lie in one piece.
+            if prefixCount == 0, bytes.count - position >= MessageReader.prefixLength {
+                let length = bytes.loadUnaligned(fromByteOffset: position + 1, as: UInt32.self)
+                payloadLeft = Int(UInt32(bigEndian: length))
+                position += MessageReader.prefixLength
+                if payloadLeft == 0 { frames += 1 }
+                continue
+            }
             prefix = prefix << 8 | UInt64(bytes[position])
             prefixCount += 1
             position += 1

@@ -7,6 +7,9 @@ import Synchronization
 public enum FrameRead {
     /// So many bytes were written, at least one. Frames may be cut anywhere.
     case bytes(Int)
+    /// As ``bytes(_:)``, from a source that knows how many frames end in them. A source says it always or never, but
+    /// for bytes that begin and end between frames.
+    case frames(bytes: Int, ended: Int)
     /// Nothing now; ``ServerCall/resume()`` when there is.
     case wait
     /// The stream ends. Only between frames.

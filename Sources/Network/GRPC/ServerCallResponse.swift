@@ -118,7 +118,7 @@ extension ServerCall {
         if web != nil { return readWeb(into: buffer, stream) }
         switch next(into: buffer) {
         case .wait: return .wait
-        case .bytes(let count):
+        case .bytes(let count), .frames(let count, _):
             guard frames.isEmpty, let end, ServerCall.isPlain(end) else { return .bytes(count) }
             endIsSent(stream)
             return .last(count, trailers: ServerCall.plainTrailers)
@@ -151,6 +151,7 @@ extension ServerCall {
         let read = source.read(into: buffer)
         switch read {
         case .bytes(let count): handedOn(buffer, count)
+        case .frames(let count, let ended): handedOn(buffer, count, messages: ended)
         case .wait: break
         case .end(let status, let trailers): end = (status, trailers)
         }
@@ -165,7 +166,7 @@ extension ServerCall {
             let read = web.isText ? web.encodeText { next(into: $0) } : next(into: buffer)
             switch read {
             case .wait: return .wait
-            case .bytes(let count): if !web.isText { return .bytes(count) }
+            case .bytes(let count), .frames(let count, _): if !web.isText { return .bytes(count) }
             case .end(let status, let trailers):
                 guard !web.hasTrailers else {
                     endIsSent(stream)
@@ -178,10 +179,11 @@ extension ServerCall {
         return .wait
     }
 
-    private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int) {
+    /// `messages`: frames that end in the bytes, where that is known.
+    private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int, messages: Int? = nil) {
         sentBytes += count
         if !context.interceptors.isEmpty, web?.hasTrailers != true {
-            let messages = counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            let messages = messages ?? counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             for interceptor in context.interceptors { interceptor.sent(self, messages: messages, bytes: count) }
         }
         account()

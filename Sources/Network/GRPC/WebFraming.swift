@@ -77,9 +77,11 @@ final class WebFraming {
     func encodeText(_ read: (UnsafeMutableRawBufferPointer) -> FrameRead) -> FrameRead {
         withUnsafeTemporaryAllocation(byteCount: 12 << 10, alignment: 8) { piece in
             let result = read(piece)
-            if case .bytes(let count) = result {
+            switch result {
+            case .bytes(let count), .frames(let count, _):
                 text = Array(Base64.encode(piece[..<count], isPadded: true).utf8)
                 textPosition = 0
+            case .wait, .end: break
             }
             return result
         }

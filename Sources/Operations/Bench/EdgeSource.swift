@@ -87,23 +87,18 @@ public final class EdgeSource: Sendable {
 
 /// Random walks, one for each symbol. Confined to the source's thread.
 private final class TickMaker {
-    private final class Line {
+    private struct Line {
         let encoder: TickEncoder
         let key: Int
         var sequence: UInt64 = 0
         var cents: Int64
-
-        init(encoder: TickEncoder, key: Int, cents: Int64) {
-            self.encoder = encoder
-            self.key = key
-            self.cents = cents
-        }
     }
 
     private let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
-    private var lines: [Line] = []
-    private var next = 0
-    private var state: UInt64 = 0x9e37_79b9_7f4a_7c15
+    // One thread's, and nothing called from here comes back: no access needs a check.
+    @exclusivity(unchecked) private var lines: [Line] = []
+    @exclusivity(unchecked) private var next = 0
+    @exclusivity(unchecked) private var state: UInt64 = 0x9e37_79b9_7f4a_7c15
     private let epoch = UInt64(PlatformBench.wallNs())
 
     private static let names = [
@@ -140,22 +135,28 @@ private final class TickMaker {
 
     func block(_ count: Int) -> Block {
         let nowNs = PlatformBench.wallNs()
-        for _ in 0..<count {
-            let line = lines[next]
-            next = next + 1 == lines.count ? 0 : next + 1
-            let number = random()
-            line.sequence += 1
-            line.cents = max(100, line.cents + Int64(number % 5) - 2)
-            var tick = Tick(
-                kind: .trade, receivedTimeNs: nowNs, publishTimeNs: nowNs, epoch: epoch, sequence: line.sequence)
-            tick.eventTimeNs = nowNs
-            tick.last = line.cents * 10_000_000
-            tick.lastSize = (1 + Int64(number >> 8) % 30) * 10 * 100_000_000
-            tick.aggressorSide = number & 128 == 0 ? .buy : .sell
-            builder.append(key: line.key, epoch: epoch, sequence: line.sequence, lengthMax: line.encoder.lengthMax) {
-                line.encoder.encode(tick, into: $0)
+        lines.withUnsafeMutableBufferPointer { lines in
+            for _ in 0..<count {
+                append(&lines[next], nowNs)
+                next = next + 1 == lines.count ? 0 : next + 1
             }
         }
         return builder.build()
+    }
+
+    @inline(__always)
+    private func append(_ line: inout Line, _ nowNs: Int64) {
+        let number = random()
+        line.sequence += 1
+        line.cents = max(100, line.cents + Int64(number % 5) - 2)
+        var tick = Tick(
+            kind: .trade, receivedTimeNs: nowNs, publishTimeNs: nowNs, epoch: epoch, sequence: line.sequence)
+        tick.eventTimeNs = nowNs
+        tick.last = line.cents * 10_000_000
+        tick.lastSize = (1 + Int64(number >> 8) % 30) * 10 * 100_000_000
+        tick.aggressorSide = number & 128 == 0 ? .buy : .sell
+        builder.append(key: line.key, epoch: epoch, sequence: line.sequence, lengthMax: line.encoder.lengthMax) {
+            line.encoder.encode(tick, into: $0)
+        }
     }
 }

@@ -102,6 +102,18 @@ public final class Block: @unchecked Sendable {
         return start..<end
     }
 
+    /// How many records end in the first `position` bytes of ``records``.
+    public func recordsEnded(by position: Int) -> Int {
+        if position >= recordsLength { return recordCount }
+        var low = 0
+        var high = recordCount
+        while low < high {
+            let middle = (low &+ high) / 2
+            if frameRange(middle).upperBound <= position { low = middle &+ 1 } else { high = middle }
+        }
+        return low
+    }
+
     /// One record without its frame prefix.
     @inlinable
     public func payload(_ index: Int) -> UnsafeRawBufferPointer {
@@ -145,6 +157,17 @@ public final class Block: @unchecked Sendable {
     public func symbolBytes(track: Int) -> UnsafeRawBufferPointer { names(track, 1) }
     /// As ``exchangeBytes(track:)``.
     public func feedBytes(track: Int) -> UnsafeRawBufferPointer { names(track, 2) }
+
+    /// All names of a track back to back (exchange, symbol, feed), and their lengths, 16 bits each from the lowest.
+    @inlinable
+    public func names(track: Int) -> (bytes: UnsafeRawBufferPointer, lengths: UInt64) {
+        let base = trackBase(track)
+        let start = Int(load(base &+ 32) as UInt32)
+        let lengths = (load(base &+ 36) as UInt64) & 0xffff_ffff_ffff
+        let count =
+            Int(lengths & 0xffff) &+ Int(lengths >> 16 & 0xffff) &+ Int(lengths >> 32)
+        return (UnsafeRawBufferPointer(rebasing: image[start..<(start &+ count)]), lengths)
+    }
 
     /// The names as text; costs an allocation each.
     public func exchange(track: Int) -> String { String(decoding: exchangeBytes(track: track), as: UTF8.self) }

@@ -39,7 +39,19 @@ public final class BlockBuilder {
     /// Records collected so far.
     @exclusivity(unchecked) public private(set) var recordCount = 0
 
-    private var keys: [Key] = []
+    /// What a block says of a registered key.
+    private struct Registered {
+        let keyHash: UInt64
+        /// Of exchange, symbol and feed, 16 bits each from the lowest.
+        let lengths: UInt64
+        /// Where its names lie in `names`.
+        let start: Int
+        let count: Int
+    }
+
+    @exclusivity(unchecked) private var keys: [Registered] = []
+    /// The names of all keys, back to back.
+    @exclusivity(unchecked) private var names: [UInt8] = []
     @exclusivity(unchecked) @usableFromInline var trackOfKey: [Int32] = []
     @exclusivity(unchecked) @usableFromInline var tracks: [Track] = []
     @exclusivity(unchecked) @usableFromInline var entries: [UInt64] = []
@@ -59,7 +71,14 @@ public final class BlockBuilder {
 
     /// Makes a key known to this builder, for as long as the builder lives. Returns its number.
     public func register(_ key: Key) -> Int {
-        keys.append(key)
+        let start = names.count
+        names += key.exchange
+        names += key.symbol
+        names += key.feed
+        let lengths =
+            UInt64(key.exchange.count) | UInt64(key.symbol.count) << 16 | UInt64(key.feed.count) << 32
+        keys.append(
+            Registered(keyHash: key.keyHash, lengths: lengths, start: start, count: names.count - start))
         trackOfKey.append(-1)
         return keys.count - 1
     }
@@ -99,7 +118,7 @@ public final class BlockBuilder {
         let recordsPosition = Block.headerLength + recordCount * Block.entryLength
         let tracksPosition = (recordsPosition + recordsLength + 7) & ~7
         var namesPosition = tracksPosition + tracks.count * Block.trackLength
-        let namesLength = tracks.reduce(0) { $0 + nameBytes(keys[$1.key]) }
+        let namesLength = tracks.reduce(0) { $0 + keys[$1.key].count }
         let imageLength = (namesPosition + namesLength + 7) & ~7
         precondition(imageLength <= Block.imageLengthMax, "a block of \(imageLength) bytes")
         let image = UnsafeMutableRawBufferPointer.allocate(byteCount: imageLength, alignment: 8)
@@ -129,19 +148,14 @@ public final class BlockBuilder {
             store(track.baseSequence, base + 16)
             store(Block.noOffset, base + 24)
             store(UInt32(namesPosition), base + 32)
-            store(UInt16(key.exchange.count), base + 36)
-            store(UInt16(key.symbol.count), base + 38)
-            store(UInt16(key.feed.count), base + 40)
-            store(UInt16(0), base + 42)
+            store(key.lengths, base + 36)
             store(UInt32(0), base + 44)
-            for name in [key.exchange, key.symbol, key.feed] {
-                name.withUnsafeBytes { bytes in
-                    if let source = bytes.baseAddress {
-                        (image.baseAddress! + namesPosition).copyMemory(from: source, byteCount: bytes.count)
-                    }
+            names.withUnsafeBytes { bytes in
+                if let source = bytes.baseAddress {
+                    (image.baseAddress! + namesPosition).copyMemory(from: source + key.start, byteCount: key.count)
                 }
-                namesPosition += name.count
             }
+            namesPosition += key.count
         }
         zero(image, namesPosition, imageLength)
         let layout = BlockLayout(
@@ -162,8 +176,6 @@ public final class BlockBuilder {
     private func zero(_ image: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int) {
         for position in start..<end { image[position] = 0 }
     }
-
-    private func nameBytes(_ key: Key) -> Int { key.exchange.count + key.symbol.count + key.feed.count }
 
     @usableFromInline
     func grow(_ needed: Int) {

@@ -63,7 +63,7 @@ final class FaultySource: FrameSource {
     private func readMore() -> Bool {
         withUnsafeTemporaryAllocation(byteCount: FaultySource.readBytes, alignment: 8) { buffer in
             switch inner.read(into: buffer) {
-            case .bytes(let count):
+            case .bytes(let count), .frames(let count, _):
                 input.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
                 return true
             case .wait: return false

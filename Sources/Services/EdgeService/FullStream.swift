@@ -49,14 +49,19 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead {
-        var filled = snapshot.take(into: buffer)
-        // Its memory is not needed again.
-        if filled > 0, snapshot.isEmpty { snapshot = PendingBytes() }
+        if !snapshot.isEmpty {
+            let taken = snapshot.take(into: buffer)
+            // Its memory is not needed again.
+            if snapshot.isEmpty { snapshot = PendingBytes() }
+            return .bytes(taken)
+        }
+        var filled = 0
+        var ended = 0
         while filled < buffer.count {
             if block == nil, failure != nil || !openNext() { break }
-            filled += copy(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+            filled += copy(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]), &ended)
         }
-        if filled > 0 { return .bytes(filled) }
+        if filled > 0 { return .frames(bytes: filled, ended: ended) }
         if let end = failure ?? cursors.failure { return finish(end) }
         return isEnding && cursors.isAtTape ? finish(.shutdown) : .wait
     }
@@ -67,11 +72,13 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             lagBytes: lagBytes)
     }
 
-    private func copy(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    /// Copies what fits of the run in turn, and counts the records that end in it.
+    private func copy(into buffer: UnsafeMutableRawBufferPointer, _ ended: inout Int) -> Int {
         guard let block, let run = runs.first else { return 0 }
         let count = min(run.count, buffer.count)
         buffer.baseAddress!.copyMemory(
             from: block.image.baseAddress! + block.recordsPosition + run.lowerBound, byteCount: count)
+        ended += block.recordsEnded(by: run.lowerBound + count) - block.recordsEnded(by: run.lowerBound)
         if count < run.count {
             runs[0] = (run.lowerBound + count)..<run.upperBound
         } else {

@@ -1,6 +1,7 @@
 import DayFigures
 import EventLog
 import MarketModel
+import TickCodec
 
 /// What the edge keeps of one line: an instrument as one feed publishes it.
 struct Line {
@@ -8,6 +9,8 @@ struct Line {
     let feed: String
     /// The feed that day figures, snapshots and quotes follow: the first that was seen of the instrument.
     let isPrimary: Bool
+    /// A subscriber wants its records.
+    var isWanted = false
     var epoch: UInt64 = 0
     var sequence: UInt64 = 0
     /// The latest record as a gRPC frame; empty before the first.
@@ -46,8 +49,7 @@ struct FrameBuffer {
 /// All lines, numbered densely in the order they were seen. The numbers never leave the loop.
 struct LineTable {
     private(set) var lines: [Line] = []
-    private var byKeyHash: [UInt64: [Int]] = [:]
-    private var byFeedHash: [UInt64] = []
+    private var keys = KeyTable()
     /// Primary lines by symbol, for questions without an exchange; in the order seen.
     private var bySymbol: [String: [Int]] = [:]
     private var byInstrument: [Instrument: Int] = [:]
@@ -62,12 +64,10 @@ struct LineTable {
     var count: Int { lines.count }
 
     /// The line of a block's track, if it is known.
-    func find(_ block: Block, _ track: Int) -> Int? {
-        guard let candidates = byKeyHash[block.keyHash(track: track)] else { return nil }
-        let feed = LineTable.hash(block.feedBytes(track: track))
-        for index in candidates where byFeedHash[index] == feed && matches(lines[index], block, track) { return index }
-        return nil
-    }
+    func find(_ block: Block, _ track: Int) -> Int? { keys.find(block, track: track) }
+
+    /// The lines of all tracks of a block, -1 for unknown ones.
+    func find(_ block: Block, into lineOfTrack: inout [Int]) { keys.find(block, into: &lineOfTrack) }
 
     /// The primary line of an instrument.
     func primary(_ instrument: Instrument) -> Int? { byInstrument[instrument] }
@@ -85,9 +85,9 @@ struct LineTable {
         let index = lines.count
         let isPrimary = byInstrument[instrument] == nil
         lines.append(Line(instrument: instrument, feed: feed, isPrimary: isPrimary))
-        let keyHash = RecordKey.hash(exchange: instrument.exchange.utf8, symbol: instrument.symbol.utf8)
-        byKeyHash[keyHash, default: []].append(index)
-        byFeedHash.append(LineTable.hash(feed.utf8))
+        let number = keys.add(
+            exchange: Array(instrument.exchange.utf8), symbol: Array(instrument.symbol.utf8), feed: Array(feed.utf8))
+        precondition(number == index)
         allBySymbol[instrument.symbol, default: []].append(index)
         if isPrimary {
             byInstrument[instrument] = index
@@ -96,11 +96,79 @@ struct LineTable {
         return index
     }
 
-    private func matches(_ line: Line, _ block: Block, _ track: Int) -> Bool {
-        line.instrument.symbol.utf8.elementsEqual(block.symbolBytes(track: track))
-            && line.instrument.exchange.utf8.elementsEqual(block.exchangeBytes(track: track))
-            && line.feed.utf8.elementsEqual(block.feedBytes(track: track))
+    /// Applies records of a block from `first` on, up to one that is for more than the line itself: one that a
+    /// subscriber wants, or one that is no news. Returns its index; the block's record count where there is none.
+    ///
+    /// `lineOfTrack` has -1 for tracks without a line.
+    mutating func apply(_ block: Block, from first: Int, lineOfTrack: [Int], _ reader: inout TickReader) -> Int {
+        lineOfTrack.withUnsafeBufferPointer { lineOfTrack in
+            lines.withUnsafeMutableBufferPointer { lines in
+                let records = block.records
+                let count = block.recordCount
+                var record = first
+                while record < count {
+                    let track = block.track(of: record)
+                    let line = lineOfTrack[track]
+                    if line >= 0 {
+                        let epoch = block.epoch(track: track)
+                        let sequence = block.sequence(of: record)
+                        if lines[line].isWanted || !lines[line].isNews(epoch, sequence) { return record }
+                        let frame = UnsafeRawBufferPointer(rebasing: records[block.frameRange(record)])
+                        // What cannot be read is the writer's to dead-letter.
+                        if reader.readsFrame(frame) { lines[line].apply(frame, reader, epoch, sequence) }
+                    }
+                    record &+= 1
+                }
+                return count
+            }
+        }
     }
 
-    private static func hash(_ bytes: some Sequence<UInt8>) -> UInt64 { RecordKey.hash(exchange: bytes, symbol: []) }
+    /// Applies one record that is news.
+    mutating func apply(
+        _ line: Int, _ frame: UnsafeRawBufferPointer, _ reader: TickReader, _ epoch: UInt64, _ sequence: UInt64
+    ) {
+        lines[line].apply(frame, reader, epoch, sequence)
+    }
+}
+
+extension Line {
+    /// A record with this identity is not a repeat, nor of an older epoch.
+    @inline(__always)
+    func isNews(_ epoch: UInt64, _ sequence: UInt64) -> Bool {
+        epoch > self.epoch || (epoch == self.epoch && sequence > self.sequence)
+    }
+
+    /// Makes a record the latest, and counts it into the day where day figures follow the line.
+    @inline(__always)
+    mutating func apply(
+        _ frame: UnsafeRawBufferPointer, _ reader: TickReader, _ epoch: UInt64, _ sequence: UInt64
+    ) {
+        self.epoch = epoch
+        self.sequence = sequence
+        self.frame.set(frame)
+        guard isPrimary else { return }
+        _ = day.apply(
+            filingTimeNs: reader.filingTimeNs, epoch: epoch, sequence: sequence, trade: reader.dayTrade)
+    }
+}
+
+extension TickReader {
+    /// Reads a record with its frame prefix; false where it cannot be read.
+    @inline(__always)
+    mutating func readsFrame(_ frame: UnsafeRawBufferPointer) -> Bool {
+        do {
+            try read(UnsafeRawBufferPointer(rebasing: frame[Block.framePrefixLength...]))
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    /// What day figures count; nil where the message is no trade.
+    @inline(__always)
+    var dayTrade: DayTrade? {
+        guard kind == .trade, let price = last else { return nil }
+        return DayTrade(price: price, size: lastSize ?? 0)
+    }
 }

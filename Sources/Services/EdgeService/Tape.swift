@@ -20,7 +20,9 @@ final class Tape {
     let loop: any Loop
     /// What its readers were not given.
     let tally = EdgeTally()
-    private(set) var lines = LineTable()
+    // A tape belongs to its loop, and what it calls changes none of this: checks of every access cost more than they
+    // could find.
+    @exclusivity(unchecked) private(set) var lines = LineTable()
     /// Per partition, the next offset to handle.
     private(set) var next: [UInt64]
     /// Bytes of records handled since the start.
@@ -32,11 +34,12 @@ final class Tape {
     private var repeatsInBlock: [TopicPartition: [UInt64: [Int]]] = [:]
 
     private var followers: [ObjectIdentifier: any TapeFollower] = [:]
-    private var index: [[PriceSubscriber]] = []
+    @exclusivity(unchecked) private var index: [[PriceSubscriber]] = []
     private var subscribers: [ObjectIdentifier: PriceSubscriber] = [:]
     /// Those that were pushed to in this turn.
-    private var touched: [PriceSubscriber] = []
-    private var lineOfTrack: [Int] = []
+    @exclusivity(unchecked) private var touched: [PriceSubscriber] = []
+    @exclusivity(unchecked) private var lineOfTrack: [Int] = []
+    @exclusivity(unchecked) private var reader = TickReader()
     private var loading: [Bool]
 
     init(log: any EventLog, loop: any Loop, start: TapeStart) {
@@ -144,6 +147,7 @@ final class Tape {
         for line in lines.candidates(subscriber.filter.symbols)
         where subscriber.filter.matches(lines[line].instrument) {
             index[line].append(subscriber)
+            lines[line].isWanted = true
         }
     }
 
@@ -152,6 +156,7 @@ final class Tape {
         for line in lines.candidates(subscriber.filter.symbols)
         where subscriber.filter.matches(lines[line].instrument) {
             index[line].removeAll { $0 === subscriber }
+            lines[line].isWanted = !index[line].isEmpty
         }
     }
 
@@ -170,6 +175,7 @@ final class Tape {
         index.append([])
         for subscriber in subscribers.values where subscriber.filter.matches(instrument) {
             index[line].append(subscriber)
+            lines[line].isWanted = true
         }
         return line
     }
@@ -190,28 +196,37 @@ final class Tape {
     // MARK: Records
 
     private func handle(_ block: Block, from first: Int, _ place: TopicPartition) {
-        lineOfTrack.removeAll(keepingCapacity: true)
-        for track in 0..<block.trackCount { lineOfTrack.append(line(block, track) ?? -1) }
-        let records = block.records
-        for record in first..<block.recordCount {
-            let track = block.track(of: record)
-            let line = lineOfTrack[track]
-            guard line >= 0 else { continue }
-            let epoch = block.epoch(track: track)
-            let sequence = block.sequence(of: record)
-            if epoch < lines[line].epoch || (epoch == lines[line].epoch && sequence <= lines[line].sequence) {
-                let offset = block.firstOffset + UInt64(record)
-                // What the store had when the tape started is known, but it is no repeat.
-                if offset >= lines[line].knownThrough {
-                    noteRepeat(record, in: block, place)
-                    for subscriber in index[line] { subscriber.repeatDropped() }
-                }
-                continue
-            }
-            let frame = UnsafeRawBufferPointer(rebasing: records[block.frameRange(record)])
-            deliver(line, epoch, sequence, frame, place, block.firstOffset + UInt64(record))
+        lines.find(block, into: &lineOfTrack)
+        for track in 0..<block.trackCount where lineOfTrack[track] < 0 {
+            lineOfTrack[track] = line(block, track) ?? -1
+        }
+        var record = first
+        while true {
+            record = lines.apply(block, from: record, lineOfTrack: lineOfTrack, &reader)
+            guard record < block.recordCount else { break }
+            handle(record, of: block, place)
+            record += 1
         }
         bytesHandled += UInt64(block.recordsLength)
+    }
+
+    /// One record of a line that subscribers want, or one that is no news.
+    private func handle(_ record: Int, of block: Block, _ place: TopicPartition) {
+        let track = block.track(of: record)
+        let line = lineOfTrack[track]
+        let epoch = block.epoch(track: track)
+        let sequence = block.sequence(of: record)
+        let offset = block.firstOffset + UInt64(record)
+        guard lines[line].isNews(epoch, sequence) else {
+            // What the store had when the tape started is known, but it is no repeat.
+            if offset >= lines[line].knownThrough {
+                noteRepeat(record, in: block, place)
+                for subscriber in index[line] { subscriber.repeatDropped() }
+            }
+            return
+        }
+        let frame = UnsafeRawBufferPointer(rebasing: block.records[block.frameRange(record)])
+        deliver(line, epoch, sequence, frame, place, offset)
     }
 
     private func noteRepeat(_ record: Int, in block: Block, _ place: TopicPartition) {
@@ -229,29 +244,19 @@ final class Tape {
         _ line: Int, _ epoch: UInt64, _ sequence: UInt64, _ frame: UnsafeRawBufferPointer, _ place: TopicPartition,
         _ offset: UInt64
     ) {
-        let payload = UnsafeRawBufferPointer(rebasing: frame[Block.framePrefixLength...])
         // What cannot be read is the writer's to dead-letter.
-        guard let reader = try? TickReader(payload) else { return }
-        var trade: DayTrade?
-        if reader.kind == .trade, let price = reader.last { trade = DayTrade(price: price, size: reader.lastSize ?? 0) }
-        if !index[line].isEmpty {
-            let record = TapeRecord(
-                line: line, epoch: epoch, sequence: sequence, frame: frame, trade: trade, place: place, offset: offset)
-            for subscriber in index[line] {
-                subscriber.push(record)
-                guard !subscriber.isTouched else { continue }
-                subscriber.isTouched = true
-                touched.append(subscriber)
-            }
+        guard reader.readsFrame(frame) else { return }
+        let record = TapeRecord(
+            line: line, epoch: epoch, sequence: sequence, frame: frame, trade: reader.dayTrade, place: place,
+            offset: offset)
+        for subscriber in index[line] {
+            subscriber.push(record)
+            guard !subscriber.isTouched else { continue }
+            subscriber.isTouched = true
+            touched.append(subscriber)
         }
         // Only now: until here subscribers find what the record replaces.
-        lines[line].epoch = epoch
-        lines[line].sequence = sequence
-        lines[line].frame.set(frame)
-        if lines[line].isPrimary {
-            _ = lines[line].day.apply(
-                filingTimeNs: reader.filingTimeNs, epoch: epoch, sequence: sequence, trade: trade)
-        }
+        lines.apply(line, frame, reader, epoch, sequence)
     }
 }
 

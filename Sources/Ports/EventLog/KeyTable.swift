@@ -1,0 +1,103 @@
+import Glibc
+
+/// Keys of tracks (exchange, symbol and feed), numbered densely in the order they were added, and found by a block's
+/// track without making text of it: a look-up compares hash, lengths and, once, the bytes of all names.
+public struct KeyTable: Sendable {
+    private struct Key {
+        let tag: UInt64
+        let keyHash: UInt64
+        let lengths: UInt64
+        let start: Int
+    }
+
+    private var keys: [Key] = []
+    /// The names of all keys, back to back.
+    private var names: [UInt8] = []
+    private var slots = [Int32](repeating: -1, count: 256)
+
+    public init() {}
+
+    public var count: Int { keys.count }
+
+    /// The key's number, or nil. `tag` tells keys of the same names apart; it is the caller's.
+    public func find(_ block: Block, track: Int, tag: UInt64 = 0) -> Int? {
+        let (bytes, lengths) = block.names(track: track)
+        return find(bytes, lengths, block.keyHash(track: track), tag)
+    }
+
+    /// The numbers of all tracks of a block, -1 for keys that are not there, in place of what `numbers` holds.
+    public func find(_ block: Block, tag: UInt64 = 0, into numbers: inout [Int]) {
+        numbers.removeAll(keepingCapacity: true)
+        for track in 0..<block.trackCount { numbers.append(find(block, track: track, tag: tag) ?? -1) }
+    }
+
+    /// As ``find(_:track:tag:)``, by names.
+    public func find(exchange: [UInt8], symbol: [UInt8], feed: [UInt8], tag: UInt64 = 0) -> Int? {
+        guard max(exchange.count, symbol.count, feed.count) <= Int(UInt16.max) else { return nil }
+        let lengths = KeyTable.lengths(exchange, symbol, feed)
+        return (exchange + symbol + feed).withUnsafeBytes {
+            find($0, lengths, RecordKey.hash(exchange: exchange, symbol: symbol), tag)
+        }
+    }
+
+    /// Adds a key that must not be there; returns its number. Each name has at most 65,535 bytes.
+    public mutating func add(exchange: [UInt8], symbol: [UInt8], feed: [UInt8], tag: UInt64 = 0) -> Int {
+        precondition(max(exchange.count, symbol.count, feed.count) <= Int(UInt16.max))
+        let keyHash = RecordKey.hash(exchange: exchange, symbol: symbol)
+        keys.append(
+            Key(
+                tag: tag, keyHash: keyHash, lengths: KeyTable.lengths(exchange, symbol, feed), start: names.count))
+        names += exchange
+        names += symbol
+        names += feed
+        if keys.count * 2 > slots.count {
+            slots = [Int32](repeating: -1, count: slots.count * 4)
+            for number in keys.indices { put(number) }
+        } else {
+            put(keys.count - 1)
+        }
+        return keys.count - 1
+    }
+
+    private func find(_ bytes: UnsafeRawBufferPointer, _ lengths: UInt64, _ keyHash: UInt64, _ tag: UInt64) -> Int? {
+        let mask = slots.count &- 1
+        var slot = KeyTable.hash(bytes, keyHash, tag) & mask
+        while slots[slot] >= 0 {
+            let number = Int(slots[slot])
+            let key = keys[number]
+            if key.keyHash == keyHash, key.lengths == lengths, key.tag == tag, isSame(key, bytes) { return number }
+            slot = (slot &+ 1) & mask
+        }
+        return nil
+    }
+
+    private func isSame(_ key: Key, _ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress, bytes.count > 0 else { return true }
+        return names.withUnsafeBytes { memcmp($0.baseAddress! + key.start, base, bytes.count) == 0 }
+    }
+
+    private mutating func put(_ number: Int) {
+        let key = keys[number]
+        let mask = slots.count - 1
+        let length = Int(key.lengths & 0xffff) + Int(key.lengths >> 16 & 0xffff) + Int(key.lengths >> 32 & 0xffff)
+        var slot = names.withUnsafeBytes {
+            KeyTable.hash(
+                UnsafeRawBufferPointer(rebasing: $0[key.start..<(key.start + length)]), key.keyHash, key.tag)
+        }
+        slot &= mask
+        while slots[slot] >= 0 { slot = (slot + 1) & mask }
+        slots[slot] = Int32(number)
+    }
+
+    /// What the hash of a track does not cover, the feed, is covered as far as its last eight bytes go.
+    private static func hash(_ bytes: UnsafeRawBufferPointer, _ keyHash: UInt64, _ tag: UInt64) -> Int {
+        let tail = bytes.count >= 8 ? bytes.loadUnaligned(fromByteOffset: bytes.count &- 8, as: UInt64.self) : 0
+        var hash = keyHash ^ (tail &* 0x9e37_79b9_7f4a_7c15) ^ (tag &* 0xff51_afd7_ed55_8ccd)
+        hash ^= hash >> 32
+        return Int(truncatingIfNeeded: (hash &* 0x9e37_79b9_7f4a_7c15) >> 20)
+    }
+
+    private static func lengths(_ exchange: [UInt8], _ symbol: [UInt8], _ feed: [UInt8]) -> UInt64 {
+        UInt64(exchange.count) | UInt64(symbol.count) << 16 | UInt64(feed.count) << 32
+    }
+}
