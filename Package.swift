@@ -246,7 +246,7 @@ let package = Package(
             [
                 "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
                 "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto",
-                "Protobuf", "MarketModel", "TestSupport",
+                "Protobuf", "DayFigures", "MarketModel", "TestSupport",
             ], exclude: ["Fixtures"]),
         tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
         tests(

@@ -42,6 +42,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
         let connection = HTTP2Connection(
             transport: stream, isServer: true, settings: settings, owner: self, output: context.output,
             deadlines: context.deadlines)
+        connection.peerAddress = address
         connections[ObjectIdentifier(connection)] = (connection, address)
         if isDraining { connection.startDraining() }
     }
@@ -63,8 +64,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     }
 
     public func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {
-        let address = connections[ObjectIdentifier(connection)]?.address ?? ""
-        stream.owner = ServerCall(stream, context, peerAddress: address)
+        stream.owner = ServerCall(stream, context, peerAddress: connection.peerAddress)
     }
 
     public func closed(_ connection: HTTP2Connection, reason: String) {

@@ -105,11 +105,13 @@ private struct PathIndex {
     private var slots: [GRPCServiceTable.Entry?] = Array(repeating: nil, count: 16)
     private var count = 0
 
-    /// FNV-1a.
-    private static func hash(_ bytes: some Sequence<UInt8>) -> UInt64 {
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
-        return hash
+    /// Of the length and the last bytes, where paths differ most. What is in the table is the server's own, so that no
+    /// client can make a lookup long.
+    private static func hash(_ path: UnsafeRawBufferPointer) -> Int {
+        guard path.count >= 8 else { return path.count }
+        let last = path.loadUnaligned(fromByteOffset: path.count - 8, as: UInt64.self)
+        let mixed = (last ^ UInt64(path.count)) &* 0x9e37_79b9_7f4a_7c15
+        return Int(truncatingIfNeeded: mixed >> 32)
     }
 
     /// A path that is there already gets the new entry.
@@ -120,7 +122,7 @@ private struct PathIndex {
             count = 0
             for entry in old { if let entry { insert(entry) } }
         }
-        var place = Int(truncatingIfNeeded: PathIndex.hash(entry.pathBytes)) & (slots.count - 1)
+        var place = entry.pathBytes.withUnsafeBytes { PathIndex.hash($0) } & (slots.count - 1)
         while let taken = slots[place] {
             if taken.pathBytes == entry.pathBytes {
                 slots[place] = entry
@@ -138,7 +140,7 @@ private struct PathIndex {
     }
 
     func find(_ path: UnsafeRawBufferPointer) -> GRPCServiceTable.Entry? {
-        var place = Int(truncatingIfNeeded: PathIndex.hash(path)) & (slots.count - 1)
+        var place = PathIndex.hash(path) & (slots.count - 1)
         while let entry = slots[place] {
             if PathIndex.equal(entry.pathBytes, path) { return entry }
             place = (place + 1) & (slots.count - 1)

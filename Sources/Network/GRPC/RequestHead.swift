@@ -86,6 +86,23 @@ struct RawMetadata {
         }
     }
 
+    /// Whether there is a value of a name.
+    func has(_ name: StaticString) -> Bool {
+        bytes.withUnsafeBytes { bytes in
+            var position = 0
+            while position < bytes.count {
+                let nameLength = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
+                let valueLength = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
+                let middle = position + 8 + nameLength
+                if RequestHead.equal(UnsafeRawBufferPointer(rebasing: bytes[(position + 8)..<middle]), name) {
+                    return true
+                }
+                position = middle + valueLength
+            }
+            return false
+        }
+    }
+
     /// Calls `body` with the first value of a name; nil where there is none.
     func withValue<R>(_ name: StaticString, _ body: (UnsafeRawBufferPointer) -> R) -> R? {
         bytes.withUnsafeBytes { bytes in

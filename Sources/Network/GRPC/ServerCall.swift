@@ -30,67 +30,67 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     /// Request headers, without those of HTTP/2 and gRPC themselves. Made from the bytes when first asked for.
     public private(set) lazy var metadata: GRPCMetadata = rawMetadata.metadata
     /// Sent with the response's headers; set it before answering.
-    public var responseMetadata = GRPCMetadata()
+    @exclusivity(unchecked) public var responseMetadata = GRPCMetadata()
     /// Sent with the trailers when the call ends well; a failure has its own.
-    public var responseTrailers = GRPCMetadata()
+    @exclusivity(unchecked) public var responseTrailers = GRPCMetadata()
     /// The stream's messages. Setting it sends the response's headers.
-    public var source: (any FrameSource)? { didSet { if source != nil { sendHeaders() } } }
+    @exclusivity(unchecked) public var source: (any FrameSource)? { didSet { if source != nil { sendHeaders() } } }
     /// Who calls; set by an authenticating interceptor.
-    public var identity: CallerIdentity?
+    @exclusivity(unchecked) public var identity: CallerIdentity?
     /// What the caller may see and do; nil: everything.
-    public var permissions: (any CallerPermissions)?
+    @exclusivity(unchecked) public var permissions: (any CallerPermissions)?
     /// What an interceptor keeps of the call: for one that finds it there without looking it up.
-    public var attachment: AnyObject?
+    @exclusivity(unchecked) public var attachment: AnyObject?
     /// The call is over: answered, cancelled by the client, past its deadline, or cut off. Called once.
-    public var onEnd: (() -> Void)?
+    @exclusivity(unchecked) public var onEnd: (() -> Void)?
     /// Messages may be sent again, after ``isWritable`` was false. Called on the loop, not inside a call to this.
-    public var onWritable: (() -> Void)?
+    @exclusivity(unchecked) public var onWritable: (() -> Void)?
     /// Numeric address of the client, without the port.
     public let peerAddress: String
     /// Bytes of DATA that came, and that were handed to the connection.
-    public internal(set) var receivedBytes = 0
-    public internal(set) var sentBytes = 0
+    @exclusivity(unchecked) public internal(set) var receivedBytes = 0
+    @exclusivity(unchecked) public internal(set) var sentBytes = 0
     /// When the call's time is over, in the loop's milliseconds; nil where the client set no deadline.
-    public internal(set) var deadlineMilliseconds: UInt64?
+    @exclusivity(unchecked) public internal(set) var deadlineMilliseconds: UInt64?
 
     let context: ServerContext
     /// Until it is closed.
-    var stream: HTTP2Stream?
-    var reader: RequestReader
-    var entry: GRPCServiceTable.Entry?
-    var unknownPath = ""
-    var rawMetadata = RawMetadata()
-    var sink: (any RequestSink)?
+    @exclusivity(unchecked) var stream: HTTP2Stream?
+    @exclusivity(unchecked) var reader: RequestReader
+    @exclusivity(unchecked) var entry: GRPCServiceTable.Entry?
+    @exclusivity(unchecked) var unknownPath = ""
+    @exclusivity(unchecked) var rawMetadata = RawMetadata()
+    @exclusivity(unchecked) var sink: (any RequestSink)?
     /// The one request of a method without request stream.
-    var request: [UInt8]?
+    @exclusivity(unchecked) var request: [UInt8]?
     /// Bytes that came while the sink wanted none, from `heldPosition` on.
-    var held: [UInt8] = []
-    var heldPosition = 0
-    var pauses: RequestPauses = []
+    @exclusivity(unchecked) var held: [UInt8] = []
+    @exclusivity(unchecked) var heldPosition = 0
+    @exclusivity(unchecked) var pauses: RequestPauses = []
     var isPaused: Bool { !pauses.isEmpty }
-    var isHeldDeliveryScheduled = false
-    var isHeadRead = false
-    var isEndReceived = false
-    var isEndDelivered = false
-    var deadline: CallDeadline?
-    var interceptorsBegun = 0
+    @exclusivity(unchecked) var isHeldDeliveryScheduled = false
+    @exclusivity(unchecked) var isHeadRead = false
+    @exclusivity(unchecked) var isEndReceived = false
+    @exclusivity(unchecked) var isEndDelivered = false
+    @exclusivity(unchecked) var deadline: CallDeadline?
+    @exclusivity(unchecked) var interceptorsBegun = 0
 
-    var requestCompression: GRPCCompression?
-    var responseCompression: GRPCCompression?
-    var isEncodingUnknown = false
-    var acceptedCompressions: [GRPCCompression] = []
-    var web: WebFraming?
-    var frames = FrameQueue()
-    var counter = FrameCounter()
-    var end: (status: GRPCStatus, trailers: GRPCMetadata)?
-    var isEndSent = false
-    var isHeaderSent = false
+    @exclusivity(unchecked) var requestCompression: GRPCCompression?
+    @exclusivity(unchecked) var responseCompression: GRPCCompression?
+    @exclusivity(unchecked) var isEncodingUnknown = false
+    @exclusivity(unchecked) var acceptedCompressions: [GRPCCompression] = []
+    @exclusivity(unchecked) var web: WebFraming?
+    @exclusivity(unchecked) var frames = FrameQueue()
+    @exclusivity(unchecked) var counter = FrameCounter()
+    @exclusivity(unchecked) var end: (status: GRPCStatus, trailers: GRPCMetadata)?
+    @exclusivity(unchecked) var isEndSent = false
+    @exclusivity(unchecked) var isHeaderSent = false
     /// HTTP's status for what is no gRPC.
-    var refusal: String?
+    @exclusivity(unchecked) var refusal: String?
     /// A refusal without its text: the request is HEAD.
-    var isHeadersOnly = false
-    var wasFull = false
-    var countedBytes = 0
+    @exclusivity(unchecked) var isHeadersOnly = false
+    @exclusivity(unchecked) var wasFull = false
+    @exclusivity(unchecked) var countedBytes = 0
 
     init(_ stream: HTTP2Stream, _ context: ServerContext, peerAddress: String) {
         self.stream = stream
@@ -121,6 +121,9 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     /// Answers a call that has one response.
     public func respond(_ message: some ProtoMessage) { message.withEncodedBytes { respond(payload: $0, nil) } }
+
+    /// Answers a call that has one response, whose bytes are valid during the call.
+    public func respond(bytes: UnsafeRawBufferPointer) { respond(payload: bytes, nil) }
 
     private func respond(payload: UnsafeRawBufferPointer, _ compressed: Bool?) {
         guard end == nil, isWithinLimit(payload.count) else { return }

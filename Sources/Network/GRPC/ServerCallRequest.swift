@@ -105,10 +105,10 @@ extension ServerCall {
     }
 
     private func askInterceptors() {
-        for interceptor in context.interceptors {
+        for index in context.interceptors.indices {
             guard end == nil else { return }
             interceptorsBegun += 1
-            if let refusal = interceptor.begin(self) { return fail(refusal) }
+            if let refusal = context.interceptors[index].begin(self) { return fail(refusal) }
         }
     }
 }
@@ -233,7 +233,9 @@ extension ServerCall {
     }
 
     private func deliver(message: UnsafeRawBufferPointer) {
-        for interceptor in context.interceptors { interceptor.received(self, messages: 1, bytes: message.count) }
+        for index in context.interceptors.indices {
+            context.interceptors[index].received(self, messages: 1, bytes: message.count)
+        }
         if let sink { return sink.received(message: message, self) }
         if request == nil { request = Array(message) } else { fail(ServerCall.tooMany) }
     }

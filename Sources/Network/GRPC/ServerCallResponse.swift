@@ -184,7 +184,9 @@ extension ServerCall {
         sentBytes += count
         if !context.interceptors.isEmpty, web?.hasTrailers != true {
             let messages = messages ?? counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            for interceptor in context.interceptors { interceptor.sent(self, messages: messages, bytes: count) }
+            for index in context.interceptors.indices {
+                context.interceptors[index].sent(self, messages: messages, bytes: count)
+            }
         }
         account()
         guard wasFull, isWritable else { return }

@@ -10,7 +10,7 @@ enum HTTP2Callbacks {
         defer { nghttp2_session_callbacks_del(callbacks) }
         setIncoming(callbacks)
         nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, frame, header, length, _, me in
-            HTTP2Callbacks.connection(me).sendBody(header!, length)
+            HTTP2Callbacks.with(me) { $0.sendBody(header!, length) }
             return 0
         }
         let option = makeOption(settings)
@@ -37,31 +37,33 @@ enum HTTP2Callbacks {
 
     private static func setIncoming(_ callbacks: OpaquePointer?) {
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, frame, me in
-            HTTP2Callbacks.connection(me).beginHeaders(frame!.pointee.hd.stream_id)
+            HTTP2Callbacks.with(me) { $0.beginHeaders(frame!.pointee.hd.stream_id) }
             return 0
         }
         nghttp2_session_callbacks_set_on_header_callback(callbacks) {
             _, _, name, nameLength, value, valueLength, _, me in
-            HTTP2Callbacks.connection(me).header(
-                UnsafeRawBufferPointer(start: name, count: nameLength),
-                UnsafeRawBufferPointer(start: value, count: valueLength))
+            HTTP2Callbacks.with(me) {
+                $0.header(
+                    UnsafeRawBufferPointer(start: name, count: nameLength),
+                    UnsafeRawBufferPointer(start: value, count: valueLength))
+            }
             return 0
         }
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { _, _, id, bytes, count, me in
-            HTTP2Callbacks.connection(me).data(id, UnsafeRawBufferPointer(start: bytes, count: count))
+            HTTP2Callbacks.with(me) { $0.data(id, UnsafeRawBufferPointer(start: bytes, count: count)) }
             return 0
         }
         nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { _, frame, me in
-            HTTP2Callbacks.received(frame!, HTTP2Callbacks.connection(me))
+            HTTP2Callbacks.with(me) { HTTP2Callbacks.received(frame!, $0) }
             return 0
         }
         nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, me in
             guard let frame, UInt32(frame.pointee.hd.type) == NGHTTP2_GOAWAY.rawValue else { return 0 }
-            HTTP2Callbacks.connection(me).sentGoAway(frame.pointee.goaway.error_code)
+            HTTP2Callbacks.with(me) { $0.sentGoAway(frame.pointee.goaway.error_code) }
             return 0
         }
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { _, id, code, me in
-            HTTP2Callbacks.connection(me).streamClosed(id, code)
+            HTTP2Callbacks.with(me) { $0.streamClosed(id, code) }
             return 0
         }
     }
@@ -92,7 +94,9 @@ enum HTTP2Callbacks {
         }
     }
 
-    private static func connection(_ pointer: UnsafeMutableRawPointer?) -> HTTP2Connection {
-        Unmanaged<HTTP2Connection>.fromOpaque(pointer!).takeUnretainedValue()
+    /// The connection, without a reference counted for it: whoever calls nghttp2 holds one.
+    @inline(__always)
+    private static func with(_ pointer: UnsafeMutableRawPointer?, _ body: (HTTP2Connection) -> Void) {
+        Unmanaged<HTTP2Connection>.fromOpaque(pointer!)._withUnsafeGuaranteedRef { body($0) }
     }
 }

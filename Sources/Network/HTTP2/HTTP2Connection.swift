@@ -26,7 +26,7 @@ extension HTTP2ConnectionOwner {
 /// Where frames are gathered before they are written. Empty between turns, so the connections of a loop share one.
 public final class HTTP2Output {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 64)
-    var count = 0
+    @exclusivity(unchecked) var count = 0
 
     public init() {}
 
@@ -40,35 +40,37 @@ public final class HTTP2Connection: ByteStreamOwner {
 
     public let transport: any ByteStream
     public let isServer: Bool
-    public private(set) var isClosed = false
+    @exclusivity(unchecked) public private(set) var isClosed = false
     public private(set) var goAwayReceived = false
-    public internal(set) var streams: [Int32: HTTP2Stream] = [:]
+    @exclusivity(unchecked) var streams = HTTP2StreamTable<HTTP2Stream>()
     let settings: HTTP2Settings
     /// Kept until it has heard of the end, as a stream of bytes keeps this connection.
-    private var owner: (any HTTP2ConnectionOwner)?
-    private(set) var session: OpaquePointer?
+    @exclusivity(unchecked) private var owner: (any HTTP2ConnectionOwner)?
+    @exclusivity(unchecked) private(set) var session: OpaquePointer?
     private let output: HTTP2Output
     let deadlines: DeadlineQueue
-    var lifetime: HTTP2Lifetime
-    var pingRule: HTTP2PingRule
-    private var frameBudget: HTTP2FrameBudget
+    @exclusivity(unchecked) var lifetime: HTTP2Lifetime
+    @exclusivity(unchecked) var pingRule: HTTP2PingRule
+    @exclusivity(unchecked) private var frameBudget: HTTP2FrameBudget
     let lifetimeDeadline = LifetimeDeadline()
     /// It takes no new streams, because of its age, or because it is to stop; the open ones have the grace time.
     public internal(set) var isDraining = false
     /// The block that is being received: header blocks of a connection do not interleave.
     private let fields = HTTP2FieldBlock()
     /// The stream of the last frame, which is mostly that of the next.
-    private var current: HTTP2Stream?
+    @exclusivity(unchecked) private var current: HTTP2Stream?
     /// Streams to be reset once their response is sent: nghttp2 drops what waits on a stream that is being reset.
     private var responding: [Int32] = []
-    private var isFlushScheduled = false
-    private var isInside = false
-    private var isClosing = false
+    @exclusivity(unchecked) private var isFlushScheduled = false
+    @exclusivity(unchecked) private var isInside = false
+    @exclusivity(unchecked) private var isClosing = false
     private var closeReason = "the connection was closed"
     /// Why this side ends the connection, where it is the peer's doing: the first fault found.
     public private(set) var peerFault: HTTP2PeerFault?
     /// What an owner keeps with the connection, such as who its peer is.
-    public var attachment: AnyObject?
+    @exclusivity(unchecked) public var attachment: AnyObject?
+    /// Numeric address of the peer, as far as the owner has noted it.
+    @exclusivity(unchecked) public var peerAddress = ""
 
     /// Takes over a connected stream of bytes and sends its settings. Connections of one loop may share their output
     /// and their deadlines.
@@ -123,7 +125,9 @@ public final class HTTP2Connection: ByteStreamOwner {
         provider.source.ptr = Unmanaged.passUnretained(stream).toOpaque()
         provider.read_callback = { _, _, _, length, flags, source, me in
             let stream = Unmanaged<HTTP2Stream>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
-            return Unmanaged<HTTP2Connection>.fromOpaque(me!).takeUnretainedValue().readBody(stream, length, flags!)
+            return Unmanaged<HTTP2Connection>.fromOpaque(me!)._withUnsafeGuaranteedRef {
+                $0.readBody(stream, length, flags!)
+            }
         }
         return provider
     }
@@ -146,7 +150,7 @@ extension HTTP2Connection {
         }
         guard id > 0 else { return nil }
         stream.id = id
-        streams[id] = stream
+        streams.insert(stream, id)
         lifetime.streamsChanged(open: streams.count, now: transport.loop.nowMilliseconds)
         scheduleLifetimeCheck()
         scheduleFlush()
@@ -255,10 +259,10 @@ extension HTTP2Connection {
         deadlines.cancel(lifetimeDeadline)
         lifetimeDeadline.connection = nil
         current = nil
-        let open = streams
+        let open = streams.inOrder
         streams.removeAll()
         // In the order of their numbers, so that the same run ends the same way.
-        for stream in open.values.sorted(by: { $0.id < $1.id }) { stream.wasClosed(HTTP2ErrorCode.connectionLost) }
+        for stream in open { stream.wasClosed(HTTP2ErrorCode.connectionLost) }
         let owner = owner
         self.owner = nil
         owner?.closed(self, reason: closeReason)
@@ -298,7 +302,8 @@ extension HTTP2Connection {
         guard !isClosed, !isInside else { return }
         isInside = true
         var failure: String?
-        while transport.waitingBytes < settings.outputBytesMax {
+        var hasRoom = transport.waitingBytes < settings.outputBytesMax
+        while hasRoom {
             var chunk: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(session, &chunk)
             guard count > 0 else {
@@ -306,7 +311,10 @@ extension HTTP2Connection {
                 break
             }
             if let chunk { append(UnsafeRawBufferPointer(start: chunk, count: count)) }
-            if output.buffer.count - output.count < HTTP2Connection.frameBytesMax { writeOutput() }
+            if output.buffer.count - output.count < HTTP2Connection.frameBytesMax {
+                writeOutput()
+                hasRoom = transport.waitingBytes < settings.outputBytesMax
+            }
         }
         writeOutput()
         isInside = false
@@ -388,7 +396,7 @@ extension HTTP2Connection {
         guard isServer, stream(id) == nil else { return }
         let stream = HTTP2Stream(self)
         stream.id = id
-        streams[id] = stream
+        streams.insert(stream, id)
         current = stream
         frameBudget.usefulFrame()
         if streams.count == 1 { lifetime.streamsChanged(open: 1, now: transport.loop.nowMilliseconds) }
@@ -426,7 +434,7 @@ extension HTTP2Connection {
 
     func streamClosed(_ id: Int32, _ code: UInt32) {
         if current?.id == id { current = nil }
-        streams.removeValue(forKey: id)?.wasClosed(code)
+        streams.remove(id)?.wasClosed(code)
         if streams.isEmpty {
             lifetime.streamsChanged(open: 0, now: transport.loop.nowMilliseconds)
             scheduleLifetimeCheck()

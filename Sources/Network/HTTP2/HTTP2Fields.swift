@@ -3,43 +3,58 @@ import Glibc
 
 /// The fields of one header block as they came, valid during the call that brings them.
 public final class HTTP2FieldBlock {
-    fileprivate struct Place {
-        let start: Int
-        let nameLength: Int
-        let valueLength: Int
-    }
-
-    private var bytes: [UInt8] = []
-    private var places: [Place] = []
+    /// One after the other: two lengths of 32 bits, name and value.
+    @exclusivity(unchecked) private var bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1024, alignment: 8)
+    @exclusivity(unchecked) private var used = 0
+    /// Number of fields.
+    @exclusivity(unchecked) public private(set) var count = 0
     /// Size by RFC 9113 section 6.5.2: names, values and 32 for each field.
-    private(set) var listBytes = 0
+    @exclusivity(unchecked) private(set) var listBytes = 0
+    /// Calls that are given the fields now; what they see stays until the last of them returns.
+    @exclusivity(unchecked) private var readers = 0
+    @exclusivity(unchecked) private var left: [UnsafeMutableRawBufferPointer] = []
+    private static let keptBytesMax = 4096
 
     init() {}
 
-    /// Number of fields.
-    public var count: Int { places.count }
+    deinit {
+        bytes.deallocate()
+        for old in left { old.deallocate() }
+    }
 
     /// The fields, in order, as long as their bytes stay where they are.
     public struct Fields {
         fileprivate let bytes: UnsafeRawBufferPointer
-        fileprivate let places: [Place]
 
         /// Calls `body` with each field's name and value.
-        public func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
-            for place in places {
-                let middle = place.start + place.nameLength
+        @inline(__always)
+        func each(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
+            var position = 0
+            while position < bytes.count {
+                let name = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
+                let value = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
+                let start = position + 8
+                let middle = start + name
+                position = middle + value
                 body(
-                    UnsafeRawBufferPointer(rebasing: bytes[place.start..<middle]),
-                    UnsafeRawBufferPointer(rebasing: bytes[middle..<(middle + place.valueLength)]))
+                    UnsafeRawBufferPointer(rebasing: bytes[start..<middle]),
+                    UnsafeRawBufferPointer(rebasing: bytes[middle..<position]))
             }
         }
+
+        /// Calls `body` with each field's name and value.
+        public func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) { each(body) }
     }
 
     /// Calls `body` with the fields; they and all their bytes are valid during the call.
     public func withFields(_ body: (Fields) -> Void) {
-        // Both are held apart from the block, which a re-entered connection would clear.
-        let places = places
-        bytes.withUnsafeBytes { body(Fields(bytes: $0, places: places)) }
+        readers += 1
+        body(Fields(bytes: UnsafeRawBufferPointer(rebasing: bytes[..<used])))
+        readers -= 1
+        if readers == 0, !left.isEmpty {
+            for old in left { old.deallocate() }
+            left = []
+        }
     }
 
     /// The fields as strings.
@@ -56,18 +71,33 @@ public final class HTTP2FieldBlock {
     }
 
     func clear() {
-        bytes.removeAll(keepingCapacity: bytes.count <= 4096)
-        places.removeAll(keepingCapacity: true)
+        if readers > 0 || bytes.count > HTTP2FieldBlock.keptBytesMax { replace(byteCount: 1024) }
+        used = 0
+        count = 0
         listBytes = 0
+    }
+
+    /// Takes other memory; the old is kept for those that read it.
+    private func replace(byteCount: Int) {
+        let new = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 8)
+        if used > 0, used <= byteCount { new.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<used])) }
+        if readers > 0 { left.append(bytes) } else { bytes.deallocate() }
+        bytes = new
     }
 
     /// Keeps the field, unless the list would be larger than the limit; its size counts all the same.
     func append(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, listBytesMax: Int) {
         listBytes += name.count + value.count + 32
         guard listBytes <= listBytesMax else { return }
-        places.append(Place(start: bytes.count, nameLength: name.count, valueLength: value.count))
-        bytes.append(contentsOf: name)
-        bytes.append(contentsOf: value)
+        let end = used + 8 + name.count + value.count
+        if end > bytes.count { replace(byteCount: max(end, bytes.count * 2)) }
+        let start = bytes.baseAddress! + used
+        start.storeBytes(of: UInt32(name.count), as: UInt32.self)
+        start.storeBytes(of: UInt32(value.count), toByteOffset: 4, as: UInt32.self)
+        if let from = name.baseAddress { (start + 8).copyMemory(from: from, byteCount: name.count) }
+        if let from = value.baseAddress { (start + 8 + name.count).copyMemory(from: from, byteCount: value.count) }
+        used = end
+        count += 1
     }
 }
 

@@ -61,12 +61,12 @@ extension HTTP2StreamOwner {
 
 /// One request and its response. Confined to its connection's loop.
 public final class HTTP2Stream {
-    public internal(set) var id: Int32 = 0
+    @exclusivity(unchecked) public internal(set) var id: Int32 = 0
     public let connection: HTTP2Connection
-    public var owner: (any HTTP2StreamOwner)?
-    public var body: (any HTTP2Body)?
-    public private(set) var isClosed = false
-    var isOpened = false
+    @exclusivity(unchecked) public var owner: (any HTTP2StreamOwner)?
+    @exclusivity(unchecked) public var body: (any HTTP2Body)?
+    @exclusivity(unchecked) public private(set) var isClosed = false
+    @exclusivity(unchecked) var isOpened = false
 
     init(_ connection: HTTP2Connection) { self.connection = connection }
 

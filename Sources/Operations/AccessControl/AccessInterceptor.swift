@@ -15,8 +15,8 @@ final class AccessInterceptor: ServerInterceptor {
         var resumption: (any LoopTimer)?
     }
 
-    /// Who is behind a connection's certificate, found once: names are not looked up at each call.
-    private final class CertificateCaller {
+    /// Who is behind a connection, with a certificate or without, found once: names are not looked up at each call.
+    private final class ConnectionCaller {
         let result: Result<Caller, GRPCStatus>
         /// As of this reading of the rules.
         let callers: Callers
@@ -29,9 +29,9 @@ final class AccessInterceptor: ServerInterceptor {
 
     private let policy: AccessPolicy
     private let loop: any Loop
-    private var callers: Callers
-    private var proved: [(header: [UInt8], caller: Caller)?]
-    private var streams: [ObjectIdentifier: Stream] = [:]
+    @exclusivity(unchecked) private var callers: Callers
+    @exclusivity(unchecked) private var proved: [(header: [UInt8], caller: Caller)?]
+    @exclusivity(unchecked) private var streams: [ObjectIdentifier: Stream] = [:]
 
     init(_ policy: AccessPolicy, _ loop: any Loop, _ callers: Callers) {
         self.policy = policy
@@ -53,7 +53,10 @@ final class AccessInterceptor: ServerInterceptor {
         }
         call.identity = caller.identity
         call.permissions = caller
-        guard caller.permissions.methods.matches(call.path) || call.path.hasPrefix(AccessInterceptor.openService) else {
+        guard
+            caller.permissions.methods.matchesAll || caller.permissions.methods.matches(call.path)
+                || call.path.hasPrefix(AccessInterceptor.openService)
+        else {
             policy.count(.denied)
             return GRPCStatus(.permissionDenied, "\(caller.identity.name) may not call \(call.path)")
         }
@@ -107,16 +110,21 @@ final class AccessInterceptor: ServerInterceptor {
     // MARK: Who it is
 
     private func identify(_ call: ServerCall) -> Result<Caller, GRPCStatus> {
-        if let result = call.withMetadata("authorization", { prove($0) }) { return result }
-        if let known = call.connectionAttachment as? CertificateCaller, known.callers === callers {
+        if call.hasMetadata("authorization"), let result = call.withMetadata("authorization", { prove($0) }) {
+            return result
+        }
+        if let known = call.connectionAttachment as? ConnectionCaller, known.callers === callers {
             return known.result
         }
         if let certificate = call.peerCertificate, let name = AccessInterceptor.name(certificate) {
             let found = byCertificate(name)
-            call.connectionAttachment = CertificateCaller(found, callers)
+            call.connectionAttachment = ConnectionCaller(found, callers)
             return found
         }
-        if let caller = callers.anonymous, isAnonymousAllowed(call) { return .success(caller) }
+        if let caller = callers.anonymous, isAnonymousAllowed(call) {
+            call.connectionAttachment = ConnectionCaller(.success(caller), callers)
+            return .success(caller)
+        }
         return .failure(
             GRPCStatus(
                 .unauthenticated, "a token (authorization: Bearer ...) or a client certificate is needed"))

@@ -8,14 +8,14 @@ import TimeSource
 final class CallObserver: ServerInterceptor {
     /// What is kept of a call while it is open.
     private final class Record {
-        var call: ServerCall?
-        var number: UInt64 = 0
+        @exclusivity(unchecked) var call: ServerCall?
+        @exclusivity(unchecked) var number: UInt64 = 0
         /// Place in `open`.
-        var index = 0
+        @exclusivity(unchecked) var index = 0
         /// Place in the metrics.
-        var method = 0
-        var beganNs: Int64 = 0
-        var isStream = false
+        @exclusivity(unchecked) var method = 0
+        @exclusivity(unchecked) var beganNs: Int64 = 0
+        @exclusivity(unchecked) var isStream = false
     }
 
     private static let deadlineCheckMilliseconds = 250
@@ -26,14 +26,14 @@ final class CallObserver: ServerInterceptor {
     private let loop: any Loop
     private let loopNumber: Int
     private let metrics: GRPCMetricsShard
-    private var successes: CallSampler
-    private var refusals: CallSampler
-    private var open: [Record] = []
-    private var free: [Record] = []
-    private var callCount: UInt64 = 0
+    @exclusivity(unchecked) private var successes: CallSampler
+    @exclusivity(unchecked) private var refusals: CallSampler
+    @exclusivity(unchecked) private var open: [Record] = []
+    @exclusivity(unchecked) private var free: [Record] = []
+    @exclusivity(unchecked) private var callCount: UInt64 = 0
     /// Places in the metrics by the number that a method has in its server's table, from 1; 0 is not known yet.
-    private var places: [Int] = []
-    private var deadlineTimer: (any LoopTimer)?
+    @exclusivity(unchecked) private var places: [Int] = []
+    @exclusivity(unchecked) private var deadlineTimer: (any LoopTimer)?
     private let reference = Reference()
 
     /// What the timer holds of the observer: a weak reference would make each of a call's references to it a slow one.

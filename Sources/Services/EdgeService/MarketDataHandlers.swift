@@ -15,6 +15,7 @@ final class MarketDataHandlers {
     private let faults: EdgeFaults?
     private var streams: [ObjectIdentifier: Entry] = [:]
     private var isEnding = false
+    @exclusivity(unchecked) private var questions = QuoteQuestions()
     /// What ``usage`` was a moment ago, as long as there are streams.
     let gauge = UsageGauge()
     private var gaugeTimer: (any LoopTimer)?
@@ -55,16 +56,34 @@ final class MarketDataHandlers {
 
     func getQuote(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
         do {
-            let request = try Proto.QuoteRequest(decoding: request)
-            let line = try findLine(request, call.permissions)
-            let quote = tape.lines[line].quote()
-            if let faults { return faults.respond(call, quote) }
-            call.respond(quote.encodedBytes())
+            let line = try findLine(bytes: request, call.permissions)
+            let lines = tape.lines.lines
+            guard let faults else {
+                return Quote.withBytes(lines[line].frame, lines[line].day) { call.respond(bytes: $0) }
+            }
+            var quote = Proto.QuoteResponse()
+            Quote.withBytes(lines[line].frame, lines[line].day) { bytes in
+                if let decoded = try? Proto.QuoteResponse(decoding: bytes) { quote = decoded }
+            }
+            faults.respond(call, quote)
         } catch let refusal as Refusal {
             call.fail(refusal.status)
         } catch {
             call.fail(GRPCStatus(.invalidArgument, "the request is no QuoteRequest: \(error)"))
         }
+    }
+
+    private func findLine(bytes: UnsafeRawBufferPointer, _ permissions: (any CallerPermissions)?) throws -> Int {
+        // Who may not see everything is looked at each time.
+        let seesAll = permissions?.allowsEverySymbol ?? true
+        if seesAll, let line = questions.line(bytes, lineCount: tape.lines.lines.count) { return line }
+        let request = try Proto.QuoteRequest(decoding: bytes)
+        let line = try findLine(request, permissions)
+        // Where several lines list the symbol, the answer changes with the first tick of another.
+        if seesAll, !request.exchange.isEmpty || tape.lines.primaries(symbol: request.symbol).count == 1 {
+            questions.keep(bytes, line: line, lineCount: tape.lines.lines.count)
+        }
+        return line
     }
 
     private func findLine(
