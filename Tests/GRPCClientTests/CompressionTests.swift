@@ -129,6 +129,7 @@ struct CompressionTests {
         let folder = try TemporaryFolder()
         let script = try folder.write("echo.py", Array(Self.script.utf8))
         let server = try await ToolServer.python { [script, "\($0)", encoding] }
+        defer { server.stop() }
         let counts = ByteCounts()
         let options = ChannelTests.quick {
             $0.calls.waitsForReady = true

@@ -12,6 +12,7 @@ struct InteropTests {
     /// Runs a case on a channel of its own.
     private func run(_ body: (GRPCChannel) async throws -> Void) async throws {
         let server = try await ToolServer.start("grpc-interop-server") { ["-port", "\($0)"] }
+        defer { server.stop() }
         var options = ChannelTests.quick()
         options.calls.waitsForReady = true
         let channel = try GRPCChannel(target: "127.0.0.1:\(server.port)", options: options)
@@ -173,6 +174,7 @@ struct InteropTests {
 
     @Test func `rpc_soak, channel_soak`() async throws {
         let server = try await ToolServer.start("grpc-interop-server") { ["-port", "\($0)"] }
+        defer { server.stop() }
         var large = Interop.SimpleRequest()
         large.responseSize = 314_159
         large.payload = InteropTests.payload(271_828)
@@ -202,6 +204,7 @@ struct InteropTests {
         let server = try await ToolServer.start("otlp-sink") {
             ["-grpc", "127.0.0.1:\($0)", "-http", "127.0.0.1:\(http)"]
         }
+        defer { server.stop() }
         for (service, code) in [("", GRPCStatus.Code.unimplemented), ("no.such.Service", .unavailable)] {
             let options = ChannelTests.quick { $0.healthService = service }
             let channel = try GRPCChannel(target: "127.0.0.1:\(server.port)", options: options)

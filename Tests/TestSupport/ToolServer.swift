@@ -13,7 +13,10 @@ public final class ToolServer: Sendable {
         self.port = port
     }
 
-    deinit { process.process.terminate() }
+    deinit { stop() }
+
+    /// Ends it, whatever it does with signals. To be called at the end of its use: what nobody mentions any more is gone.
+    public func stop() { if process.process.isRunning { kill(process.process.processIdentifier, SIGKILL) } }
 
     /// Starts it on a free port, which `arguments` gets, and returns once it accepts connections there.
     public static func start(_ tool: String, _ arguments: @escaping @Sendable (Int) -> [String]) async throws
