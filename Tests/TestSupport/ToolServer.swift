@@ -15,7 +15,7 @@ public final class ToolServer: Sendable {
 
     deinit { stop() }
 
-    /// Ends it, whatever it does with signals. To be called at the end of its use: what nobody mentions any more is gone.
+    /// Ends it, whatever it does with signals. At the end of its use: what nobody mentions any more is gone.
     public func stop() { if process.process.isRunning { kill(process.process.processIdentifier, SIGKILL) } }
 
     /// Starts it on a free port, which `arguments` gets, and returns once it accepts connections there.
