@@ -4,6 +4,7 @@ import EventLoop
 import GRPC
 import MarketProto
 import Protobuf
+import TapedeckClient
 import TestSupport
 import Testing
 
@@ -168,14 +169,7 @@ struct SlowClientTests {
                 first = conflated.firstSequence
                 #expect(conflated.lastSequence + 1 == update.sequence)
                 #expect(conflated.count == conflated.lastSequence - conflated.firstSequence + 1)
-                var range = Proto.FillRange()
-                range.exchange = update.exchange
-                range.symbol = update.symbol
-                range.feedHandlerId = update.feedHandlerId
-                range.epoch = update.epoch
-                range.firstSequence = conflated.firstSequence
-                range.lastSequence = conflated.lastSequence
-                ranges.append(range)
+                ranges.append(try #require(update.conflatedRange))
             }
             #expect(first == next[name, default: 1])
             next[name] = update.sequence + 1

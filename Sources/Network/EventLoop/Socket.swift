@@ -40,7 +40,7 @@ public final class Socket: ByteStream {
 
     /// TCP connects a socket to itself where nobody listens on this machine's port and the system happened to choose
     /// that port for the socket: an echo, that keeps the server from its port when it comes back.
-    private var isConnectedToItself: Bool {
+    var isConnectedToItself: Bool {
         var ends = (sockaddr_storage(), sockaddr_storage())
         let isSame = withUnsafeMutableBytes(of: &ends) { bytes -> Bool in
             let size = MemoryLayout<sockaddr_storage>.stride

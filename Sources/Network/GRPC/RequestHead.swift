@@ -71,53 +71,38 @@ struct RawMetadata {
         bytes.append(contentsOf: value)
     }
 
-    private func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
+    /// What `body` makes of the first entry of which it makes anything; nil where there is none.
+    @inline(__always)
+    private func first<R>(_ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> R?) -> R? {
         bytes.withUnsafeBytes { bytes in
             var position = 0
             while position < bytes.count {
                 let name = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
                 let value = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
                 let middle = position + 8 + name
-                body(
+                let found = body(
                     UnsafeRawBufferPointer(rebasing: bytes[(position + 8)..<middle]),
                     UnsafeRawBufferPointer(rebasing: bytes[middle..<(middle + value)]))
+                if let found { return found }
                 position = middle + value
             }
+            return nil
+        }
+    }
+
+    private func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
+        let _: Never? = first {
+            body($0, $1)
+            return nil
         }
     }
 
     /// Whether there is a value of a name.
-    func has(_ name: StaticString) -> Bool {
-        bytes.withUnsafeBytes { bytes in
-            var position = 0
-            while position < bytes.count {
-                let nameLength = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
-                let valueLength = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
-                let middle = position + 8 + nameLength
-                if RequestHead.equal(UnsafeRawBufferPointer(rebasing: bytes[(position + 8)..<middle]), name) {
-                    return true
-                }
-                position = middle + valueLength
-            }
-            return false
-        }
-    }
+    func has(_ name: StaticString) -> Bool { withValue(name) { _ in true } ?? false }
 
     /// Calls `body` with the first value of a name; nil where there is none.
     func withValue<R>(_ name: StaticString, _ body: (UnsafeRawBufferPointer) -> R) -> R? {
-        bytes.withUnsafeBytes { bytes in
-            var position = 0
-            while position < bytes.count {
-                let nameLength = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
-                let valueLength = Int(bytes.loadUnaligned(fromByteOffset: position + 4, as: UInt32.self))
-                let middle = position + 8 + nameLength
-                if RequestHead.equal(UnsafeRawBufferPointer(rebasing: bytes[(position + 8)..<middle]), name) {
-                    return body(UnsafeRawBufferPointer(rebasing: bytes[middle..<(middle + valueLength)]))
-                }
-                position = middle + valueLength
-            }
-            return nil
-        }
+        first { RequestHead.equal($0, name) ? body($1) : nil }
     }
 
     /// As strings.

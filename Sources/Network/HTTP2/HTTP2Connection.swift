@@ -321,13 +321,22 @@ extension HTTP2Connection {
         if let failure { return close(reason: failure) }
         resetResponded()
         let isDone = nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
-        if isDone, !isClosing, transport.waitingBytes == 0 {
+        if isDone, isServer, goAwayReceived, !isDraining, !isClosing {
+            leaveToPeer()
+        } else if isDone, !isClosing, transport.waitingBytes == 0 {
             close(reason: goAwayReceived ? "the peer closed it" : closeReason)
         } else if isClosing, !isClosed {
             // Asked for by a body while it was read.
             transport.close()
             finish()
         }
+    }
+
+    /// Server: the peer has said that it goes, and no stream is open. It has a moment to close the connection itself:
+    /// closing over bytes that it still sends would reset the connection under it.
+    private func leaveToPeer() {
+        lifetime.peerLeaves(now: transport.loop.nowMilliseconds)
+        scheduleLifetimeCheck()
     }
 
     private func writeOutput() {

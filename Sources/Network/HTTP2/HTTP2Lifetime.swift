@@ -16,6 +16,9 @@ struct HTTP2Lifetime {
     private var idleSince: UInt64?
     private let born: UInt64
     private var drainStarted: UInt64?
+    private var peerLeft: UInt64?
+    /// What a peer that said it goes has for closing the connection itself, in milliseconds.
+    private static let leaveMilliseconds = 500
 
     init(_ settings: HTTP2Settings, now: UInt64) {
         self.settings = settings
@@ -38,6 +41,9 @@ struct HTTP2Lifetime {
     mutating func startedDraining(now: UInt64, hasGrace: Bool) {
         if drainStarted == nil { drainStarted = hasGrace ? now : .max }
     }
+
+    /// The peer goes, and no stream is open any more.
+    mutating func peerLeaves(now: UInt64) { if peerLeft == nil { peerLeft = now } }
 
     private static func after(_ start: UInt64, _ milliseconds: Int) -> UInt64 {
         start.addingReportingOverflow(UInt64(max(0, milliseconds))).overflow
@@ -67,14 +73,17 @@ struct HTTP2Lifetime {
 
     private var graceEnd: UInt64? { drainStarted.map { HTTP2Lifetime.after($0, settings.graceMilliseconds) } }
 
+    private var leaveEnd: UInt64? { peerLeft.map { HTTP2Lifetime.after($0, HTTP2Lifetime.leaveMilliseconds) } }
+
     /// When to check next; nil: only after something happened.
-    var nextCheck: UInt64? { [pingAt, deadAt, idleEnd, ageEnd, graceEnd].compactMap { $0 }.min() }
+    var nextCheck: UInt64? { [pingAt, deadAt, idleEnd, ageEnd, graceEnd, leaveEnd].compactMap { $0 }.min() }
 
     /// What is due now, one thing at a time.
     mutating func check(now: UInt64) -> Action? {
         if let deadAt, deadAt <= now {
             return .close("no sign of life for \(settings.keepaliveTimeoutMilliseconds) ms after a ping")
         }
+        if let leaveEnd, leaveEnd <= now { return .close("the peer closed it") }
         if let graceEnd, graceEnd <= now { return .close("the grace time is over") }
         if let idleEnd, idleEnd <= now {
             drainStarted = now

@@ -10,7 +10,8 @@ public final class TLSStream: ByteStream, ByteStreamOwner {
     private static let outputBytesMax = 256 << 10
 
     public let loop: any Loop
-    public weak var owner: (any ByteStreamOwner)?
+    /// Kept until it has heard of the end, as a socket's is.
+    public var owner: (any ByteStreamOwner)?
     public private(set) var isClosed = false
     public private(set) var peerCertificate: PeerCertificate?
     /// What was agreed; nil before the handshake is done.

@@ -295,14 +295,6 @@ private struct Sequences {
         let first = update.conflated?.firstSequence ?? update.sequence
         if let expected = next[line], expected != first { unaccounted += 1 }
         next[line] = update.sequence + 1
-        guard let conflated = update.conflated else { return }
-        var range = Proto.FillRange()
-        range.exchange = update.exchange
-        range.symbol = update.symbol
-        range.feedHandlerId = update.feedHandlerId
-        range.epoch = update.epoch
-        range.firstSequence = conflated.firstSequence
-        range.lastSequence = conflated.lastSequence
-        missed.append(range)
+        if let range = update.conflatedRange { missed.append(range) }
     }
 }
