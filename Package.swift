@@ -99,7 +99,7 @@ let package = Package(
             "Bench", in: "Operations",
             [
                 "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
+                "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel", "CMallocCount",
             ],
             linkerSettings: [.linkedLibrary("m")]),
         room(
@@ -179,6 +179,9 @@ let package = Package(
         .target(
             name: "CRocksLogger", dependencies: ["CRocksDB"], path: "Sources/C/CRocksLogger",
             publicHeadersPath: "include"),
+        .target(
+            name: "CMallocCount", path: "Sources/C/CMallocCount", publicHeadersPath: "include",
+            linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CLinux", path: "Sources/C/CLinux", publicHeadersPath: "include"),
         // Tools
         .executableTarget(
@@ -196,7 +199,7 @@ let package = Package(
         // Tests
         tests("MarketModelTests", ["MarketModel", "TestSupport"]),
         tests("ProtobufTests", ["Protobuf", "MarketProto", "TestSupport"], exclude: ["Fixtures"]),
-        tests("TickCodecTests", ["TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests("TickCodecTests", ["TickCodec", "Bench", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests(

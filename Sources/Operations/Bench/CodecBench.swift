@@ -22,7 +22,8 @@ public enum CodecBench {
         allocates. Beside them in turn (of "byte_loop"): the same by plain loops, a varint byte after byte. \
         message_encode, decode: the generated type of the same trade, order_…: an OrderRequest; \
         json_encode: its JSON mapping; json_parse: simdjson's document of that text, no value taken yet, which is less \
-        than decode does. bytes: mean size. Allocations are not counted here: `valgrind` counts them.
+        than decode does. bytes: mean size. …_allocations: calls of malloc and its kin \
+        per message in one pass after the one to warm up (of json_encode with those of the text that is handed back).
         """
 
     /// The bench.
@@ -32,11 +33,12 @@ public enum CodecBench {
 
     private static func figures(_ runs: Int, _ progress: (String) -> Void) -> [Figure] {
         var figures: [Figure] = []
+        var countLater: [(String, () -> Void)] = []
         for (suffix, ticks) in [("", trades()), ("_quote", quotes())] {
             let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
             let encoded = EncodedTicks(ticks, encoder)
             progress("\(ticks.count) ticks of \(encoded.byteCount / ticks.count) bytes")
-            func add(_ figure: String, _ ours: () -> Void, _ loops: () -> Void) {
+            func add(_ figure: String, _ ours: @escaping () -> Void, _ loops: () -> Void) {
                 // In turn, so that both see the same machine.
                 var values: [[Double]] = [[], []]
                 for _ in 0..<runs {
@@ -47,13 +49,23 @@ public enum CodecBench {
                     figures.append(
                         Figure(bench: "codec", figure: figure + suffix, unit: "ns", of: of, samples: samples))
                 }
+                countLater.append((figure + suffix, ours))
             }
             add("encode", { encoded.encodeAll(ticks, encoder) }, { encoded.encodeAllByLoops(ticks) })
             add("read", { encoded.readAll() }, { encoded.readAllByLoops() })
         }
         let updates = trades().map { tick in messages(tick) }
-        figures += MessageBench(runs: runs, prefix: "").figures(updates)
-        figures += MessageBench(runs: runs, prefix: "order_").figures(updates.enumerated().map(order))
+        let orders = updates.enumerated().map(order)
+        let (tickBench, orderBench) = (MessageBench(runs: runs, prefix: ""), MessageBench(runs: runs, prefix: "order_"))
+        figures += tickBench.figures(updates) + orderBench.figures(orders)
+        for (figure, body) in countLater {
+            guard let count = Allocations.count(body) else { continue }
+            figures.append(
+                Figure(
+                    bench: "codec", figure: figure + "_allocations", unit: "allocations",
+                    samples: [Double(count) / Double(tickCount)]))
+        }
+        figures += tickBench.allocations(updates) + orderBench.allocations(orders)
         return figures
     }
 
