@@ -7,12 +7,13 @@ let isStatic = Context.environment["TAPEDECK_STATIC"] == "1"
 // TAPEDECK_FUZZ=1 declares the fuzz targets (`scripts/fuzz`), which no other build sees.
 let isFuzz = Context.environment["TAPEDECK_FUZZ"] == "1"
 
-let swiftSettings: [SwiftSetting] = [
-    .swiftLanguageMode(.v6),
-    .treatAllWarnings(as: .error),
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-]
+let swiftSettings: [SwiftSetting] =
+    [
+        .swiftLanguageMode(.v6),
+        .treatAllWarnings(as: .error),
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+    ] + (isFuzz ? [.define("TAPEDECK_FUZZ")] : [])
 
 /// A room: a Swift target in the folder of its layer.
 func room(

@@ -3,7 +3,8 @@ import CNGHTTP2
 /// The functions that nghttp2 calls, and a session with them.
 enum HTTP2Callbacks {
     static func makeSession(
-        isServer: Bool, settings: HTTP2Settings, _ connection: UnsafeMutableRawPointer
+        isServer: Bool, settings: HTTP2Settings, _ connection: UnsafeMutableRawPointer,
+        _ memory: UnsafeMutablePointer<nghttp2_mem>
     ) -> OpaquePointer? {
         var callbacks: OpaquePointer?
         nghttp2_session_callbacks_new(&callbacks)
@@ -17,9 +18,9 @@ enum HTTP2Callbacks {
         defer { nghttp2_option_del(option) }
         var session: OpaquePointer?
         if isServer {
-            nghttp2_session_server_new2(&session, callbacks, connection, option)
+            nghttp2_session_server_new3(&session, callbacks, connection, option, memory)
         } else {
-            nghttp2_session_client_new2(&session, callbacks, connection, option)
+            nghttp2_session_client_new3(&session, callbacks, connection, option, memory)
         }
         return session
     }

@@ -23,8 +23,10 @@ extension HTTP2ConnectionOwner {
     public func receivedSettings(_ connection: HTTP2Connection) {}
 }
 
-/// Where frames are gathered before they are written. Empty between turns, so the connections of a loop share one.
+/// What the connections of a loop share: where frames are gathered before they are written, which is empty between
+/// turns, and the memory of their sessions.
 public final class HTTP2Output {
+    let memory = HTTP2Memory()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 64)
     @exclusivity(unchecked) var count = 0
 
@@ -89,7 +91,7 @@ public final class HTTP2Connection: ByteStreamOwner {
             gapMilliseconds: settings.pingGapMillisecondsMin, strikesMax: settings.pingStrikesMax)
         frameBudget = HTTP2FrameBudget(framesMax: settings.emptyFramesMax)
         let me = Unmanaged.passUnretained(self).toOpaque()
-        session = HTTP2Callbacks.makeSession(isServer: isServer, settings: settings, me)
+        session = HTTP2Callbacks.makeSession(isServer: isServer, settings: settings, me, output.memory.functions)
         lifetimeDeadline.connection = self
         submitSettings()
         transport.owner = self
