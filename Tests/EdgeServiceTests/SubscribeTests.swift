@@ -179,6 +179,7 @@ struct SubscribeTests {
     }
 
     private final class OnlySome: CallerPermissions {
+        var identity: CallerIdentity { CallerIdentity(name: "some", source: .token) }
         func allows(exchange: String, symbol: String) -> Bool { exchange == "X" && symbol != "B" }
         func allows(account: String) -> Bool { false }
         var allowsEverySymbol: Bool { false }

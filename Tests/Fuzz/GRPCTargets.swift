@@ -18,7 +18,6 @@ private final class FuzzCall: HTTP2StreamOwner, HTTP2Body, HTTP2ConnectionOwner 
         self.pieceMax = max(1, pieceMax)
     }
 
-    func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {}
     func closed(_ connection: HTTP2Connection, reason: String) {}
 
     func read(into buffer: UnsafeMutableRawBufferPointer, stream: HTTP2Stream) -> HTTP2BodyRead {

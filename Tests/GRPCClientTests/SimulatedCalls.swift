@@ -17,7 +17,7 @@ final class SimulatedWork {
 
     private func note(_ call: ServerCall) {
         executions[call.metadata.value("x-call") ?? "", default: 0] += 1
-        objects += [WeakObject(object: call), WeakObject(object: call.stream?.connection)]
+        objects += [WeakObject(object: call), WeakObject(object: call.connection)]
     }
 
     func table() -> GRPCServiceTable {

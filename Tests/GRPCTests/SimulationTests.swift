@@ -64,8 +64,6 @@ private final class SimulatedClient: HTTP2ConnectionOwner {
     private(set) var isClosed = false
     var connection: HTTP2Connection?
 
-    func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {}
-
     func closed(_ connection: HTTP2Connection, reason: String) {
         isClosed = true
         self.connection = nil
@@ -95,7 +93,7 @@ private final class SimulatedWorld {
         init(_ seen: Seen) { self.seen = seen }
         func begin(_ call: ServerCall) -> GRPCStatus? {
             seen.began += 1
-            seen.objects += [Weak(object: call), Weak(object: call.stream), Weak(object: call.stream?.connection)]
+            seen.objects += [Weak(object: call), Weak(object: call.connection)]
             return nil
         }
         func ended(_ call: ServerCall, _ status: GRPCStatus) { seen.ended += 1 }

@@ -21,20 +21,30 @@ struct StreamTableTests {
             // Numbers that fall on the same few places, and ones that rise.
             let id = step % 3 == 0 ? 1 + 64 * next(40) : 1 + 2 * next(300)
             if let known = expected[id] {
-                #expect(table[id] === known)
+                let found = table.find(id)?.takeUnretainedValue()
+                #expect(found === known)
                 if next(3) > 0 {
-                    #expect(table.remove(id) === known)
+                    let removed = table.remove(id)
+                    #expect(removed === known)
                     expected[id] = nil
                 }
             } else {
-                #expect(table[id] == nil && table.remove(id) == nil)
+                let isThere = table.find(id) != nil
+                let isRemoved = table.remove(id) != nil
+                #expect(!isThere && !isRemoved)
                 expected[id] = Item(id)
                 if let item = expected[id] { table.insert(item, id) }
             }
-            #expect(table.count == expected.count && table.isEmpty == expected.isEmpty)
+            let (count, isEmpty) = (table.count, table.isEmpty)
+            #expect(count == expected.count && isEmpty == expected.isEmpty)
         }
-        #expect(table.inOrder.map(\.id) == expected.keys.sorted())
+        let inOrder = table.inOrder.map(\.id)
+        #expect(inOrder == expected.keys.sorted())
+        weak let last = expected.values.first
         table.removeAll()
-        #expect(table.isEmpty && table[1] == nil)
+        expected = [:]
+        let left = (table.isEmpty, table.find(1) == nil)
+        #expect(left.0 && left.1)
+        #expect(last == nil, "the table let go of what it held")
     }
 }

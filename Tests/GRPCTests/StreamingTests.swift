@@ -56,7 +56,7 @@ final class RawCall: HTTP2StreamOwner, HTTP2Body, HTTP2ConnectionOwner, @uncheck
         loop.execute { [self] in
             pending += bytes
             isEnded = isEnded || ends
-            stream?.resume()
+            stream?.resumeBody()
         }
     }
 
@@ -98,7 +98,6 @@ final class RawCall: HTTP2StreamOwner, HTTP2Body, HTTP2ConnectionOwner, @uncheck
 
     func receivedEnd(_ stream: HTTP2Stream) {}
     func closed(_ stream: HTTP2Stream, code: UInt32) { answer.withLock { $0.code = code } }
-    func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {}
     func closed(_ connection: HTTP2Connection, reason: String) {}
     func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String) {
         goAways.add(1, ordering: .relaxed)

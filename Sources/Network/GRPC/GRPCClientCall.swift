@@ -118,14 +118,14 @@ extension ClientCall {
         guard owner != nil, !isHalfClosed else { return }
         output.append(frame)
         waitingBytes += frame.count
-        stream?.resume()
+        stream?.resumeBody()
     }
 
     /// Sends no more messages.
     public func halfClose() {
         guard owner != nil, !isHalfClosed else { return }
         isHalfClosed = true
-        stream?.resume()
+        stream?.resumeBody()
     }
 
     public func read(into buffer: UnsafeMutableRawBufferPointer, stream: HTTP2Stream) -> HTTP2BodyRead {

@@ -167,7 +167,6 @@ public final class GRPCClientConnection: HTTP2ConnectionOwner {
 // MARK: Events of the connection
 
 extension GRPCClientConnection {
-    public func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {}
 
     public func closed(_ connection: HTTP2Connection, reason: String) {
         self.connection = nil

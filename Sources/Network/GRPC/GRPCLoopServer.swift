@@ -6,7 +6,10 @@ import Synchronization
 /// to its loop.
 public final class GRPCLoopServer: HTTP2ConnectionOwner {
     private let context: ServerContext
-    private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] = [:]
+    private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] {
+        get { context.calls.connections }
+        set { context.calls.connections = newValue }
+    }
     private var random: SplitMix64
     private var isDraining = false
     private var isClosed = false
@@ -63,9 +66,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
         return milliseconds - tenth + Int(random.next() % UInt64(2 * tenth + 1))
     }
 
-    public func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection) {
-        stream.owner = ServerCall(stream, context, peerAddress: connection.peerAddress)
-    }
+    public func makeStream(on connection: HTTP2Connection) -> HTTP2Stream { ServerCall(connection, context) }
 
     public func closed(_ connection: HTTP2Connection, reason: String) {
         guard let entry = connections.removeValue(forKey: ObjectIdentifier(connection)) else { return }

@@ -21,7 +21,9 @@ public struct GRPCServiceTable {
 
     final class Entry {
         let method: GRPCMethod
-        let handler: Handler
+        /// One of the two is there.
+        private let unary: ((ServerCall, UnsafeRawBufferPointer) -> Void)?
+        private let streaming: ((ServerCall) -> any RequestSink)?
         let compresses: Bool
         let pathBytes: [UInt8]
         /// Its place in ``GRPCServiceTable/methods``.
@@ -32,10 +34,26 @@ public struct GRPCServiceTable {
             self.method = method
             self.number = number
             isStream = method.clientStreaming || method.serverStreaming
-            self.handler = handler
+            switch handler {
+            case .unary(let handle):
+                unary = handle
+                streaming = nil
+            case .streaming(let handle):
+                unary = nil
+                streaming = handle
+            }
             self.compresses = compresses
             pathBytes = Array(method.path.utf8)
         }
+
+        /// Whether requests are a stream.
+        var takesStream: Bool { streaming != nil }
+
+        /// Begins a call whose requests are a stream; nil for another.
+        func begin(_ call: ServerCall) -> (any RequestSink)? { streaming?(call) }
+
+        /// Answers a call that has one request.
+        func handle(_ call: ServerCall, _ request: UnsafeRawBufferPointer) { unary?(call, request) }
     }
 
     private var index = PathIndex()
@@ -82,6 +100,7 @@ public struct GRPCServiceTable {
             serverStreaming: server)
         methods.append(method)
         services.insert(method.service)
+        if !isKnownUniquelyReferenced(&index) { index = PathIndex(copying: index) }
         index.insert(Entry(method, handler, compresses: compresses, number: methods.count - 1))
     }
 
@@ -100,10 +119,29 @@ public struct GRPCServiceTable {
     }
 }
 
-/// Methods by the bytes of their paths, so that a lookup makes no string.
-private struct PathIndex {
-    private var slots: [GRPCServiceTable.Entry?] = Array(repeating: nil, count: 16)
+/// Methods by the bytes of their paths, so that a lookup makes no string. Filled before the first lookup.
+private final class PathIndex {
+    private var slots: UnsafeMutablePointer<Unmanaged<GRPCServiceTable.Entry>?>
+    private var mask = 15
     private var count = 0
+
+    init() {
+        slots = .allocate(capacity: 16)
+        slots.initialize(repeating: nil, count: 16)
+    }
+
+    init(copying other: PathIndex) {
+        mask = other.mask
+        count = other.count
+        slots = .allocate(capacity: mask + 1)
+        slots.initialize(repeating: nil, count: mask + 1)
+        for place in 0...mask { slots[place] = other.slots[place]?.retain() }
+    }
+
+    deinit {
+        for place in 0...mask { slots[place]?.release() }
+        slots.deallocate()
+    }
 
     /// Of the length and the last bytes, where paths differ most. What is in the table is the server's own, so that no
     /// client can make a lookup long.
@@ -114,24 +152,37 @@ private struct PathIndex {
         return Int(truncatingIfNeeded: mixed >> 32)
     }
 
+    /// Where a path is, or would be.
+    @inline(__always)
+    private func place(_ path: UnsafeRawBufferPointer) -> Int {
+        var place = PathIndex.hash(path) & mask
+        while let entry = slots[place] {
+            if entry._withUnsafeGuaranteedRef({ PathIndex.equal($0.pathBytes, path) }) { break }
+            place = (place + 1) & mask
+        }
+        return place
+    }
+
     /// A path that is there already gets the new entry.
-    mutating func insert(_ entry: GRPCServiceTable.Entry) {
-        if (count + 1) * 2 > slots.count {
-            let old = slots
-            slots = Array(repeating: nil, count: old.count * 2)
-            count = 0
-            for entry in old { if let entry { insert(entry) } }
-        }
-        var place = entry.pathBytes.withUnsafeBytes { PathIndex.hash($0) } & (slots.count - 1)
-        while let taken = slots[place] {
-            if taken.pathBytes == entry.pathBytes {
-                slots[place] = entry
-                return
-            }
-            place = (place + 1) & (slots.count - 1)
-        }
+    func insert(_ entry: GRPCServiceTable.Entry) {
+        if (count + 1) * 2 > mask + 1 { grow() }
+        put(Unmanaged.passRetained(entry))
+    }
+
+    private func put(_ entry: Unmanaged<GRPCServiceTable.Entry>) {
+        let place = entry._withUnsafeGuaranteedRef { $0.pathBytes.withUnsafeBytes { self.place($0) } }
+        if let old = slots[place] { old.release() } else { count += 1 }
         slots[place] = entry
-        count += 1
+    }
+
+    private func grow() {
+        let (old, oldMask) = (slots, mask)
+        mask = mask * 2 + 1
+        count = 0
+        slots = .allocate(capacity: mask + 1)
+        slots.initialize(repeating: nil, count: mask + 1)
+        for place in 0...oldMask { if let entry = old[place] { put(entry) } }
+        old.deallocate()
     }
 
     private static func equal(_ bytes: [UInt8], _ path: UnsafeRawBufferPointer) -> Bool {
@@ -139,12 +190,5 @@ private struct PathIndex {
         return bytes.withUnsafeBytes { memcmp($0.baseAddress!, start, path.count) == 0 }
     }
 
-    func find(_ path: UnsafeRawBufferPointer) -> GRPCServiceTable.Entry? {
-        var place = PathIndex.hash(path) & (slots.count - 1)
-        while let entry = slots[place] {
-            if PathIndex.equal(entry.pathBytes, path) { return entry }
-            place = (place + 1) & (slots.count - 1)
-        }
-        return nil
-    }
+    func find(_ path: UnsafeRawBufferPointer) -> GRPCServiceTable.Entry? { slots[place(path)]?.takeUnretainedValue() }
 }

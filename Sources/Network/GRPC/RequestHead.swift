@@ -15,26 +15,30 @@ struct RequestHead {
     private(set) var timeout: Bytes?
     private(set) var encoding: Bytes?
     private(set) var acceptedEncodings: Bytes?
-    /// Everything that belongs to the caller and not to the protocol.
-    private(set) var metadata = RawMetadata()
+    /// Whether there is a header that proves an identity.
+    private(set) var hasAuthorization = false
 
-    mutating func read(_ name: Bytes, _ value: Bytes) {
+    /// Notes a field. True where it is the caller's and not the protocol's: it is metadata then.
+    mutating func read(_ name: Bytes, _ value: Bytes) -> Bool {
         switch name.count {
         case 2 where RequestHead.equal(name, "te"): hasTrailersTE = RequestHead.equal(value, "trailers")
         case 5 where RequestHead.equal(name, ":path"): path = value
         case 6 where RequestHead.equal(name, "origin"):
             origin = value
-            metadata.append(name, value)
+            return true
         case 7 where RequestHead.equal(name, ":method"): method = value
         case 12 where RequestHead.equal(name, "content-type"): contentType = value
         case 12 where RequestHead.equal(name, "grpc-timeout"): timeout = value
         case 13 where RequestHead.equal(name, "grpc-encoding"): encoding = value
+        case 13 where RequestHead.equal(name, "authorization"):
+            hasAuthorization = true
+            return true
         case 20 where RequestHead.equal(name, "grpc-accept-encoding"): acceptedEncodings = value
         case 30 where RequestHead.equal(name, "access-control-request-headers"): requestedHeaders = value
         default:
-            if name.first == UInt8(ascii: ":") || RequestHead.isReserved(name) { return }
-            metadata.append(name, value)
+            return name.first != UInt8(ascii: ":") && !RequestHead.isReserved(name)
         }
+        return false
     }
 
     private static func isReserved(_ name: Bytes) -> Bool {
@@ -62,13 +66,15 @@ extension UnsafeRawBufferPointer {
 /// Metadata as bytes: most calls are answered without a look at it.
 struct RawMetadata {
     /// Entries, each two lengths of 32 bits, name and value.
-    private var bytes: [UInt8] = []
+    private let bytes: [UInt8]
 
-    mutating func append(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
-        if bytes.isEmpty { bytes.reserveCapacity(max(160, 8 + name.count + value.count)) }
-        withUnsafeBytes(of: (UInt32(name.count), UInt32(value.count))) { bytes.append(contentsOf: $0) }
-        bytes.append(contentsOf: name)
-        bytes.append(contentsOf: value)
+    init() { bytes = [] }
+
+    fileprivate init(_ bytes: UnsafeRawBufferPointer) { self.bytes = Array(bytes) }
+
+    fileprivate func equals(_ other: UnsafeRawBufferPointer) -> Bool {
+        bytes.count == other.count
+            && bytes.withUnsafeBytes { memcmp($0.baseAddress!, other.baseAddress!, other.count) == 0 }
     }
 
     /// What `body` makes of the first entry of which it makes anything; nil where there is none.
@@ -97,9 +103,6 @@ struct RawMetadata {
         }
     }
 
-    /// Whether there is a value of a name.
-    func has(_ name: StaticString) -> Bool { withValue(name) { _ in true } ?? false }
-
     /// Calls `body` with the first value of a name; nil where there is none.
     func withValue<R>(_ name: StaticString, _ body: (UnsafeRawBufferPointer) -> R) -> R? {
         first { RequestHead.equal($0, name) ? body($1) : nil }
@@ -122,5 +125,46 @@ struct RawMetadata {
             for part in value.split(separator: UInt8(ascii: ",")) where Base64.decode(part) == nil { isValid = false }
         }
         return isValid
+    }
+}
+
+/// Makes the metadata of a loop's calls. Clients send the same with each call: those calls share it. Confined to the
+/// loop.
+final class MetadataMaker {
+    private static let keptBytesMax = 512
+    @exclusivity(unchecked) private var bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1024, alignment: 8)
+    @exclusivity(unchecked) private var count = 0
+    /// What was made lately, by length and last byte.
+    @exclusivity(unchecked) private var made = [RawMetadata](repeating: RawMetadata(), count: 16)
+
+    deinit { bytes.deallocate() }
+
+    func begin() { count = 0 }
+
+    func append(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        let end = count + 8 + name.count + value.count
+        if end > bytes.count { grow(end) }
+        let start = bytes.baseAddress! + count
+        start.storeBytes(of: UInt32(name.count), as: UInt32.self)
+        start.storeBytes(of: UInt32(value.count), toByteOffset: 4, as: UInt32.self)
+        if let from = name.baseAddress { (start + 8).copyMemory(from: from, byteCount: name.count) }
+        if let from = value.baseAddress { (start + 8 + name.count).copyMemory(from: from, byteCount: value.count) }
+        count = end
+    }
+
+    private func grow(_ countMin: Int) {
+        let larger = UnsafeMutableRawBufferPointer.allocate(byteCount: max(countMin, bytes.count * 2), alignment: 8)
+        larger.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
+        bytes.deallocate()
+        bytes = larger
+    }
+
+    func finish() -> RawMetadata {
+        guard count > 0 else { return RawMetadata() }
+        let new = UnsafeRawBufferPointer(rebasing: bytes[..<count])
+        guard count <= MetadataMaker.keptBytesMax else { return RawMetadata(new) }
+        let slot = (count &+ Int(new[count - 1])) & (made.count - 1)
+        if !made[slot].equals(new) { made[slot] = RawMetadata(new) }
+        return made[slot]
     }
 }

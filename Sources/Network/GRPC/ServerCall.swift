@@ -22,31 +22,39 @@ public protocol FrameSource: AnyObject {
 }
 
 /// One call on the server. Confined to its loop.
-public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
+public final class ServerCall: HTTP2Stream {
     /// The method; nil where there is no such method (interceptors and handlers never see that).
     public var method: GRPCMethod? { entry?.method }
     /// `/package.Service/Method`
-    public var path: String { entry?.method.path ?? unknownPath }
-    /// Request headers, without those of HTTP/2 and gRPC themselves. Made from the bytes when first asked for.
-    public private(set) lazy var metadata: GRPCMetadata = rawMetadata.metadata
+    public var path: String { entry?.method.path ?? rare?.unknownPath ?? "" }
+    /// Request headers, without those of HTTP/2 and gRPC themselves. Made from the bytes at each look.
+    public var metadata: GRPCMetadata { rawMetadata.metadata }
     /// Sent with the response's headers; set it before answering.
-    @exclusivity(unchecked) public var responseMetadata = GRPCMetadata()
+    public var responseMetadata: GRPCMetadata {
+        get { rare?.responseMetadata ?? GRPCMetadata() }
+        set { makeRare().responseMetadata = newValue }
+    }
     /// Sent with the trailers when the call ends well; a failure has its own.
-    @exclusivity(unchecked) public var responseTrailers = GRPCMetadata()
+    public var responseTrailers: GRPCMetadata {
+        get { rare?.responseTrailers ?? GRPCMetadata() }
+        set { makeRare().responseTrailers = newValue }
+    }
     /// The stream's messages. Setting it sends the response's headers.
     @exclusivity(unchecked) public var source: (any FrameSource)? { didSet { if source != nil { sendHeaders() } } }
-    /// Who calls; set by an authenticating interceptor.
-    @exclusivity(unchecked) public var identity: CallerIdentity?
-    /// What the caller may see and do; nil: everything.
+    /// Who calls, as an authenticating interceptor found it.
+    public var identity: CallerIdentity? { permissions?.identity }
+    /// What the caller may see and do; nil: everything. Set by an authenticating interceptor.
     @exclusivity(unchecked) public var permissions: (any CallerPermissions)?
-    /// What an interceptor keeps of the call: for one that finds it there without looking it up.
-    @exclusivity(unchecked) public var attachment: AnyObject?
     /// The call is over: answered, cancelled by the client, past its deadline, or cut off. Called once.
     @exclusivity(unchecked) public var onEnd: (() -> Void)?
     /// Messages may be sent again, after ``isWritable`` was false. Called on the loop, not inside a call to this.
     @exclusivity(unchecked) public var onWritable: (() -> Void)?
     /// Numeric address of the client, without the port.
-    public let peerAddress: String
+    public var peerAddress: String { connection.peerAddress }
+    /// Counts the calls of its loop, from 1.
+    public let number: UInt64
+    /// When it began, by the clock of an interceptor that measures; 0 before that.
+    @exclusivity(unchecked) public var beganNs: Int64 = 0
     /// Bytes of DATA that came, and that were handed to the connection.
     @exclusivity(unchecked) public internal(set) var receivedBytes = 0
     @exclusivity(unchecked) public internal(set) var sentBytes = 0
@@ -54,63 +62,92 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     @exclusivity(unchecked) public internal(set) var deadlineMilliseconds: UInt64?
 
     let context: ServerContext
-    /// Until it is closed.
-    @exclusivity(unchecked) var stream: HTTP2Stream?
     @exclusivity(unchecked) var reader: RequestReader
     @exclusivity(unchecked) var entry: GRPCServiceTable.Entry?
-    @exclusivity(unchecked) var unknownPath = ""
     @exclusivity(unchecked) var rawMetadata = RawMetadata()
     @exclusivity(unchecked) var sink: (any RequestSink)?
     /// The one request of a method without request stream.
     @exclusivity(unchecked) var request: [UInt8]?
-    /// Bytes that came while the sink wanted none, from `heldPosition` on.
-    @exclusivity(unchecked) var held: [UInt8] = []
-    @exclusivity(unchecked) var heldPosition = 0
+    @exclusivity(unchecked) var deadline: CallDeadline?
+    @exclusivity(unchecked) var frames = FrameQueue()
+    @exclusivity(unchecked) var counter = FrameCounter()
+    /// How it ends, once that is decided.
+    @exclusivity(unchecked) var end: (status: GRPCStatus, trailers: GRPCMetadata)?
+    @exclusivity(unchecked) var countedBytes = 0
+    @exclusivity(unchecked) var interceptorsBegun = 0
     @exclusivity(unchecked) var pauses: RequestPauses = []
     var isPaused: Bool { !pauses.isEmpty }
     @exclusivity(unchecked) var isHeldDeliveryScheduled = false
     @exclusivity(unchecked) var isHeadRead = false
+    /// Whether the request has the header `authorization`.
+    @exclusivity(unchecked) public internal(set) var hasAuthorization = false
     @exclusivity(unchecked) var isEndReceived = false
     @exclusivity(unchecked) var isEndDelivered = false
-    @exclusivity(unchecked) var deadline: CallDeadline?
-    @exclusivity(unchecked) var interceptorsBegun = 0
-
-    @exclusivity(unchecked) var requestCompression: GRPCCompression?
-    @exclusivity(unchecked) var responseCompression: GRPCCompression?
-    @exclusivity(unchecked) var isEncodingUnknown = false
-    @exclusivity(unchecked) var acceptedCompressions: [GRPCCompression] = []
-    @exclusivity(unchecked) var web: WebFraming?
-    @exclusivity(unchecked) var frames = FrameQueue()
-    @exclusivity(unchecked) var counter = FrameCounter()
-    @exclusivity(unchecked) var end: (status: GRPCStatus, trailers: GRPCMetadata)?
     @exclusivity(unchecked) var isEndSent = false
     @exclusivity(unchecked) var isHeaderSent = false
-    /// HTTP's status for what is no gRPC.
-    @exclusivity(unchecked) var refusal: String?
-    /// A refusal without its text: the request is HEAD.
-    @exclusivity(unchecked) var isHeadersOnly = false
     @exclusivity(unchecked) var wasFull = false
-    @exclusivity(unchecked) var countedBytes = 0
+    @exclusivity(unchecked) var rare: Rare?
 
-    init(_ stream: HTTP2Stream, _ context: ServerContext, peerAddress: String) {
-        self.stream = stream
+    /// What few calls have.
+    final class Rare {
+        var unknownPath = ""
+        var responseMetadata = GRPCMetadata()
+        var responseTrailers = GRPCMetadata()
+        var requestCompression: GRPCCompression?
+        var responseCompression: GRPCCompression?
+        var acceptedCompressions: [GRPCCompression] = []
+        var isEncodingUnknown = false
+        var web: WebFraming?
+        /// HTTP's status for what is no gRPC.
+        var refusal: String?
+        /// A refusal without its text: the request is HEAD.
+        var isHeadersOnly = false
+        /// Bytes that came while the sink wanted none, from `heldPosition` on.
+        var held: [UInt8] = []
+        var heldPosition = 0
+    }
+
+    /// To set something in.
+    func makeRare() -> Rare {
+        if let rare { return rare }
+        let new = Rare()
+        rare = new
+        return new
+    }
+
+    init(_ connection: HTTP2Connection, _ context: ServerContext) {
         self.context = context
-        self.peerAddress = peerAddress
         reader = RequestReader(lengthMax: context.configuration.messageBytesMax)
-        context.tally.began()
+        number = context.tally.began()
+        super.init(connection)
     }
 
     /// The loop that the call is confined to.
     public var loop: any Loop { context.loop }
 
     /// What the client proved by its certificate; nil without one.
-    public var peerCertificate: PeerCertificate? { stream?.connection.transport.peerCertificate }
+    public var peerCertificate: PeerCertificate? { connection.transport.peerCertificate }
 
     /// What an interceptor keeps of the connection, from one of its calls to the next.
     public var connectionAttachment: AnyObject? {
-        get { stream?.connection.attachment }
-        set { stream?.connection.attachment = newValue }
+        get { connection.attachment }
+        set { connection.attachment = newValue }
     }
+
+    // MARK: What the stream is told
+
+    /// See ``HTTP2Stream``; not for callers.
+    public override func received(fields: HTTP2FieldBlock, endsStream: Bool) { begin(fields, endsStream: endsStream) }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func receivedTooLargeHeaders() { refuseLargeHeaders() }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func received(data: UnsafeRawBufferPointer) { take(data) }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func receivedEnd() { takeEnd() }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func read(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead { nextBytes(into: buffer) }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func closed(code: UInt32) { finish(code: code) }
 
     // MARK: Answers
 
@@ -127,8 +164,12 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     private func respond(payload: UnsafeRawBufferPointer, _ compressed: Bool?) {
         guard end == nil, isWithinLimit(payload.count) else { return }
-        end = (.ok, responseTrailers)
-        frames.append(frame(payload, compressed: compressed))
+        end = (.ok, rare?.responseTrailers ?? GRPCMetadata())
+        if rare?.responseCompression == nil {
+            frames.append(payload: payload, context.output.memory)
+        } else {
+            frames.append(frame(payload, compressed: compressed))
+        }
         sendHeaders()
         account()
     }
@@ -137,7 +178,8 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     /// compressed as the requests are. Before anything is sent.
     public func compressResponses(_ compression: GRPCCompression?) {
         guard !isHeaderSent else { return }
-        responseCompression = compression.flatMap { acceptedCompressions.contains($0) ? $0 : nil }
+        let accepted = rare?.acceptedCompressions ?? []
+        makeRare().responseCompression = compression.flatMap { accepted.contains($0) ? $0 : nil }
     }
 
     /// Sends one message of a stream of responses. It waits at the call while the client takes nothing: look at
@@ -152,16 +194,16 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
     private func sentToQueue() {
         if !isWritable { wasFull = true }
         sendHeaders()
-        stream?.resume()
+        resumeBody()
         account()
     }
 
     /// Ends a stream of responses once everything sent is on its way.
     public func finish(_ status: GRPCStatus = .ok, trailers: GRPCMetadata? = nil) {
-        guard end == nil, let stream else { return }
+        guard end == nil, !isClosed else { return }
         end = (status, trailers ?? responseTrailers)
         source = nil
-        if isHeaderSent { stream.resume() } else { sendTrailersOnly() }
+        if isHeaderSent { resumeBody() } else { sendTrailersOnly() }
     }
 
     /// Whether messages may be sent without piling up: less than the configured number of bytes wait.
@@ -169,19 +211,19 @@ public final class ServerCall: HTTP2StreamOwner, HTTP2Body {
 
     /// Ends the call with a status; what was sent and did not leave yet is dropped, but for the rest of a message.
     public func fail(_ status: GRPCStatus, trailers: GRPCMetadata = GRPCMetadata()) {
-        guard end == nil, let stream else { return }
+        guard end == nil, !isClosed else { return }
         end = (status, trailers)
         source = nil
-        frames.dropWaiting()
+        frames.dropWaiting(context.output.memory)
         account()
         guard isHeaderSent else { return sendTrailersOnly() }
         // Trailers wait for the window like data; where it is closed, the client learns by a reset.
-        if !stream.isWindowOpen { return stream.reset(HTTP2ErrorCode.cancel) }
-        stream.resume()
+        if !isWindowOpen { return reset(HTTP2ErrorCode.cancel) }
+        resumeBody()
     }
 
     /// The source has more.
-    public func resume() { stream?.resume() }
+    public func resume() { resumeBody() }
 
     private func isWithinLimit(_ count: Int) -> Bool {
         let limit = context.configuration.messageBytesMax
@@ -206,35 +248,37 @@ extension ServerCall {
         onEnd?()
     }
 
-    public func closed(_ stream: HTTP2Stream, code: UInt32) {
-        if let deadline { context.deadlines.cancel(deadline) }
-        deadline = nil
-        context.tally.ended()
-        let status: GRPCStatus
-        if isEndSent, let end {
-            status = end.status
-        } else if let end, !end.status.isOK {
-            status = end.status
-        } else {
-            status = GRPCStatus(
-                .cancelled, code == HTTP2ErrorCode.connectionLost ? "the connection ended" : "the client cancelled")
+    func finish(code: UInt32) {
+        if let deadline {
+            context.deadlines.cancel(deadline)
+            self.deadline = nil
         }
+        context.tally.ended()
+        let status = statusAtEnd(code)
         if end == nil { end = (status, GRPCMetadata()) }
-        if web?.isText != true { stream.consume(held.count - heldPosition) }
-        frames = FrameQueue()
-        held = []
-        heldPosition = 0
-        request = nil
-        reader = RequestReader(lengthMax: 0)
+        if let rare {
+            if rare.web?.isText != true { consume(rare.held.count - rare.heldPosition) }
+            rare.held = []
+            rare.heldPosition = 0
+        }
+        if !frames.isEmpty { frames.drop(context.output.memory) }
+        if request != nil { request = nil }
+        if context.request.isOf(self) { context.request.drop() }
+        if reader.count > 0 { reader = RequestReader(lengthMax: 0) }
         account()
-        source = nil
-        sink = nil
-        onWritable = nil
-        tellEnd()
+        if source != nil { source = nil }
+        if sink != nil { sink = nil }
+        if onWritable != nil { onWritable = nil }
+        if onEnd != nil { tellEnd() }
         while interceptorsBegun > 0 {
             interceptorsBegun -= 1
-            context.interceptors[interceptorsBegun].ended(self, status)
+            context.interceptors.ended(interceptorsBegun, self, status)
         }
-        self.stream = nil
+    }
+
+    private func statusAtEnd(_ code: UInt32) -> GRPCStatus {
+        if let end, isEndSent || !end.status.isOK { return end.status }
+        return GRPCStatus(
+            .cancelled, code == HTTP2ErrorCode.connectionLost ? "the connection ended" : "the client cancelled")
     }
 }

@@ -2,23 +2,23 @@ import HTTP2
 
 extension ServerCall {
     /// The call's connection takes no new calls and will end: a stream does well to end before it.
-    public var isConnectionEnding: Bool { stream?.connection.isDraining ?? true }
+    public var isConnectionEnding: Bool { isClosed || connection.isDraining }
 }
 
 // Ends that no answer explains: for servers that try their clients.
 extension ServerCall {
     /// Resets the call's stream, without status or trailers. Not from within ``FrameSource/read(into:)``.
     public func abort(_ code: UInt32) {
-        guard end == nil, let stream else { return }
+        guard end == nil, !isClosed else { return }
         end = (GRPCStatus(.cancelled, "the server reset the stream"), GRPCMetadata())
         source = nil
-        stream.reset(code)
+        reset(code)
     }
 
     /// Ends the connection of the call, and every call on it: GOAWAY with a code and a text, then the end. Not from
     /// within ``FrameSource/read(into:)``.
     public func endConnection(_ code: UInt32, _ text: String) {
-        guard let connection = stream?.connection else { return }
+        guard !isClosed else { return }
         connection.goAway(code, text)
         connection.close(reason: text)
     }

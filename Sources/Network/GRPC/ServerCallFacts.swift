@@ -7,9 +7,6 @@ extension ServerCall {
     /// Whether the requests or the responses are a stream.
     public var isStream: Bool { entry?.isStream ?? false }
 
-    /// Whether there is a value of a name.
-    public func hasMetadata(_ name: StaticString) -> Bool { rawMetadata.has(name) }
-
     /// Calls `body` with the first value of a name, whose bytes are valid during the call; nil where there is none.
     public func withMetadata<R>(_ name: StaticString, _ body: (UnsafeRawBufferPointer) -> R) -> R? {
         rawMetadata.withValue(name, body)

@@ -14,41 +14,45 @@ final class CallDeadline: Deadline {
 // MARK: The request's head
 
 extension ServerCall {
-    public func received(fields: HTTP2FieldBlock, endsStream: Bool, _ stream: HTTP2Stream) {
+    func begin(_ fields: HTTP2FieldBlock, endsStream: Bool) {
         // Trailers of a request mean nothing to gRPC.
         guard !isHeadRead else { return }
         isHeadRead = true
         isEndReceived = endsStream
         fields.withFields { fields in
             var head = RequestHead()
-            fields.forEach { name, value in head.read(name, value) }
-            begin(head)
+            let metadata = context.metadata
+            metadata.begin()
+            fields.forEach { name, value in if head.read(name, value) { metadata.append(name, value) } }
+            begin(&head)
         }
     }
 
-    public func receivedTooLargeHeaders(_ stream: HTTP2Stream) {
+    func refuseLargeHeaders() {
         isHeadRead = true
         refuseLargeHeaders(GRPCStatus(.resourceExhausted, "the request's headers are larger than the limit"))
     }
 
-    private func begin(_ head: RequestHead) {
+    private func begin(_ head: inout RequestHead) {
         if RequestHead.equal(head.method, "OPTIONS"), !head.origin.isEmpty { return answerPreflight(head) }
         guard RequestHead.equal(head.method, "POST") else {
-            isHeadersOnly = RequestHead.equal(head.method, "HEAD")
+            makeRare().isHeadersOnly = RequestHead.equal(head.method, "HEAD")
             return refuse("405", GRPCStatus(.unknown, "gRPC calls are POST"))
         }
         if !ServerCall.isGRPC(head.contentType) {
-            web = WebFraming(head.contentType, origin: head.origin, origins: context.configuration.webOrigins)
-            guard web != nil else {
-                return refuse("415", GRPCStatus(.unknown, "content-type is not application/grpc"))
-            }
+            guard
+                let web = WebFraming(head.contentType, origin: head.origin, origins: context.configuration.webOrigins)
+            else { return refuse("415", GRPCStatus(.unknown, "content-type is not application/grpc")) }
+            makeRare().web = web
         } else if !head.hasTrailersTE {
             return fail(GRPCStatus(.internalError, "the header te: trailers is missing"))
         }
-        rawMetadata = head.metadata
+        rawMetadata = context.metadata.finish()
+        hasAuthorization = head.hasAuthorization
         guard let entry = context.table.find(head.path) else {
-            unknownPath = RequestHead.string(head.path)
-            return fail(context.table.refusal(unknownPath))
+            let path = RequestHead.string(head.path)
+            makeRare().unknownPath = path
+            return fail(context.table.refusal(path))
         }
         self.entry = entry
         guard agreeOnCompression(head, entry) else { return }
@@ -57,31 +61,33 @@ extension ServerCall {
         }
         if let timeout = head.timeout { startDeadline(timeout) }
         askInterceptors()
-        guard end == nil, case .streaming(let handler) = entry.handler else { return }
-        let sink = handler(self)
+        guard end == nil, entry.takesStream else { return }
+        let sink = entry.begin(self)
         if end == nil { self.sink = sink }
     }
 
     /// Responses are compressed as requests are, which is how a client asks for it.
     private func agreeOnCompression(_ head: RequestHead, _ entry: GRPCServiceTable.Entry) -> Bool {
+        guard head.acceptedEncodings != nil || head.encoding != nil else { return true }
+        let rare = makeRare()
         if let accepted = head.acceptedEncodings {
             for name in accepted.split(separator: UInt8(ascii: ",")) {
                 let trimmed = UnsafeRawBufferPointer(rebasing: name).trimmed
-                if let compression = GRPCCompression(trimmed) { acceptedCompressions.append(compression) }
+                if let compression = GRPCCompression(trimmed) { rare.acceptedCompressions.append(compression) }
             }
         }
         guard let encoding = head.encoding, !RequestHead.equal(encoding, "identity") else { return true }
         guard let compression = GRPCCompression(encoding) else {
-            isEncodingUnknown = true
+            rare.isEncodingUnknown = true
             fail(
                 GRPCStatus(
                     .unimplemented,
                     "grpc-encoding \(RequestHead.string(encoding)) is not supported; use \(GRPCCompression.accepted)"))
             return false
         }
-        requestCompression = compression
-        if !acceptedCompressions.contains(compression) { acceptedCompressions.append(compression) }
-        if entry.compresses { responseCompression = compression }
+        rare.requestCompression = compression
+        if !rare.acceptedCompressions.contains(compression) { rare.acceptedCompressions.append(compression) }
+        if entry.compresses { rare.responseCompression = compression }
         return true
     }
 
@@ -105,10 +111,10 @@ extension ServerCall {
     }
 
     private func askInterceptors() {
-        for index in context.interceptors.indices {
+        for index in 0..<context.interceptors.count {
             guard end == nil else { return }
             interceptorsBegun += 1
-            if let refusal = context.interceptors[index].begin(self) { return fail(refusal) }
+            if let refusal = context.interceptors.begin(index, self) { return fail(refusal) }
         }
     }
 }
@@ -116,43 +122,45 @@ extension ServerCall {
 // MARK: The request's messages
 
 extension ServerCall {
-    public func received(data: UnsafeRawBufferPointer, _ stream: HTTP2Stream) {
-        receivedBytes += data.count
-        guard end == nil, let entry else {
-            stream.consume(data.count)
-            return refuseIfDue()
-        }
-        if let web, web.isText { return received(text: data, web, entry, stream) }
-        guard held.isEmpty, !isPaused else {
-            held.append(contentsOf: data)
-            account()
-            return
-        }
-        let taken = deliver(data, entry)
-        guard taken < data.count, end == nil else { return stream.consume(data.count) }
-        stream.consume(taken)
-        held.append(contentsOf: data[taken...])
+    /// Whether bytes wait that the sink did not want yet.
+    private var isHolding: Bool { rare.map { !$0.held.isEmpty } ?? false }
+
+    private func hold(_ bytes: some Collection<UInt8>) {
+        makeRare().held.append(contentsOf: bytes)
         account()
     }
 
+    func take(_ data: UnsafeRawBufferPointer) {
+        receivedBytes += data.count
+        guard end == nil, let entry else {
+            consume(data.count)
+            return refuseIfDue()
+        }
+        if let web = rare?.web, web.isText { return take(text: data, web, entry) }
+        guard !isPaused, !isHolding else { return hold(data) }
+        let taken = deliver(data, entry)
+        guard taken < data.count, end == nil else { return consume(data.count) }
+        consume(taken)
+        hold(data[taken...])
+    }
+
     /// Base64 of a browser, whose requests come whole: the window is given back at once, the message limit bounds it.
-    private func received(
-        text: UnsafeRawBufferPointer, _ web: WebFraming, _ entry: GRPCServiceTable.Entry, _ stream: HTTP2Stream
-    ) {
-        stream.consume(text.count)
+    private func take(text: UnsafeRawBufferPointer, _ web: WebFraming, _ entry: GRPCServiceTable.Entry) {
+        consume(text.count)
         guard let bytes = web.decodeText(text) else {
             return fail(GRPCStatus(.internalError, "the request is no base64"))
         }
-        guard held.isEmpty, !isPaused else {
-            held += bytes
-            if held.count - heldPosition > context.configuration.messageBytesMax {
+        guard !isPaused, !isHolding else {
+            let rare = makeRare()
+            rare.held += bytes
+            if rare.held.count - rare.heldPosition > context.configuration.messageBytesMax {
                 fail(GRPCStatus(.resourceExhausted, "the request is larger than the limit"))
             }
             account()
             return
         }
         let taken = bytes.withUnsafeBytes { deliver($0, entry) }
-        if taken < bytes.count, end == nil { held.append(contentsOf: bytes[taken...]) }
+        if taken < bytes.count, end == nil { makeRare().held.append(contentsOf: bytes[taken...]) }
     }
 
     /// The sink is told no more messages until ``resumeRequests()``; the client may send as much as its window takes.
@@ -169,7 +177,7 @@ extension ServerCall {
 
     private func resume(_ pause: RequestPauses) {
         pauses.remove(pause)
-        guard !isPaused, !held.isEmpty, !isHeldDeliveryScheduled else { return }
+        guard !isPaused, isHolding, !isHeldDeliveryScheduled else { return }
         isHeldDeliveryScheduled = true
         loop.afterTurn { [weak self] in
             self?.isHeldDeliveryScheduled = false
@@ -178,22 +186,22 @@ extension ServerCall {
     }
 
     private func deliverHeld() {
-        guard !isPaused, end == nil, let entry, let stream else { return }
-        let bytes = held
+        guard !isPaused, end == nil, let entry, !isClosed, let rare else { return }
+        let bytes = rare.held
         let taken = bytes.withUnsafeBytes {
-            deliver(UnsafeRawBufferPointer(rebasing: $0[heldPosition...]), entry)
+            deliver(UnsafeRawBufferPointer(rebasing: $0[rare.heldPosition...]), entry)
         }
-        heldPosition += taken
-        if web?.isText != true { stream.consume(taken) }
-        if heldPosition >= held.count {
-            held = []
-            heldPosition = 0
-        } else if heldPosition > held.count / 2 {
-            held.removeFirst(heldPosition)
-            heldPosition = 0
+        rare.heldPosition += taken
+        if rare.web?.isText != true { consume(taken) }
+        if rare.heldPosition >= rare.held.count {
+            rare.held = []
+            rare.heldPosition = 0
+        } else if rare.heldPosition > rare.held.count / 2 {
+            rare.held.removeFirst(rare.heldPosition)
+            rare.heldPosition = 0
         }
         account()
-        if held.isEmpty, isEndReceived { deliverEnd() }
+        if rare.held.isEmpty, isEndReceived { deliverEnd() }
     }
 
     /// Hands messages on until the sink wants no more; returns the bytes taken.
@@ -216,7 +224,7 @@ extension ServerCall {
     }
 
     private func decompress(_ message: RequestReader.Message) throws(GRPCStatus) -> [UInt8] {
-        guard let requestCompression else {
+        guard let requestCompression = rare?.requestCompression else {
             throw GRPCStatus(.internalError, "a compressed message without grpc-encoding")
         }
         let decompressor = context.compressors.decompressor(requestCompression)
@@ -233,33 +241,30 @@ extension ServerCall {
     }
 
     private func deliver(message: UnsafeRawBufferPointer) {
-        for index in context.interceptors.indices {
-            context.interceptors[index].received(self, messages: 1, bytes: message.count)
-        }
+        context.interceptors.received(self, messages: 1, bytes: message.count)
         if let sink { return sink.received(message: message, self) }
-        if request == nil { request = Array(message) } else { fail(ServerCall.tooMany) }
+        guard request == nil, !context.request.isOf(self) else { return fail(ServerCall.tooMany) }
+        if !context.request.put(message, of: self) { request = Array(message) }
     }
 
     private static let tooMany = GRPCStatus(.unimplemented, "more than one request message")
 
-    public func receivedEnd(_ stream: HTTP2Stream) {
+    func takeEnd() {
         isEndReceived = true
-        if refusal != nil { return refuseIfDue() }
-        if held.isEmpty { deliverEnd() }
+        if rare?.refusal != nil { return refuseIfDue() }
+        if !isHolding { deliverEnd() }
     }
 
     private func deliverEnd() {
         guard end == nil, let entry, !isEndDelivered else { return }
         isEndDelivered = true
         guard reader.count == 0 else { return fail(GRPCStatus(.internalError, "a request message is cut off")) }
-        switch entry.handler {
-        case .streaming: sink?.receivedEnd(self)
-        case .unary(let handle):
-            guard let request else { return fail(GRPCStatus(.internalError, "no request message")) }
-            self.request = nil
-            account()
-            request.withUnsafeBytes { handle(self, $0) }
-        }
+        if entry.takesStream { return sink.map { $0.receivedEnd(self) } ?? () }
+        if context.request.isOf(self) { return context.request.take { entry.handle(self, $0) } }
+        guard let request else { return fail(GRPCStatus(.internalError, "no request message")) }
+        self.request = nil
+        account()
+        request.withUnsafeBytes { entry.handle(self, $0) }
     }
 }
 

@@ -11,29 +11,29 @@ extension ServerCall {
 
     /// Sends the response's headers now; by themselves they go with the first message.
     public func sendHeaders() {
-        guard !isHeaderSent, let stream else { return }
+        guard !isHeaderSent, !isClosed else { return }
         isHeaderSent = true
-        stream.body = self
-        if web == nil, requestCompression == nil, responseCompression == nil, responseMetadata.entries.isEmpty {
-            return stream.respond(ServerCall.plainHeaders)
-        }
-        stream.respond(headers(status: "200"))
+        guard let rare, rare.needsHeaders else { return respond(ServerCall.plainHeaders) }
+        respond(headers(status: "200"))
     }
 
     private func headers(status: String) -> [HTTP2Header] {
         var headers = [HTTP2Header(":status", status)]
-        headers.append(HTTP2Header("content-type", web?.contentType ?? "application/grpc"))
-        if let responseCompression { headers.append(HTTP2Header("grpc-encoding", responseCompression.rawValue)) }
-        if requestCompression != nil || isEncodingUnknown {
+        headers.append(HTTP2Header("content-type", rare?.web?.contentType ?? "application/grpc"))
+        guard let rare else { return headers }
+        if let compression = rare.responseCompression {
+            headers.append(HTTP2Header("grpc-encoding", compression.rawValue))
+        }
+        if rare.requestCompression != nil || rare.isEncodingUnknown {
             headers.append(HTTP2Header("grpc-accept-encoding", GRPCCompression.accepted))
         }
-        if let web { headers += web.crossOriginHeaders(exposing: responseMetadata) }
-        return headers + responseMetadata.headers
+        if let web = rare.web { headers += web.crossOriginHeaders(exposing: rare.responseMetadata) }
+        return headers + rare.responseMetadata.headers
     }
 
     /// A message as it goes out: compressed where that is agreed, asked for (or not asked against) and smaller.
     func frame(_ payload: UnsafeRawBufferPointer, compressed: Bool?) -> [UInt8] {
-        guard let responseCompression,
+        guard let responseCompression = rare?.responseCompression,
             compressed ?? (payload.count >= context.configuration.compressedBytesMin),
             let small = context.compressors.compressor(responseCompression).compress(payload),
             compressed == true || small.count < payload.count
@@ -43,40 +43,39 @@ extension ServerCall {
 
     /// Ends the response with its headers; a browser gets its trailers in the body all the same.
     func sendTrailersOnly() {
-        guard let stream, let end else { return }
-        if web != nil { return sendHeaders() }
+        guard !isClosed, let end else { return }
+        if rare?.web != nil { return sendHeaders() }
         isHeaderSent = true
-        responseCompression = nil
-        sendEnd(stream, headers(status: "200") + ServerCall.trailers(end.status, end.trailers))
+        rare?.responseCompression = nil
+        sendEnd(headers(status: "200") + ServerCall.trailers(end.status, end.trailers))
     }
 
     /// Answers what is no gRPC at all by HTTP's means, with a text for whoever reads it: once the request has ended, or
     /// is longer than anybody waits for.
     func refuse(_ httpStatus: String, _ status: GRPCStatus) {
-        guard end == nil, stream != nil else { return }
+        guard end == nil, !isClosed else { return }
         end = (status, GRPCMetadata())
-        refusal = httpStatus
+        makeRare().refusal = httpStatus
         refuseIfDue()
     }
 
     /// Sends a refusal that waits for the request.
     func refuseIfDue() {
-        guard let refusal, !isHeaderSent, let stream, let end else { return }
+        guard let rare, let refusal = rare.refusal, !isHeaderSent, !isClosed, let end else { return }
         guard isEndReceived || receivedBytes > ServerCall.refusedBytesMax else { return }
         isHeaderSent = true
         var headers = [HTTP2Header(":status", refusal), HTTP2Header("content-type", "text/plain; charset=utf-8")]
         if refusal == "405" { headers.append(HTTP2Header("allow", "POST")) }
         headers += ServerCall.trailers(end.status, GRPCMetadata())
-        if isHeadersOnly { return sendEnd(stream, headers) }
+        if rare.isHeadersOnly { return sendEnd(headers) }
         frames.append(Array("\(end.status.message)\n".utf8))
-        stream.body = self
-        stream.respond(headers)
+        respond(headers)
     }
 
-    private func readRefusal(into buffer: UnsafeMutableRawBufferPointer, _ stream: HTTP2Stream) -> HTTP2BodyRead {
-        let count = frames.read(into: buffer)
+    private func readRefusal(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead {
+        let count = frames.read(into: buffer, context.output.memory)
         if count > 0 { return .bytes(count) }
-        endIsSent(stream)
+        endIsSent()
         return .end(trailers: nil)
     }
 
@@ -85,24 +84,24 @@ extension ServerCall {
 
     /// Answers a call whose headers were not looked at: both HTTP's and gRPC's clients find what they look for.
     func refuseLargeHeaders(_ status: GRPCStatus) {
-        guard end == nil, let stream else { return }
+        guard end == nil, !isClosed else { return }
         end = (status, GRPCMetadata())
         isHeaderSent = true
-        sendEnd(stream, headers(status: "431") + ServerCall.trailers(status, GRPCMetadata()))
+        sendEnd(headers(status: "431") + ServerCall.trailers(status, GRPCMetadata()))
     }
 
     /// Answers a browser that asks whether it may call.
     func answerPreflight(_ head: RequestHead) {
-        guard end == nil, let stream else { return }
+        guard end == nil, !isClosed else { return }
         end = (.ok, GRPCMetadata())
         isHeaderSent = true
-        sendEnd(stream, WebFraming.preflight(head, context.configuration.webOrigins))
+        sendEnd(WebFraming.preflight(head, context.configuration.webOrigins))
     }
 
-    private func sendEnd(_ stream: HTTP2Stream, _ headers: [HTTP2Header]) {
+    private func sendEnd(_ headers: [HTTP2Header]) {
         isEndSent = true
-        stream.respond(headers, endsStream: true)
-        if !isEndReceived { stream.stopRequestAfterResponse() }
+        respond(headers, endsStream: true)
+        if !isEndReceived { stopRequestAfterResponse() }
     }
 
     static func trailers(_ status: GRPCStatus, _ metadata: GRPCMetadata) -> [HTTP2Header] {
@@ -113,17 +112,19 @@ extension ServerCall {
         return trailers + metadata.headers
     }
 
-    public func read(into buffer: UnsafeMutableRawBufferPointer, stream: HTTP2Stream) -> HTTP2BodyRead {
-        if refusal != nil { return readRefusal(into: buffer, stream) }
-        if web != nil { return readWeb(into: buffer, stream) }
+    func nextBytes(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead {
+        if let rare {
+            if rare.refusal != nil { return readRefusal(into: buffer) }
+            if rare.web != nil { return readWeb(into: buffer) }
+        }
         switch next(into: buffer) {
         case .wait: return .wait
         case .bytes(let count), .frames(let count, _):
             guard frames.isEmpty, let end, ServerCall.isPlain(end) else { return .bytes(count) }
-            endIsSent(stream)
+            endIsSent()
             return .last(count, trailers: ServerCall.plainTrailers)
         case .end(let status, let trailers):
-            endIsSent(stream)
+            endIsSent()
             if ServerCall.isPlain((status, trailers)) { return .last(0, trailers: ServerCall.plainTrailers) }
             return .end(trailers: ServerCall.trailers(status, trailers))
         }
@@ -133,15 +134,15 @@ extension ServerCall {
         end.status.isOK && end.status.message.isEmpty && end.trailers.entries.isEmpty
     }
 
-    private func endIsSent(_ stream: HTTP2Stream) {
+    private func endIsSent() {
         isEndSent = true
         // The rest of the request is not wanted.
-        if !isEndReceived { stream.stopRequestAfterResponse() }
+        if !isEndReceived { stopRequestAfterResponse() }
     }
 
     /// The next bytes of frames.
     private func next(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead {
-        let count = frames.read(into: buffer)
+        let count = frames.read(into: buffer, context.output.memory)
         if count > 0 {
             handedOn(buffer, count)
             return .bytes(count)
@@ -159,8 +160,8 @@ extension ServerCall {
     }
 
     /// A browser sees no trailers: they come as the last frame of the body.
-    private func readWeb(into buffer: UnsafeMutableRawBufferPointer, _ stream: HTTP2Stream) -> HTTP2BodyRead {
-        while let web {
+    private func readWeb(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead {
+        while let web = rare?.web {
             let copied = web.readText(into: buffer)
             if copied > 0 { return .bytes(copied) }
             let read = web.isText ? web.encodeText { next(into: $0) } : next(into: buffer)
@@ -169,7 +170,7 @@ extension ServerCall {
             case .bytes(let count), .frames(let count, _): if !web.isText { return .bytes(count) }
             case .end(let status, let trailers):
                 guard !web.hasTrailers else {
-                    endIsSent(stream)
+                    endIsSent()
                     return .end(trailers: nil)
                 }
                 web.hasTrailers = true
@@ -182,11 +183,9 @@ extension ServerCall {
     /// `messages`: frames that end in the bytes, where that is known.
     private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int, messages: Int? = nil) {
         sentBytes += count
-        if !context.interceptors.isEmpty, web?.hasTrailers != true {
+        if context.interceptors.hearSent, rare?.web?.hasTrailers != true {
             let messages = messages ?? counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            for index in context.interceptors.indices {
-                context.interceptors[index].sent(self, messages: messages, bytes: count)
-            }
+            context.interceptors.sent(self, messages: messages, bytes: count)
         }
         account()
         guard wasFull, isWritable else { return }
@@ -199,7 +198,7 @@ extension ServerCall {
     /// Keeps the server's count of bytes held in step; false where they are too many, and the call has failed.
     @discardableResult
     func account() -> Bool {
-        let now = frames.bytes + reader.count + held.count + (request?.count ?? 0)
+        let now = frames.bytes + reader.count + (rare?.held.count ?? 0) + (request?.count ?? 0)
         // Small ones are many and come to little.
         guard now >= 4096 || countedBytes > 0 else { return true }
         let change = now - countedBytes
@@ -212,8 +211,19 @@ extension ServerCall {
     }
 }
 
-/// Frames that wait to be sent, read in pieces. The common case is one.
+extension ServerCall.Rare {
+    /// Whether the response's headers are not the plain ones.
+    var needsHeaders: Bool {
+        web != nil || requestCompression != nil || responseCompression != nil || isEncodingUnknown
+            || !responseMetadata.entries.isEmpty
+    }
+}
+
+/// Frames that wait to be sent, read in pieces. The common case is one, in memory of the loop.
 struct FrameQueue {
+    /// A short frame, which is the first.
+    private var short: UnsafeMutableRawPointer?
+    private var shortCount = 0
     private var first: [UInt8] = []
     private var position = 0
     private var rest: [[UInt8]] = []
@@ -233,25 +243,49 @@ struct FrameQueue {
         bytes += frame.count
     }
 
-    mutating func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    /// The frame of a payload that is not compressed.
+    mutating func append(payload: UnsafeRawBufferPointer, _ memory: HTTP2Memory) {
+        let count = MessageReader.prefixLength + payload.count
+        guard bytes == 0, let place = memory.takeShort(count) else { return append(MessageFrame.make(payload)) }
+        place.storeBytes(of: 0, as: UInt8.self)
+        place.storeBytes(of: UInt32(payload.count).bigEndian, toByteOffset: 1, as: UInt32.self)
+        if let from = payload.baseAddress {
+            (place + MessageReader.prefixLength).copyMemory(from: from, byteCount: payload.count)
+        }
+        short = place
+        shortCount = count
+        position = 0
+        bytes = count
+    }
+
+    mutating func read(into buffer: UnsafeMutableRawBufferPointer, _ memory: HTTP2Memory) -> Int {
         var filled = 0
         while bytes > 0, filled < buffer.count {
-            let count = min(buffer.count - filled, first.count - position)
-            first.withUnsafeBytes {
-                (buffer.baseAddress! + filled).copyMemory(from: $0.baseAddress! + position, byteCount: count)
+            let place = buffer.baseAddress! + filled
+            let count: Int
+            if let short {
+                count = min(buffer.count - filled, shortCount - position)
+                place.copyMemory(from: short + position, byteCount: count)
+            } else {
+                count = min(buffer.count - filled, first.count - position)
+                first.withUnsafeBytes { place.copyMemory(from: $0.baseAddress! + position, byteCount: count) }
             }
             position += count
             filled += count
             bytes -= count
-            if position == first.count { advance() }
+            if position == (short == nil ? first.count : shortCount) { advance(memory) }
         }
         return filled
     }
 
-    private mutating func advance() {
+    private mutating func advance(_ memory: HTTP2Memory) {
         position = 0
+        if let short {
+            memory.giveBack(short)
+            self.short = nil
+        }
         guard restStart < rest.count else {
-            first = []
+            if !first.isEmpty { first = [] }
             return
         }
         first = rest[restStart]
@@ -264,14 +298,15 @@ struct FrameQueue {
     }
 
     /// Drops all but the rest of a frame that was begun.
-    mutating func dropWaiting() {
+    mutating func dropWaiting(_ memory: HTTP2Memory) {
+        guard position > 0 else { return drop(memory) }
         rest = []
         restStart = 0
-        restStart = 0
-        bytes = position > 0 ? first.count - position : 0
-        if bytes == 0 {
-            first = []
-            position = 0
-        }
+        bytes = (short == nil ? first.count : shortCount) - position
+    }
+
+    mutating func drop(_ memory: HTTP2Memory) {
+        if let short { memory.giveBack(short) }
+        self = FrameQueue()
     }
 }

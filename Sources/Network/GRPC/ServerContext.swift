@@ -99,10 +99,12 @@ final class LoopTally: Sendable {
     let calls = Atomic<Int>(0)
     let openCalls = Atomic<Int>(0)
 
-    /// On the loop.
-    func began() {
-        calls.store(calls.load(ordering: .relaxed) + 1, ordering: .relaxed)
+    /// On the loop. Returns the call's number, from 1.
+    func began() -> UInt64 {
+        let count = calls.load(ordering: .relaxed) + 1
+        calls.store(count, ordering: .relaxed)
         openCalls.store(openCalls.load(ordering: .relaxed) + 1, ordering: .relaxed)
+        return UInt64(count)
     }
 
     /// On the loop.
@@ -114,10 +116,13 @@ final class ServerContext {
     let loop: any Loop
     let table: GRPCServiceTable
     let configuration: GRPCServerConfiguration
-    let interceptors: [any ServerInterceptor]
+    let interceptors: InterceptorRow
+    let calls = ServerCalls()
     let deadlines: DeadlineQueue
     let output = HTTP2Output()
     let compressors = Compressors()
+    let metadata = MetadataMaker()
+    let request = RequestSlot()
     let shared: ServerShared
     let tally: LoopTally
 
@@ -129,7 +134,44 @@ final class ServerContext {
         self.configuration = configuration
         self.shared = shared
         tally = shared.makeTally()
-        interceptors = configuration.interceptors(loop)
+        interceptors = InterceptorRow(configuration.interceptors(loop), calls)
         deadlines = DeadlineQueue(loop: loop)
     }
+}
+
+/// The request of a call that has one and waits for its end, which mostly comes with it: one at a time is kept here and
+/// not in memory of its own. Confined to the loop.
+final class RequestSlot {
+    static let bytesMax = 4096
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: RequestSlot.bytesMax, alignment: 8)
+    @exclusivity(unchecked) private var count = 0
+    /// Whose it is. A call takes itself out when it is over.
+    @exclusivity(unchecked) private var owner: Unmanaged<ServerCall>?
+    @exclusivity(unchecked) private var isLent = false
+
+    deinit { buffer.deallocate() }
+
+    func isOf(_ call: ServerCall) -> Bool { owner?.toOpaque() == Unmanaged.passUnretained(call).toOpaque() }
+
+    /// Keeps a request; false where it is too long. Another call's request moves to that call.
+    func put(_ message: UnsafeRawBufferPointer, of call: ServerCall) -> Bool {
+        guard !isLent, message.count <= RequestSlot.bytesMax else { return false }
+        if let owner { owner._withUnsafeGuaranteedRef { $0.request = Array(bytes) } }
+        owner = Unmanaged.passUnretained(call)
+        count = message.count
+        buffer.copyMemory(from: message)
+        return true
+    }
+
+    private var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: buffer[..<count]) }
+
+    /// Calls `body` with the request, which nobody has then any more.
+    func take(_ body: (UnsafeRawBufferPointer) -> Void) {
+        owner = nil
+        isLent = true
+        body(bytes)
+        isLent = false
+    }
+
+    func drop() { owner = nil }
 }

@@ -1,9 +1,15 @@
+import HTTP2
+
 /// Sees every call of a server: may refuse it when it begins, and hears what passes and how it ends. Made once per loop
 /// and called on it.
 ///
 /// Interceptors stand in a row: `begin` is asked in order, `ended` is told in reverse order to those whose `begin` was
 /// asked.
 public protocol ServerInterceptor: AnyObject {
+    /// What it wants to hear of each call besides its beginning; all, where it does not say.
+    var hears: CallEvents { get }
+    /// Told once, before any call: the calls of its loop, for one that looks at them later.
+    func watch(_ calls: ServerCalls)
     /// The request's headers are there. A status refuses the call; interceptors behind it are not asked then.
     func begin(_ call: ServerCall) -> GRPCStatus?
     /// Request messages arrived, with the bytes of their payloads.
@@ -15,10 +21,111 @@ public protocol ServerInterceptor: AnyObject {
 }
 
 extension ServerInterceptor {
+    public var hears: CallEvents { .all }
+    public func watch(_ calls: ServerCalls) {}
     public func begin(_ call: ServerCall) -> GRPCStatus? { nil }
     public func received(_ call: ServerCall, messages: Int, bytes: Int) {}
     public func sent(_ call: ServerCall, messages: Int, bytes: Int) {}
     public func ended(_ call: ServerCall, _ status: GRPCStatus) {}
+}
+
+/// What an interceptor hears of a call.
+public struct CallEvents: OptionSet, Sendable {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// Request messages of calls whose requests or responses are a stream, and of the others.
+    public static let receivedOnStreams = CallEvents(rawValue: 1)
+    public static let receivedOnOthers = CallEvents(rawValue: 2)
+    public static let sent = CallEvents(rawValue: 4)
+    /// The ends of calls with a stream, and of the others.
+    public static let endedStreams = CallEvents(rawValue: 8)
+    public static let endedOthers = CallEvents(rawValue: 16)
+    public static let all = CallEvents(rawValue: 31)
+}
+
+/// The open calls of a server on one loop. Confined to it.
+public final class ServerCalls {
+    var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] = [:]
+
+    /// Those that are open now, in the order they began.
+    public var open: [ServerCall] {
+        connections.values.flatMap { $0.connection.openStreams }.compactMap { $0 as? ServerCall }
+            .sorted { $0.number < $1.number }
+    }
+}
+
+/// The interceptors of a loop, called without a counted reference to each.
+final class InterceptorRow {
+    /// Its functions are none of their callers' code: with themselves for granted, they count no references.
+    private final class Place {
+        let interceptor: any ServerInterceptor
+        let hears: CallEvents
+
+        init(_ interceptor: any ServerInterceptor) {
+            self.interceptor = interceptor
+            hears = interceptor.hears
+        }
+
+        @inline(never)
+        func begin(_ call: ServerCall) -> GRPCStatus? { interceptor.begin(call) }
+        @inline(never)
+        func received(_ call: ServerCall, messages: Int, bytes: Int) {
+            interceptor.received(call, messages: messages, bytes: bytes)
+        }
+        @inline(never)
+        func sent(_ call: ServerCall, messages: Int, bytes: Int) {
+            interceptor.sent(call, messages: messages, bytes: bytes)
+        }
+        @inline(never)
+        func ended(_ call: ServerCall, _ status: GRPCStatus) { interceptor.ended(call, status) }
+    }
+
+    let count: Int
+    /// Whether one wants to hear what is sent.
+    let hearSent: Bool
+    private let places: UnsafeMutablePointer<Unmanaged<Place>>
+
+    init(_ interceptors: [any ServerInterceptor], _ calls: ServerCalls) {
+        count = interceptors.count
+        hearSent = interceptors.contains { $0.hears.contains(.sent) }
+        places = .allocate(capacity: max(1, interceptors.count))
+        for (index, interceptor) in interceptors.enumerated() {
+            (places + index).initialize(to: .passRetained(Place(interceptor)))
+            interceptor.watch(calls)
+        }
+    }
+
+    deinit {
+        for index in 0..<count { places[index].release() }
+        places.deallocate()
+    }
+
+    func begin(_ index: Int, _ call: ServerCall) -> GRPCStatus? {
+        places[index]._withUnsafeGuaranteedRef { $0.begin(call) }
+    }
+
+    func received(_ call: ServerCall, messages: Int, bytes: Int) {
+        let event: CallEvents = call.isStream ? .receivedOnStreams : .receivedOnOthers
+        for index in 0..<call.interceptorsBegun {
+            places[index]._withUnsafeGuaranteedRef {
+                if $0.hears.contains(event) { $0.received(call, messages: messages, bytes: bytes) }
+            }
+        }
+    }
+
+    func sent(_ call: ServerCall, messages: Int, bytes: Int) {
+        for index in 0..<call.interceptorsBegun {
+            places[index]._withUnsafeGuaranteedRef {
+                if $0.hears.contains(.sent) { $0.sent(call, messages: messages, bytes: bytes) }
+            }
+        }
+    }
+
+    func ended(_ index: Int, _ call: ServerCall, _ status: GRPCStatus) {
+        let event: CallEvents = call.isStream ? .endedStreams : .endedOthers
+        places[index]._withUnsafeGuaranteedRef { if $0.hears.contains(event) { $0.ended(call, status) } }
+    }
 }
 
 /// Who calls, as an authenticating interceptor found it.
@@ -38,8 +145,9 @@ public struct CallerIdentity: Hashable, Sendable {
     }
 }
 
-/// What a caller may see and do beyond calling a method. Asked on the call's loop.
+/// Who a caller is, and what it may see and do beyond calling a method. Asked on the call's loop.
 public protocol CallerPermissions: AnyObject {
+    var identity: CallerIdentity { get }
     func allows(exchange: String, symbol: String) -> Bool
     func allows(account: String) -> Bool
     /// Whether every instrument is allowed, so that nobody needs to ask for each.

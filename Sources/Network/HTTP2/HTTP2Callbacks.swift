@@ -76,7 +76,6 @@ enum HTTP2Callbacks {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
             connection.headersDone(header.stream_id, endsStream: endsStream)
-            if endsStream { connection.endOfData(header.stream_id) }
         case NGHTTP2_DATA.rawValue:
             if endsStream {
                 connection.endOfData(header.stream_id)

@@ -7,8 +7,8 @@ import Glibc
 
 /// What a connection's owner is told. On the loop.
 public protocol HTTP2ConnectionOwner: AnyObject {
-    /// Server: a request begins. The owner sets the stream's `owner`.
-    func opened(_ stream: HTTP2Stream, on connection: HTTP2Connection)
+    /// Server: a request begins; its stream is what the owner makes of it.
+    func makeStream(on connection: HTTP2Connection) -> HTTP2Stream
     /// The peer takes no more streams, with its error code and text; those it has not begun were closed with
     /// ``HTTP2ErrorCode/refusedStream``, the others may go on.
     func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String)
@@ -19,6 +19,7 @@ public protocol HTTP2ConnectionOwner: AnyObject {
 }
 
 extension HTTP2ConnectionOwner {
+    public func makeStream(on connection: HTTP2Connection) -> HTTP2Stream { HTTP2Stream(connection) }
     public func receivedGoAway(_ connection: HTTP2Connection, code: UInt32, text: String) {}
     public func receivedSettings(_ connection: HTTP2Connection) {}
 }
@@ -26,7 +27,7 @@ extension HTTP2ConnectionOwner {
 /// What the connections of a loop share: where frames are gathered before they are written, which is empty between
 /// turns, and the memory of their sessions.
 public final class HTTP2Output {
-    let memory = HTTP2Memory()
+    public let memory = HTTP2Memory()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 64)
     @exclusivity(unchecked) var count = 0
 
@@ -59,12 +60,14 @@ public final class HTTP2Connection: ByteStreamOwner {
     public internal(set) var isDraining = false
     /// The block that is being received: header blocks of a connection do not interleave.
     private let fields = HTTP2FieldBlock()
-    /// The stream of the last frame, which is mostly that of the next.
-    @exclusivity(unchecked) private var current: HTTP2Stream?
+    /// The stream of the last frame, which is mostly that of the next; one of `streams`.
+    @exclusivity(unchecked) private var current: (id: Int32, stream: Unmanaged<HTTP2Stream>)?
     /// Streams to be reset once their response is sent: nghttp2 drops what waits on a stream that is being reset.
     private var responding: [Int32] = []
     @exclusivity(unchecked) private var isFlushScheduled = false
     @exclusivity(unchecked) private var isInside = false
+    /// Streams that ended while nghttp2 was at work: it may be telling of one of them.
+    private var ended: [HTTP2Stream] = []
     @exclusivity(unchecked) private var isClosing = false
     private var closeReason = "the connection was closed"
     /// Why this side ends the connection, where it is the peer's doing: the first fault found.
@@ -123,12 +126,12 @@ public final class HTTP2Connection: ByteStreamOwner {
     /// Reads the body of a stream where nghttp2 asks for its DATA.
     private func provider(_ stream: HTTP2Stream) -> nghttp2_data_provider {
         var provider = nghttp2_data_provider()
-        // A stream that nghttp2 asks for is open, so `streams` keeps it alive.
+        // A stream that nghttp2 asks for is open, so `streams` (or `ended`) keeps it alive.
         provider.source.ptr = Unmanaged.passUnretained(stream).toOpaque()
         provider.read_callback = { _, _, _, length, flags, source, me in
-            let stream = Unmanaged<HTTP2Stream>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
-            return Unmanaged<HTTP2Connection>.fromOpaque(me!)._withUnsafeGuaranteedRef {
-                $0.readBody(stream, length, flags!)
+            let stream = Unmanaged<HTTP2Stream>.fromOpaque(source!.pointee.ptr)
+            return Unmanaged<HTTP2Connection>.fromOpaque(me!)._withUnsafeGuaranteedRef { connection in
+                stream._withUnsafeGuaranteedRef { connection.readBody($0, length, flags!) }
             }
         }
         return provider
@@ -141,9 +144,7 @@ extension HTTP2Connection {
     /// Client: begins a request. nil when the connection takes no more.
     public func request(_ headers: [HTTP2Header], body: (any HTTP2Body)?, owner: any HTTP2StreamOwner) -> HTTP2Stream? {
         guard !isClosed, !isClosing, !goAwayReceived else { return nil }
-        let stream = HTTP2Stream(self)
-        stream.owner = owner
-        stream.body = body
+        let stream = HTTP2ClientStream(self, owner: owner, body: body)
         var provider = provider(stream)
         let id = withFields(headers) { fields, count in
             body == nil
@@ -158,6 +159,9 @@ extension HTTP2Connection {
         scheduleFlush()
         return stream
     }
+
+    /// In the order of their numbers.
+    public var openStreams: [HTTP2Stream] { streams.inOrder }
 
     func respond(_ stream: HTTP2Stream, _ fields: UnsafePointer<nghttp2_nv>, _ count: Int, endsStream: Bool) {
         guard !isClosed, !stream.isClosed else { return }
@@ -188,7 +192,7 @@ extension HTTP2Connection {
     private func resetResponded() {
         guard !responding.isEmpty else { return }
         responding.removeAll { id in
-            guard streams[id] != nil else { return true }
+            guard streams.find(id) != nil else { return true }
             guard nghttp2_session_get_stream_local_close(session, id) == 1 else { return false }
             nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, HTTP2ErrorCode.none)
             scheduleFlush()
@@ -262,9 +266,11 @@ extension HTTP2Connection {
         lifetimeDeadline.connection = nil
         current = nil
         let open = streams.inOrder
+        if isInside { ended = open }
         streams.removeAll()
         // In the order of their numbers, so that the same run ends the same way.
         for stream in open { stream.wasClosed(HTTP2ErrorCode.connectionLost) }
+        if !isInside { deleteSession() }
         let owner = owner
         self.owner = nil
         owner?.closed(self, reason: closeReason)
@@ -279,13 +285,27 @@ extension HTTP2Connection {
         lifetime.received(now: transport.loop.nowMilliseconds)
         isInside = true
         let count = nghttp2_session_mem_recv(session, start.assumingMemoryBound(to: UInt8.self), bytes.count)
-        isInside = false
+        leave()
+        if isClosed { return }
         if isClosing { return finishClosing() }
         if count < 0 {
             note(HTTP2PeerFault(nghttp2_error(Int32(count))))
             return close(reason: "the peer broke the protocol: \(String(cString: nghttp2_strerror(Int32(count))))")
         }
         scheduleFlush()
+    }
+
+    /// nghttp2 has returned.
+    private func leave() {
+        isInside = false
+        if !ended.isEmpty { ended = [] }
+        if isClosed { deleteSession() }
+    }
+
+    /// On the loop: its memory is the loop's, and the last reference to this may be gone anywhere.
+    private func deleteSession() {
+        nghttp2_session_del(session)
+        session = nil
     }
 
     public func drained() { scheduleFlush() }
@@ -319,7 +339,8 @@ extension HTTP2Connection {
             }
         }
         writeOutput()
-        isInside = false
+        leave()
+        if isClosed { return }
         if let failure { return close(reason: failure) }
         resetResponded()
         let isDone = nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
@@ -357,11 +378,10 @@ extension HTTP2Connection {
     /// nghttp2 asks for a stream's DATA: the body writes it where it will be sent from, behind room for the frame's
     /// header.
     private func readBody(_ stream: HTTP2Stream, _ lengthMax: Int, _ flags: UnsafeMutablePointer<UInt32>) -> Int {
-        guard let body = stream.body else { return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) }
         if output.buffer.count - output.count < HTTP2Connection.frameBytesMax { writeOutput() }
         let start = output.count + 9
         let room = UnsafeMutableRawBufferPointer(rebasing: output.buffer[start..<(start + min(lengthMax, 16_384))])
-        switch body.read(into: room, stream: stream) {
+        switch stream.read(into: room) {
         case .bytes(let count):
             flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
             return count
@@ -395,20 +415,23 @@ extension HTTP2Connection {
 // MARK: What nghttp2 tells
 
 extension HTTP2Connection {
-    private func stream(_ id: Int32) -> HTTP2Stream? {
-        if let current, current.id == id { return current }
-        let found = streams[id]
-        if found != nil { current = found }
-        return found
+    /// Calls `body` with a stream that is open, without a reference counted for it: `streams` holds one, and nghttp2
+    /// closes no stream from inside of what it tells of it.
+    @inline(__always)
+    private func with(_ id: Int32, _ body: (HTTP2Stream) -> Void) {
+        if let current, current.id == id { return current.stream._withUnsafeGuaranteedRef(body) }
+        guard let found = streams.find(id) else { return }
+        current = (id, found)
+        found._withUnsafeGuaranteedRef(body)
     }
 
     func beginHeaders(_ id: Int32) {
         fields.clear()
-        guard isServer, stream(id) == nil else { return }
-        let stream = HTTP2Stream(self)
+        guard isServer, streams.find(id) == nil, let owner else { return }
+        let stream = owner.makeStream(on: self)
         stream.id = id
         streams.insert(stream, id)
-        current = stream
+        current = (id, Unmanaged.passUnretained(stream))
         frameBudget.usefulFrame()
         if streams.count == 1 { lifetime.streamsChanged(open: 1, now: transport.loop.nowMilliseconds) }
     }
@@ -418,30 +441,19 @@ extension HTTP2Connection {
     }
 
     func headersDone(_ id: Int32, endsStream: Bool) {
-        guard let stream = stream(id) else { return }
-        if isServer, !stream.isOpened {
-            stream.isOpened = true
-            owner?.opened(stream, on: self)
-        }
-        if fields.listBytes > Int(settings.headerListBytesMax) {
-            stream.owner?.receivedTooLargeHeaders(stream)
-        } else {
-            stream.owner?.received(fields: fields, endsStream: endsStream, stream)
+        with(id) { stream in
+            if fields.listBytes > Int(settings.headerListBytesMax) {
+                stream.receivedTooLargeHeaders()
+            } else {
+                stream.received(fields: fields, endsStream: endsStream)
+            }
+            if endsStream { stream.receivedEnd() }
         }
     }
 
-    func data(_ id: Int32, _ bytes: UnsafeRawBufferPointer) {
-        guard let stream = stream(id), let owner = stream.owner else {
-            nghttp2_session_consume(session, id, bytes.count)
-            return
-        }
-        owner.received(data: bytes, stream)
-    }
+    func data(_ id: Int32, _ bytes: UnsafeRawBufferPointer) { with(id) { $0.received(data: bytes) } }
 
-    func endOfData(_ id: Int32) {
-        guard let stream = stream(id) else { return }
-        stream.owner?.receivedEnd(stream)
-    }
+    func endOfData(_ id: Int32) { with(id) { $0.receivedEnd() } }
 
     func streamClosed(_ id: Int32, _ code: UInt32) {
         if current?.id == id { current = nil }

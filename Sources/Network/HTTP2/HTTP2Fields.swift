@@ -27,8 +27,7 @@ public final class HTTP2FieldBlock {
         fileprivate let bytes: UnsafeRawBufferPointer
 
         /// Calls `body` with each field's name and value.
-        @inline(__always)
-        func each(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
+        public func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
             var position = 0
             while position < bytes.count {
                 let name = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))
@@ -41,9 +40,6 @@ public final class HTTP2FieldBlock {
                     UnsafeRawBufferPointer(rebasing: bytes[middle..<position]))
             }
         }
-
-        /// Calls `body` with each field's name and value.
-        public func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) { each(body) }
     }
 
     /// Calls `body` with the fields; they and all their bytes are valid during the call.

@@ -6,13 +6,14 @@ import Glibc
 ///
 /// Blocks go back to the C library when more are free than a busy loop has use for. Confined to the loop, as its
 /// sessions are; it lives as long as the last of them.
-final class HTTP2Memory {
+public final class HTTP2Memory {
     /// A block begins with its class; what nghttp2 gets is behind that, aligned as by `malloc`.
     private static let prefixBytes = 16
     /// Sizes with the prefix: 64, 128, 256, 512 and 1024 bytes. Larger ones go to the C library.
     private static let classCount = 5
     private static let smallestShift = 6
     private static let largeClass = classCount
+    private static let shortBytesMax = (1 << (smallestShift + classCount - 1)) - prefixBytes
     /// Free blocks kept of each class. None under a sanitizer, which sees a use after the end only of what was freed.
     #if TAPEDECK_FUZZ
         private static let keptMax: Int32 = 0
@@ -51,10 +52,21 @@ final class HTTP2Memory {
         functions.deallocate()
     }
 
+    /// Memory for so many bytes, to be given back by ``giveBack(_:)``; nil where that is more than a block of these.
+    public func takeShort(_ byteCount: Int) -> UnsafeMutableRawPointer? {
+        guard byteCount <= HTTP2Memory.shortBytesMax else { return nil }
+        return HTTP2Memory.take(byteCount, UnsafeMutableRawPointer(lists))
+    }
+
+    /// Takes back what ``takeShort(_:)`` gave.
+    public func giveBack(_ bytes: UnsafeMutableRawPointer) {
+        HTTP2Memory.giveBack(bytes, UnsafeMutableRawPointer(lists))
+    }
+
     /// The class whose blocks hold `size` bytes.
     @inline(__always)
     private static func sizeClass(_ size: Int) -> Int {
-        if size > (1 << (smallestShift + classCount - 1)) - prefixBytes { return largeClass }
+        if size > shortBytesMax { return largeClass }
         let bits = Int.bitWidth - (size + prefixBytes - 1).leadingZeroBitCount
         return max(0, bits - smallestShift)
     }

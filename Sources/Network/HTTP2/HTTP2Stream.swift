@@ -32,18 +32,77 @@ public enum HTTP2BodyRead {
     case last(Int, trailers: HTTP2FixedHeaders)
 }
 
-/// Where a stream's outgoing bytes come from: asked when the peer's window and the connection's output have room.
+/// One request and its response. Confined to its connection's loop.
+///
+/// A server's stream is a subclass of it, so that a request is one object (``HTTP2ConnectionOwner/makeStream(on:)``);
+/// what it is told, it is told on the loop, and never inside a call to the stream. A client's has an owner and a body.
+open class HTTP2Stream {
+    @exclusivity(unchecked) public internal(set) final var id: Int32 = 0
+    public final let connection: HTTP2Connection
+    @exclusivity(unchecked) public private(set) final var isClosed = false
+
+    public init(_ connection: HTTP2Connection) { self.connection = connection }
+
+    /// A header block as bytes, valid during the call.
+    open func received(fields: HTTP2FieldBlock, endsStream: Bool) {}
+    /// A header block larger than the limit came; by itself, the stream is reset.
+    open func receivedTooLargeHeaders() { reset(HTTP2ErrorCode.enhanceYourCalm) }
+    /// Bytes of the body, valid during the call; ``consume(_:)`` lets the peer send as many more.
+    open func received(data: UnsafeRawBufferPointer) { consume(data.count) }
+    open func receivedEnd() {}
+    /// The stream is over: 0 when it ended well. Told once, last.
+    open func closed(code: UInt32) {}
+    /// Outgoing bytes of the body: asked when the peer's window and the connection's output have room.
+    open func read(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead { .end(trailers: nil) }
+
+    /// Server: sends the response's headers; the body follows unless the stream ends with them.
+    public final func respond(_ headers: [HTTP2Header], endsStream: Bool = false) {
+        withFields(headers) { connection.respond(self, $0, $1, endsStream: endsStream) }
+    }
+
+    /// Server: sends headers that are the same every time; the body follows unless the stream ends with them.
+    public final func respond(_ headers: HTTP2FixedHeaders, endsStream: Bool = false) {
+        connection.respond(self, headers.fields, headers.count, endsStream: endsStream)
+    }
+
+    /// The body has more.
+    public final func resumeBody() { if !isClosed { connection.resume(self) } }
+
+    /// Ends the stream abruptly; what was not sent yet is dropped.
+    public final func reset(_ code: UInt32) { if !isClosed { connection.reset(self, code) } }
+
+    /// Server: the rest of the request is not wanted once the response is sent to its end.
+    public final func stopRequestAfterResponse() { if !isClosed { connection.stopAfterResponse(self) } }
+
+    /// Whether the peer's windows take bytes of the body now.
+    public final var isWindowOpen: Bool { !isClosed && connection.isWindowOpen(self) }
+
+    /// Lets the peer send as many bytes more. What was kept back has to be given back when the stream is closed too: it
+    /// counts for the whole connection.
+    public final func consume(_ count: Int) { if count > 0 { connection.consume(self, count) } }
+
+    /// Counts bytes as taken from the connection but not from the stream: the peer may go on with other streams.
+    public final func consumeFromConnection(_ count: Int) { if !isClosed { connection.consumeConnection(count) } }
+
+    /// Lets the peer send as many bytes more on this stream, after ``consumeFromConnection(_:)``.
+    public final func consumeFromStream(_ count: Int) { if !isClosed { connection.consumeStream(self, count) } }
+
+    final func wasClosed(_ code: UInt32) {
+        guard !isClosed else { return }
+        isClosed = true
+        closed(code: code)
+    }
+}
+
+/// Where a client stream's outgoing bytes come from: asked when the peer's window and the connection's output have
+/// room.
 public protocol HTTP2Body: AnyObject {
     func read(into buffer: UnsafeMutableRawBufferPointer, stream: HTTP2Stream) -> HTTP2BodyRead
 }
 
-/// What a stream's owner is told. On the loop.
+/// What the owner of a client's stream is told. On the loop.
 public protocol HTTP2StreamOwner: AnyObject {
-    /// A header block as bytes, valid during the call. What it does by itself is ``received(headers:endsStream:_:)``.
-    func received(fields: HTTP2FieldBlock, endsStream: Bool, _ stream: HTTP2Stream)
     func received(headers: [HTTP2Header], endsStream: Bool, _ stream: HTTP2Stream)
-    /// A header block larger than the limit came; by itself, the stream is reset.
-    func receivedTooLargeHeaders(_ stream: HTTP2Stream)
     /// Bytes of the body, valid during the call; ``HTTP2Stream/consume(_:)`` lets the peer send as many more.
     func received(data: UnsafeRawBufferPointer, _ stream: HTTP2Stream)
     func receivedEnd(_ stream: HTTP2Stream)
@@ -51,60 +110,33 @@ public protocol HTTP2StreamOwner: AnyObject {
     func closed(_ stream: HTTP2Stream, code: UInt32)
 }
 
-extension HTTP2StreamOwner {
-    public func received(fields: HTTP2FieldBlock, endsStream: Bool, _ stream: HTTP2Stream) {
-        received(headers: fields.headers, endsStream: endsStream, stream)
-    }
-    public func received(headers: [HTTP2Header], endsStream: Bool, _ stream: HTTP2Stream) {}
-    public func receivedTooLargeHeaders(_ stream: HTTP2Stream) { stream.reset(HTTP2ErrorCode.enhanceYourCalm) }
-}
+/// A client's stream: tells its owner, and has its bytes from a body.
+final class HTTP2ClientStream: HTTP2Stream {
+    private var owner: (any HTTP2StreamOwner)?
+    private var body: (any HTTP2Body)?
 
-/// One request and its response. Confined to its connection's loop.
-public final class HTTP2Stream {
-    @exclusivity(unchecked) public internal(set) var id: Int32 = 0
-    public let connection: HTTP2Connection
-    @exclusivity(unchecked) public var owner: (any HTTP2StreamOwner)?
-    @exclusivity(unchecked) public var body: (any HTTP2Body)?
-    @exclusivity(unchecked) public private(set) var isClosed = false
-    @exclusivity(unchecked) var isOpened = false
-
-    init(_ connection: HTTP2Connection) { self.connection = connection }
-
-    /// Server: sends the response's headers; the body follows unless the stream ends with them.
-    public func respond(_ headers: [HTTP2Header], endsStream: Bool = false) {
-        withFields(headers) { connection.respond(self, $0, $1, endsStream: endsStream) }
+    init(_ connection: HTTP2Connection, owner: any HTTP2StreamOwner, body: (any HTTP2Body)?) {
+        self.owner = owner
+        self.body = body
+        super.init(connection)
     }
 
-    /// Server: sends headers that are the same every time; the body follows unless the stream ends with them.
-    public func respond(_ headers: HTTP2FixedHeaders, endsStream: Bool = false) {
-        connection.respond(self, headers.fields, headers.count, endsStream: endsStream)
+    override func received(fields: HTTP2FieldBlock, endsStream: Bool) {
+        owner?.received(headers: fields.headers, endsStream: endsStream, self)
     }
 
-    /// The body has more.
-    public func resume() { if !isClosed { connection.resume(self) } }
+    override func received(data: UnsafeRawBufferPointer) {
+        guard let owner else { return consume(data.count) }
+        owner.received(data: data, self)
+    }
 
-    /// Ends the stream abruptly; what was not sent yet is dropped.
-    public func reset(_ code: UInt32) { if !isClosed { connection.reset(self, code) } }
+    override func receivedEnd() { owner?.receivedEnd(self) }
 
-    /// Server: the rest of the request is not wanted once the response is sent to its end.
-    public func stopRequestAfterResponse() { if !isClosed { connection.stopAfterResponse(self) } }
+    override func read(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead {
+        body?.read(into: buffer, stream: self) ?? .end(trailers: nil)
+    }
 
-    /// Whether the peer's windows take bytes of the body now.
-    public var isWindowOpen: Bool { !isClosed && connection.isWindowOpen(self) }
-
-    /// Lets the peer send as many bytes more. What an owner kept back has to be given back when the stream is closed
-    /// too: it counts for the whole connection.
-    public func consume(_ count: Int) { if count > 0 { connection.consume(self, count) } }
-
-    /// Counts bytes as taken from the connection but not from the stream: the peer may go on with other streams.
-    public func consumeFromConnection(_ count: Int) { if !isClosed { connection.consumeConnection(count) } }
-
-    /// Lets the peer send as many bytes more on this stream, after ``consumeFromConnection(_:)``.
-    public func consumeFromStream(_ count: Int) { if !isClosed { connection.consumeStream(self, count) } }
-
-    func wasClosed(_ code: UInt32) {
-        guard !isClosed else { return }
-        isClosed = true
+    override func closed(code: UInt32) {
         let owner = owner
         self.owner = nil
         body = nil

@@ -1,71 +1,95 @@
-/// The open streams of a connection by their numbers: open addressing, as numbers of one side rise by two.
-struct HTTP2StreamTable<Stream: AnyObject> {
-    /// 0 where there is none.
-    private var ids: [Int32] = Array(repeating: 0, count: 16)
-    private var slots: [Stream?] = Array(repeating: nil, count: 16)
+/// The open streams of a connection by their numbers: open addressing, as numbers of one side rise by two. It holds a
+/// reference to each.
+struct HTTP2StreamTable<Stream: AnyObject>: ~Copyable {
+    private struct Slot {
+        /// 0 where there is none.
+        var id: Int32
+        var stream: Unmanaged<Stream>?
+    }
+
+    private var slots = HTTP2StreamTable.allocate(16)
+    /// Number of slots, a power of two, less one.
+    private var mask = 15
     private(set) var count = 0
+
+    init() {}
+
+    deinit {
+        for place in 0...mask { slots[place].stream?.release() }
+        slots.deallocate()
+    }
+
+    private static func allocate(_ capacity: Int) -> UnsafeMutablePointer<Slot> {
+        let slots = UnsafeMutablePointer<Slot>.allocate(capacity: capacity)
+        slots.initialize(repeating: Slot(id: 0, stream: nil), count: capacity)
+        return slots
+    }
 
     var isEmpty: Bool { count == 0 }
 
     /// In the order of their numbers.
     var inOrder: [Stream] {
-        zip(ids, slots).sorted { $0.0 < $1.0 }.compactMap { $0.1 }
+        (0...mask).compactMap { slots[$0].stream != nil ? slots[$0] : nil }.sorted { $0.id < $1.id }
+            .compactMap { $0.stream?.takeUnretainedValue() }
     }
 
     @inline(__always)
-    private func home(_ id: Int32) -> Int { Int(id >> 1) & (ids.count - 1) }
+    private func home(_ id: Int32) -> Int { Int(id >> 1) & mask }
 
     /// Where a number is; nil where it is not.
     @inline(__always)
     private func place(_ id: Int32) -> Int? {
         var place = home(id)
-        while ids[place] != 0 {
-            if ids[place] == id { return place }
-            place = (place + 1) & (ids.count - 1)
+        while slots[place].id != 0 {
+            if slots[place].id == id { return place }
+            place = (place + 1) & mask
         }
         return nil
     }
 
-    subscript(id: Int32) -> Stream? { place(id).flatMap { slots[$0] } }
+    /// The stream of a number, without a reference counted for it: valid until it is removed.
+    @inline(__always)
+    func find(_ id: Int32) -> Unmanaged<Stream>? { place(id).flatMap { slots[$0].stream } }
 
     /// Adds a stream whose number is not there yet.
     mutating func insert(_ stream: Stream, _ id: Int32) {
         precondition(id > 0)
-        if (count + 1) * 2 > ids.count { grow() }
-        var place = home(id)
-        while ids[place] != 0 { place = (place + 1) & (ids.count - 1) }
-        ids[place] = id
-        slots[place] = stream
+        if (count + 1) * 2 > mask + 1 { grow() }
+        put(Unmanaged.passRetained(stream), id)
         count += 1
     }
 
+    private func put(_ stream: Unmanaged<Stream>, _ id: Int32) {
+        var place = home(id)
+        while slots[place].id != 0 { place = (place + 1) & mask }
+        slots[place] = Slot(id: id, stream: stream)
+    }
+
     private mutating func grow() {
-        let old = zip(ids, slots)
-        let doubled = ids.count * 2
-        ids = Array(repeating: 0, count: doubled)
-        slots = Array(repeating: nil, count: doubled)
-        count = 0
-        for (id, stream) in old { if let stream { insert(stream, id) } }
+        let old = slots
+        let oldMask = mask
+        mask = mask * 2 + 1
+        slots = HTTP2StreamTable.allocate(mask + 1)
+        for place in 0...oldMask { if let stream = old[place].stream { put(stream, old[place].id) } }
+        old.deallocate()
     }
 
     mutating func remove(_ id: Int32) -> Stream? {
         guard var gap = place(id) else { return nil }
-        let removed = slots[gap]
+        let removed = slots[gap].stream
         count -= 1
         // Those behind that were pushed on move up, so that no search ends at the gap.
         var next = gap
         while true {
-            next = (next + 1) & (ids.count - 1)
-            guard ids[next] != 0 else { break }
-            let distance = (next &- home(ids[next])) & (ids.count - 1)
-            guard distance >= (next &- gap) & (ids.count - 1) else { continue }
-            ids[gap] = ids[next]
+            next = (next + 1) & mask
+            guard slots[next].id != 0 else { break }
+            let distance = (next &- home(slots[next].id)) & mask
+            guard distance >= (next &- gap) & mask else { continue }
             slots[gap] = slots[next]
             gap = next
         }
-        ids[gap] = 0
-        slots[gap] = nil
-        return removed
+        slots[gap] = Slot(id: 0, stream: nil)
+        return removed?.takeRetainedValue()
     }
 
     mutating func removeAll() { self = HTTP2StreamTable() }

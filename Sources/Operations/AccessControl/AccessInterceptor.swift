@@ -42,16 +42,24 @@ final class AccessInterceptor: ServerInterceptor {
 
     // MARK: The row of interceptors
 
+    var hears: CallEvents { [.receivedOnStreams, .endedStreams] }
+
     func begin(_ call: ServerCall) -> GRPCStatus? {
+        guard !call.hasAuthorization, let known = call.connectionAttachment as? ConnectionCaller,
+            known.callers === callers
+        else { return begin(call, identify(call)) }
+        return begin(call, known.result)
+    }
+
+    private func begin(_ call: ServerCall, _ result: Result<Caller, GRPCStatus>) -> GRPCStatus? {
         let caller: Caller
-        switch identify(call) {
+        switch result {
         case .success(let found): caller = found
         case .failure(let status):
             if call.path.hasPrefix(AccessInterceptor.openService) { return nil }
             policy.count(status.code == .unauthenticated ? .unauthenticated : .denied)
             return status
         }
-        call.identity = caller.identity
         call.permissions = caller
         guard
             caller.permissions.methods.matchesAll || caller.permissions.methods.matches(call.path)
@@ -110,12 +118,7 @@ final class AccessInterceptor: ServerInterceptor {
     // MARK: Who it is
 
     private func identify(_ call: ServerCall) -> Result<Caller, GRPCStatus> {
-        if call.hasMetadata("authorization"), let result = call.withMetadata("authorization", { prove($0) }) {
-            return result
-        }
-        if let known = call.connectionAttachment as? ConnectionCaller, known.callers === callers {
-            return known.result
-        }
+        if call.hasAuthorization, let result = call.withMetadata("authorization", { prove($0) }) { return result }
         if let certificate = call.peerCertificate, let name = AccessInterceptor.name(certificate) {
             let found = byCertificate(name)
             call.connectionAttachment = ConnectionCaller(found, callers)

@@ -3,21 +3,8 @@ import GRPC
 import Synchronization
 import TimeSource
 
-/// ``CallMonitor`` on one loop. Confined to it. A call costs it two readings of the clock, a few counters and no
-/// allocation: records are used again.
+/// ``CallMonitor`` on one loop. Confined to it. A call costs it two readings of the clock and a few counters.
 final class CallObserver: ServerInterceptor {
-    /// What is kept of a call while it is open.
-    private final class Record {
-        @exclusivity(unchecked) var call: ServerCall?
-        @exclusivity(unchecked) var number: UInt64 = 0
-        /// Place in `open`.
-        @exclusivity(unchecked) var index = 0
-        /// Place in the metrics.
-        @exclusivity(unchecked) var method = 0
-        @exclusivity(unchecked) var beganNs: Int64 = 0
-        @exclusivity(unchecked) var isStream = false
-    }
-
     private static let deadlineCheckMilliseconds = 250
     /// What a stream that an operator ended has for its last words: a client that reads nothing hears none.
     private static let endMilliseconds = 2000
@@ -28,9 +15,7 @@ final class CallObserver: ServerInterceptor {
     private let metrics: GRPCMetricsShard
     @exclusivity(unchecked) private var successes: CallSampler
     @exclusivity(unchecked) private var refusals: CallSampler
-    @exclusivity(unchecked) private var open: [Record] = []
-    @exclusivity(unchecked) private var free: [Record] = []
-    @exclusivity(unchecked) private var callCount: UInt64 = 0
+    private var calls: ServerCalls?
     /// Places in the metrics by the number that a method has in its server's table, from 1; 0 is not known yet.
     @exclusivity(unchecked) private var places: [Int] = []
     @exclusivity(unchecked) private var deadlineTimer: (any LoopTimer)?
@@ -74,36 +59,23 @@ final class CallObserver: ServerInterceptor {
         deadlineTimer?.cancel()
     }
 
+    func watch(_ calls: ServerCalls) { self.calls = calls }
+
     func begin(_ call: ServerCall) -> GRPCStatus? {
-        let record = free.popLast() ?? Record()
-        callCount += 1
-        record.call = call
-        record.number = callCount
-        record.index = open.count
-        record.method = place(call)
-        record.isStream = call.isStream
-        record.beganNs = monitor.time.monotonicNs()
-        open.append(record)
-        call.attachment = record
-        metrics.started(record.method)
+        call.beganNs = monitor.time.monotonicNs()
+        metrics.started(place(call))
         return nil
     }
 
-    func received(_ call: ServerCall, messages: Int, bytes: Int) {
-        if let record = record(call) { metrics.received(record.method, messages) }
-    }
+    func received(_ call: ServerCall, messages: Int, bytes: Int) { metrics.received(place(call), messages) }
 
-    func sent(_ call: ServerCall, messages: Int, bytes: Int) {
-        if let record = record(call) { metrics.sent(record.method, messages) }
-    }
+    func sent(_ call: ServerCall, messages: Int, bytes: Int) { metrics.sent(place(call), messages) }
 
     func ended(_ call: ServerCall, _ status: GRPCStatus) {
-        guard let record = record(call) else { return }
         let nowNs = monitor.time.monotonicNs()
-        let ns = UInt64(max(0, nowNs &- record.beganNs))
-        metrics.handled(record.method, status.code, ns: ns)
+        let ns = UInt64(max(0, nowNs &- call.beganNs))
+        metrics.handled(place(call), status.code, ns: ns)
         if isLogged(status, nowNs) { monitor.log.add(call, status, ns: ns) }
-        remove(record)
     }
 
     /// What the server did wrong always; what clients do wrong as long as they do not do it all the time.
@@ -112,19 +84,6 @@ final class CallObserver: ServerInterceptor {
         if CallLog.level(status.code) == .error || refusals.admits(nowNs) { return true }
         monitor.log.leaveOut()
         return false
-    }
-
-    private func record(_ call: ServerCall) -> Record? { call.attachment as? Record }
-
-    private func remove(_ record: Record) {
-        record.call?.attachment = nil
-        record.call = nil
-        let last = open.removeLast()
-        if last !== record {
-            open[record.index] = last
-            last.index = record.index
-        }
-        if free.count < 1024 { free.append(record) }
     }
 
     private func place(_ call: ServerCall) -> Int {
@@ -140,20 +99,22 @@ final class CallObserver: ServerInterceptor {
 
     // MARK: What operators ask
 
+    /// Those that it was told of.
+    private var open: [ServerCall] { calls?.open.filter { $0.beganNs != 0 } ?? [] }
+
     func describe() -> [CallDescription] {
         let nowNs = monitor.time.monotonicNs()
-        return open.sorted { $0.number < $1.number }.compactMap { record -> CallDescription? in
-            guard let call = record.call else { return nil }
-            return CallDescription(
-                id: "\(loopNumber)-\(record.number)", identity: call.identity?.name ?? "", peer: call.peerAddress,
+        return open.map { call in
+            CallDescription(
+                id: "\(loopNumber)-\(call.number)", identity: call.identity?.name ?? "", peer: call.peerAddress,
                 method: call.path, stream: (call.source as? any StreamStatusProvider)?.streamStatus,
                 receivedBytes: UInt64(call.receivedBytes), sentBytes: UInt64(call.sentBytes),
-                ageMilliseconds: Int((nowNs &- record.beganNs) / 1_000_000))
+                ageMilliseconds: Int((nowNs &- call.beganNs) / 1_000_000))
         }
     }
 
     func end(_ number: UInt64) -> Bool {
-        guard let call = open.first(where: { $0.number == number })?.call else { return false }
+        guard let call = open.first(where: { $0.number == number }) else { return false }
         let status = GRPCStatus(.unavailable, "an operator ended the call")
         guard let stream = call.source as? any StreamStatusProvider else {
             call.fail(status)
@@ -168,17 +129,14 @@ final class CallObserver: ServerInterceptor {
 
     private func checkDeadlines() {
         let nowNs = monitor.time.monotonicNs()
-        let late = open.filter { record in
-            let limit = limitMilliseconds(record)
-            return limit > 0 && (nowNs &- record.beganNs) / 1_000_000 >= Int64(limit)
-        }
-        for record in late {
-            record.call?.fail(
-                GRPCStatus(.deadlineExceeded, "the server lets this call take \(limitMilliseconds(record)) ms at most"))
+        for call in open {
+            let limit = limitMilliseconds(call)
+            guard limit > 0, (nowNs &- call.beganNs) / 1_000_000 >= Int64(limit) else { continue }
+            call.fail(GRPCStatus(.deadlineExceeded, "the server lets this call take \(limit) ms at most"))
         }
     }
 
-    private func limitMilliseconds(_ record: Record) -> Int {
-        record.isStream ? monitor.deadlines.streamMilliseconds : monitor.deadlines.unaryMilliseconds
+    private func limitMilliseconds(_ call: ServerCall) -> Int {
+        call.isStream ? monitor.deadlines.streamMilliseconds : monitor.deadlines.unaryMilliseconds
     }
 }
