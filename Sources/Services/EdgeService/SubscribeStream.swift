@@ -331,8 +331,8 @@ extension SubscribeStream {
             }
         }
         let filter = InstrumentFilter(exchange: prices.exchange, symbols: prices.symbols, permissions: permissions)
-        let snapshot =
-            offsets == nil && !prices.skipSnapshot ? tape.snapshot(filter) : Tape.Snapshot()
+        let snapshot = tape.snapshot(
+            filter, from: offsets, isWanted: offsets == nil ? !prices.skipSnapshot : prices.resumesSnapshot)
         let subscriber = PriceSubscriber(
             tape: tape, limits: limits, filter: filter, policy: prices.policy, backlog: backlog, followsLog: true,
             wake: { [weak self] in self?.wake() })
@@ -343,7 +343,7 @@ extension SubscribeStream {
             $0.lost = lost.map(\.message)
         }
         sources.append(.prices(id, subscriber))
-        subscriber.start(from: offsets, snapshot: snapshot.frames)
+        subscriber.start(from: offsets, snapshot: snapshot)
     }
 
     private func change(_ id: UInt64, _ change: SubscribeState.Change, _ request: UInt64) {

@@ -9,19 +9,40 @@ extension Tape {
     struct Snapshot {
         var frames = PendingBytes()
         var count = 0
+        /// Bytes of the last frame.
+        var lastLength = 0
     }
 
-    /// The last value of each instrument that the filter matches; where `symbols` are given, of these alone.
-    func snapshot(_ filter: InstrumentFilter, of symbols: Set<String>? = nil) -> Snapshot {
+    /// The last value of each instrument that the filter matches; where `symbols` are given, of these alone; with
+    /// `before`, of those that have no record at or after these offsets.
+    func snapshot(
+        _ filter: InstrumentFilter, of symbols: Set<String>? = nil, before offsets: [UInt64]? = nil
+    ) -> Snapshot {
         var snapshot = Snapshot()
         if let symbols, symbols.isEmpty { return snapshot }
         for index in lines.candidates(symbols ?? filter.symbols)
         where lines[index].isPrimary && !lines[index].frame.isEmpty {
             guard filter.matches(lines[index].instrument) else { continue }
-            lines[index].frame.withBytes { snapshot.frames.append($0) }
+            if let offsets, hasRecord(lines[index], from: offsets) { continue }
+            lines[index].frame.withBytes {
+                snapshot.frames.append($0)
+                snapshot.lastLength = $0.count
+            }
             snapshot.count += 1
         }
         return snapshot
+    }
+
+    /// What a subscription that begins at these offsets, or at the tape, is sent first.
+    func snapshot(_ filter: InstrumentFilter, from offsets: [UInt64]?, isWanted: Bool) -> Snapshot {
+        isWanted ? snapshot(filter, before: offsets) : Snapshot()
+    }
+
+    /// Whether a line has a record at or after these offsets, which may be past the tape.
+    private func hasRecord(_ line: Line, from offsets: [UInt64]) -> Bool {
+        let place = log.lastPlace(
+            .ticksRaw, feed: line.feed, exchange: line.instrument.exchange, symbol: line.instrument.symbol)
+        return place.map { $0.offset >= offsets[Int($0.place.partition)] } ?? false
     }
 
     /// Whether a caller may not see an instrument. With an empty exchange: whether exchanges are known to list the
