@@ -43,7 +43,7 @@ public final class EdgeService: Sendable {
         var wakers: [Waker] = []
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
-                let tape = Tape(log: log, loop: loop, start: start)
+                let tape = Tape(log: log, loop: loop, start: start, store: reader)
                 tapes.withLock { $0.append(LoopConfined(tape)) }
                 tallies.withLock { $0.append(tape.tally) }
                 let books = BookTape(log: log, loop: loop)

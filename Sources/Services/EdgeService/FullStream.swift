@@ -33,7 +33,7 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
         self.snapshot = snapshot.frames
         self.tokens = tokens
         bytesPassed = tape.bytesHandled
-        cursors = TapeCursors(tape: tape, offsets: offsets) { call.resume() }
+        cursors = TapeCursors(tape: tape, offsets: offsets, filter: InstrumentFilter.everything) { call.resume() }
         guard let tokens, snapshot.count > 0 else { return }
         let last = self.snapshot.peek {
             tokens.mark(UnsafeRawBufferPointer(rebasing: $0.suffix(snapshot.lastLength)), cursors.token)
@@ -59,7 +59,9 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
 
     func tapeMoved() {
         let handled = tape.bytesHandled
-        if handled > bytesPassed, handled - bytesPassed > limits.cursorLagBytesMax, failure == nil {
+        if handled > bytesPassed, handled - bytesPassed > limits.cursorLagBytesMax, failure == nil,
+            cursors.stored == nil
+        {
             failure = .tooSlow("the reader is more than \(limits.cursorLagBytesMax >> 20) MiB behind")
         }
         call.resume()
@@ -71,6 +73,14 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             // Its memory is not needed again.
             if snapshot.isEmpty { snapshot = PendingBytes() }
             return .bytes(taken)
+        }
+        if cursors.stored != nil {
+            if let rows = cursors.takeStored() {
+                rows.frames.withUnsafeBytes { snapshot.append($0) }
+                return .bytes(snapshot.take(into: buffer))
+            }
+            // What the tape has brought meanwhile is not the reader's lag.
+            if cursors.stored == nil { bytesPassed = tape.bytesHandled }
         }
         var filled = 0
         var ended = 0

@@ -157,6 +157,9 @@ final class MarketDataHandlers {
         let offsets = try resumeOffsets(request)
         // A client that is cut off without trailers can at least begin again where this stream began.
         call.responseMetadata.add(StreamEnd.tokenTrailer, binary: tape.token(offsets ?? tape.next).encoded())
+        for range in tape.stored(from: offsets ?? tape.next) {
+            call.responseMetadata.add(StreamEnd.storedHeader, range.description)
+        }
         let snapshot = tape.snapshot(
             filter, from: offsets, isWanted: offsets == nil ? !request.skipSnapshot : request.resumeSnapshot)
         let tokens =
@@ -242,7 +245,7 @@ final class MarketDataHandlers {
     private func resumeOffsets(_ request: Proto.PriceSubscription) throws(Refusal) -> [UInt64]? {
         guard !request.resumeToken.isEmpty else { return nil }
         do {
-            return try ResumeToken(decoding: request.resumeToken).offsets(in: tape.log)
+            return try ResumeToken(decoding: request.resumeToken).offsets(in: tape.log, store: tape.store)
         } catch {
             throw refuse(error)
         }

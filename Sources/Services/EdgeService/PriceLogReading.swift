@@ -6,7 +6,7 @@ import EventLoop
 extension PriceSubscriber {
     func followLog(from offsets: [UInt64]) {
         bytesPassed = tape.bytesHandled
-        cursors = TapeCursors(tape: tape, offsets: offsets) { [weak self] in self?.blocksAreThere() }
+        cursors = TapeCursors(tape: tape, offsets: offsets, filter: filter) { [weak self] in self?.blocksAreThere() }
         tape.follow(self)
     }
 
@@ -18,6 +18,11 @@ extension PriceSubscriber {
                 return false
             }
             budget -= 1
+            if let rows = takeStored(cursors) {
+                rows.frames.withUnsafeBytes { append($0) }
+                lastLength = 0
+                break
+            }
             guard let (block, index) = cursors.next() else { break }
             queueWanted(block, from: index)
             cursors.pass(block)
@@ -29,6 +34,15 @@ extension PriceSubscriber {
             join()
         }
         return !queue.isEmpty
+    }
+
+    /// Rows that the store has in place of records; nil when there are none now.
+    func takeStored(_ cursors: TapeCursors) -> (frames: [UInt8], place: TopicPartition, offset: UInt64)? {
+        guard cursors.stored != nil else { return nil }
+        let rows = cursors.takeStored()
+        // What the tape has brought meanwhile is not the reader's lag.
+        if cursors.stored == nil { bytesPassed = tape.bytesHandled }
+        return rows
     }
 
     /// What is left for another turn of the loop: after what others have to do, which the end of this turn is not.

@@ -244,7 +244,7 @@ final class PriceSubscriber: TapeFollower {
     func tapeMoved() {
         let handled = tape.bytesHandled
         if staysBehind, handled > bytesPassed, handled - bytesPassed > limits.cursorLagBytesMax, failure == nil {
-            if let cursors {
+            if let cursors, cursors.stored == nil {
                 fail(.tooSlow("the reader is more than \(limits.cursorLagBytesMax >> 20) MiB behind"), cursors.token)
             }
         }

@@ -317,7 +317,7 @@ extension SubscribeStream {
         var lost: [MissingRange] = []
         if !prices.token.isEmpty {
             do throws(TokenError) {
-                offsets = try ResumeToken(decoding: prices.token).offsets(in: tape.log)
+                offsets = try ResumeToken(decoding: prices.token).offsets(in: tape.log, store: tape.store)
             } catch {
                 switch error {
                 case .missing(let ranges, let next):
@@ -341,6 +341,7 @@ extension SubscribeStream {
             $0.resumeToken = token.encoded()
             $0.snapshotCount = UInt32(snapshot.count)
             $0.lost = lost.map(\.message)
+            $0.fromStore = tape.stored(from: offsets ?? tape.next).map(\.message)
         }
         sources.append(.prices(id, subscriber))
         subscriber.start(from: offsets, snapshot: snapshot)

@@ -2,6 +2,8 @@ import EventLog
 import GRPC
 import MarketModel
 import MarketProto
+import TickCodec
+import TickStore
 
 // What streams ask of the tape besides its records.
 extension Tape {
@@ -43,6 +45,36 @@ extension Tape {
         let place = log.lastPlace(
             .ticksRaw, feed: line.feed, exchange: line.instrument.exchange, symbol: line.instrument.symbol)
         return place.map { $0.offset >= offsets[Int($0.place.partition)] } ?? false
+    }
+
+    /// What of these offsets on is gone from the log and comes from the store, in each partition as far as it goes.
+    func stored(from offsets: [UInt64]) -> [StoredRange] {
+        offsets.indices.compactMap { partition in
+            let place = TopicPartition(.ticksRaw, UInt16(partition))
+            let oldest = log.startOffset(place)
+            guard offsets[partition] < oldest,
+                let held = store?.heldOffsets(place).range(at: offsets[partition]), held.contains(offsets[partition])
+            else { return nil }
+            return StoredRange(place: place, from: offsets[partition], to: min(held.upperBound, oldest))
+        }
+    }
+
+    /// Whether an instrument's records may be in a partition: all of one are in the same.
+    func mayLie(_ instrument: Instrument, in place: TopicPartition) -> Bool {
+        guard let line = lines.primary(instrument) else { return true }
+        let last = log.lastPlace(
+            .ticksRaw, feed: lines[line].feed, exchange: instrument.exchange, symbol: instrument.symbol)
+        return last.map { $0.place == place } ?? true
+    }
+
+    /// The line of an update that did not come by the tape, made when it is new; nil for names that are no instrument.
+    func line(_ update: TickReader) -> Int? {
+        let (exchange, symbol) = (
+            String(decoding: update.exchange, as: UTF8.self), String(decoding: update.symbol, as: UTF8.self)
+        )
+        let feed = String(decoding: update.feed, as: UTF8.self)
+        guard let instrument = try? Instrument(exchange: exchange, symbol: symbol) else { return nil }
+        return lines.find(instrument, feed: feed) ?? add(instrument, feed: feed)
     }
 
     /// Whether a caller may not see an instrument. With an empty exchange: whether exchanges are known to list the

@@ -76,104 +76,107 @@ extension Proto {
             syIy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5Cb29rVXBkYXRlSABSBGJvb2sSPQoIZmlsbF9lbmQYCCABKAsyIC5maW5hbmNpYWwubWFya2V0\
             ZGF0YS52MS5GaWxsRW5kSABSB2ZpbGxFbmQSVQoQc3Vic2NyaXB0aW9uX2VuZBgJIAEoCzIoLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1Yn\
             NjcmlwdGlvbkVuZEgAUg9zdWJzY3JpcHRpb25FbmQSQwoKc3RyZWFtX2VuZBgKIAEoCzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN0cmVh\
-            bUVuZEgAUglzdHJlYW1FbmRCBwoFZXZlbnQi7QIKDVJlcXVlc3RSZXN1bHQSHQoKcmVxdWVzdF9pZBgBIAEoBFIJcmVxdWVzdElkEj0KBWVycm\
+            bUVuZEgAUglzdHJlYW1FbmRCBwoFZXZlbnQitAMKDVJlcXVlc3RSZXN1bHQSHQoKcmVxdWVzdF9pZBgBIAEoBFIJcmVxdWVzdElkEj0KBWVycm\
             9yGAIgASgOMicuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2NyaWJlRXJyb3JSBWVycm9yEhgKB21lc3NhZ2UYAyABKAlSB21lc3NhZ2US\
             IQoMcmVzdW1lX3Rva2VuGAQgASgMUgtyZXN1bWVUb2tlbhIlCg5zbmFwc2hvdF9jb3VudBgFIAEoDVINc25hcHNob3RDb3VudBI4CgRsb3N0GA\
             YgAygLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuTG9zdFJlY29yZHNSBGxvc3QSPQoEbGlzdBgHIAEoCzIpLmZpbmFuY2lhbC5tYXJrZXRk\
-            YXRhLnYxLlN1YnNjcmlwdGlvbkxpc3RSBGxpc3QSIQoMaGVhcnRiZWF0X21zGAggASgNUgtoZWFydGJlYXRNcyKcAQoQU3Vic2NyaXB0aW9uTG\
-            lzdBJPCg1zdWJzY3JpcHRpb25zGAEgAygLMikuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2NyaXB0aW9uSW5mb1INc3Vic2NyaXB0aW9u\
-            cxI3CgVmaWxscxgCIAMoCzIhLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkZpbGxJbmZvUgVmaWxscyLPAgoQU3Vic2NyaXB0aW9uSW5mbxInCg\
-            9zdWJzY3JpcHRpb25faWQYASABKARSDnN1YnNjcmlwdGlvbklkEk4KDHN1YnNjcmlwdGlvbhgCIAEoCzIqLmZpbmFuY2lhbC5tYXJrZXRkYXRh\
-            LnYxLlByaWNlU3Vic2NyaXB0aW9uUgxzdWJzY3JpcHRpb24SNAoEYm9vaxgDIAEoCzIgLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkFkZEJvb2\
-            tSBGJvb2sSHQoKc2VudF9jb3VudBgEIAEoBFIJc2VudENvdW50EicKD2NvbmZsYXRlZF9jb3VudBgFIAEoBFIOY29uZmxhdGVkQ291bnQSIwoN\
-            d2FpdGluZ19ieXRlcxgGIAEoBFIMd2FpdGluZ0J5dGVzEh8KC2NhdGNoaW5nX3VwGAcgASgIUgpjYXRjaGluZ1VwIlEKCEZpbGxJbmZvEiYKD2\
-            ZpbGxfcmVxdWVzdF9pZBgBIAEoBFINZmlsbFJlcXVlc3RJZBIdCgpzZW50X2NvdW50GAIgASgEUglzZW50Q291bnQiXgoJSGVhcnRiZWF0Ei4K\
-            BHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgR0aW1lEiEKDHJlc3VtZV90b2tlbhgCIAEoDFILcmVzdW1lVG9rZW4iyg\
-            EKB0ZpbGxFbmQSJgoPZmlsbF9yZXF1ZXN0X2lkGAEgASgEUg1maWxsUmVxdWVzdElkEj0KB3Jlc3VsdHMYAiADKAsyIy5maW5hbmNpYWwubWFy\
-            a2V0ZGF0YS52MS5GaWxsUmVzdWx0UgdyZXN1bHRzEj4KB291dGNvbWUYAyABKA4yJC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5GaWxsT3V0Y2\
-            9tZVIHb3V0Y29tZRIYCgdtZXNzYWdlGAQgASgJUgdtZXNzYWdlIrkBCgpGaWxsUmVzdWx0EjgKBXJhbmdlGAEgASgLMiIuZmluYW5jaWFsLm1h\
-            cmtldGRhdGEudjEuRmlsbFJhbmdlUgVyYW5nZRIUCgVjb3VudBgCIAEoBFIFY291bnQSFgoGZGlnZXN0GAMgASgGUgZkaWdlc3QSQwoHbWlzc2\
-            luZxgEIAMoCzIpLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk1pc3NpbmdTZXF1ZW5jZXNSB21pc3NpbmcingEKEE1pc3NpbmdTZXF1ZW5jZXMS\
-            JQoOZmlyc3Rfc2VxdWVuY2UYASABKARSDWZpcnN0U2VxdWVuY2USIwoNbGFzdF9zZXF1ZW5jZRgCIAEoBFIMbGFzdFNlcXVlbmNlEj4KBnJlYX\
-            NvbhgDIAEoDjImLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk1pc3NpbmdSZWFzb25SBnJlYXNvbiKdAQoLTG9zdFJlY29yZHMSFAoFdG9waWMY\
-            ASABKAlSBXRvcGljEhwKCXBhcnRpdGlvbhgCIAEoDVIJcGFydGl0aW9uEiEKDGZpcnN0X29mZnNldBgDIAEoBFILZmlyc3RPZmZzZXQSHwoLbG\
-            FzdF9vZmZzZXQYBCABKARSCmxhc3RPZmZzZXQSFgoGcmVhc29uGAUgASgJUgZyZWFzb24ixAEKD1N1YnNjcmlwdGlvbkVuZBI6CgZyZWFzb24Y\
-            ASABKA4yIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FbmRSZWFzb25SBnJlYXNvbhIYCgdtZXNzYWdlGAIgASgJUgdtZXNzYWdlEiEKDHJlc3\
-            VtZV90b2tlbhgDIAEoDFILcmVzdW1lVG9rZW4SOAoEbG9zdBgEIAMoCzIkLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkxvc3RSZWNvcmRzUgRs\
-            b3N0IoQBCglTdHJlYW1FbmQSOgoGcmVhc29uGAEgASgOMiIuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuRW5kUmVhc29uUgZyZWFzb24SGAoHbW\
-            Vzc2FnZRgCIAEoCVIHbWVzc2FnZRIhCgxyZXN1bWVfdG9rZW4YAyABKAxSC3Jlc3VtZVRva2VuItUDCgpCb29rVXBkYXRlEhoKCGV4Y2hhbmdl\
-            GAEgASgJUghleGNoYW5nZRIWCgZzeW1ib2wYAiABKAlSBnN5bWJvbBImCg9mZWVkX2hhbmRsZXJfaWQYAyABKAlSDWZlZWRIYW5kbGVySWQSFA\
-            oFZXBvY2gYBCABKARSBWVwb2NoEhoKCHNlcXVlbmNlGAUgASgEUghzZXF1ZW5jZRIrChFwcmV2aW91c19zZXF1ZW5jZRgGIAEoBFIQcHJldmlv\
-            dXNTZXF1ZW5jZRIaCghzbmFwc2hvdBgHIAEoCFIIc25hcHNob3QSNgoEYmlkcxgIIAMoCzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkJvb2\
-            tMZXZlbFIEYmlkcxI2CgRhc2tzGAkgAygLMiIuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuQm9va0xldmVsUgRhc2tzEh4KCmNvbnNpc3RlbnQY\
-            CiABKAhSCmNvbnNpc3RlbnQSOQoKZXZlbnRfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCWV2ZW50VGltZRIlCg52ZW\
-            51ZV9zZXF1ZW5jZRgMIAEoBFINdmVudWVTZXF1ZW5jZSKxAQoJQm9va0xldmVsEiEKDHByaWNlX21pY3JvcxgBIAEoA1ILcHJpY2VNaWNyb3MS\
-            MAoUcHJpY2VfbmFub19yZW1haW5kZXIYAiABKAVSEnByaWNlTmFub1JlbWFpbmRlchIfCgtzaXplX21pY3JvcxgDIAEoA1IKc2l6ZU1pY3Jvcx\
-            IuChNzaXplX25hbm9fcmVtYWluZGVyGAQgASgFUhFzaXplTmFub1JlbWFpbmRlciJCCgxRdW90ZVJlcXVlc3QSFgoGc3ltYm9sGAEgASgJUgZz\
-            eW1ib2wSGgoIZXhjaGFuZ2UYAiABKAlSCGV4Y2hhbmdlIsMFCg1RdW90ZVJlc3BvbnNlEjwKBmxhdGVzdBgBIAEoCzIkLmZpbmFuY2lhbC5tYX\
-            JrZXRkYXRhLnYxLlByaWNlVXBkYXRlUgZsYXRlc3QSKwoPZGF5X2hpZ2hfbWljcm9zGAIgASgDSABSDWRheUhpZ2hNaWNyb3OIAQESKQoOZGF5\
-            X2xvd19taWNyb3MYAyABKANIAVIMZGF5TG93TWljcm9ziAEBEiQKC29wZW5fbWljcm9zGAQgASgDSAJSCm9wZW5NaWNyb3OIAQESLwoRcHJldl\
-            9jbG9zZV9taWNyb3MYBSABKANIA1IPcHJldkNsb3NlTWljcm9ziAEBEjUKF2RheV9oaWdoX25hbm9fcmVtYWluZGVyGAogASgFUhRkYXlIaWdo\
-            TmFub1JlbWFpbmRlchIzChZkYXlfbG93X25hbm9fcmVtYWluZGVyGAsgASgFUhNkYXlMb3dOYW5vUmVtYWluZGVyEi4KE29wZW5fbmFub19yZW\
-            1haW5kZXIYDCABKAVSEW9wZW5OYW5vUmVtYWluZGVyEjkKGXByZXZfY2xvc2VfbmFub19yZW1haW5kZXIYDSABKAVSFnByZXZDbG9zZU5hbm9S\
-            ZW1haW5kZXISHQoKZGF5X3ZvbHVtZRgOIAEoA1IJZGF5Vm9sdW1lEjkKGWRheV92b2x1bWVfbmFub19yZW1haW5kZXIYDyABKAVSFmRheVZvbH\
-            VtZU5hbm9SZW1haW5kZXISJgoPZGF5X3RyYWRlX2NvdW50GBAgASgEUg1kYXlUcmFkZUNvdW50Eh8KC3RyYWRpbmdfZGF5GBEgASgFUgp0cmFk\
-            aW5nRGF5QhIKEF9kYXlfaGlnaF9taWNyb3NCEQoPX2RheV9sb3dfbWljcm9zQg4KDF9vcGVuX21pY3Jvc0IUChJfcHJldl9jbG9zZV9taWNyb3\
-            MiwQMKDE9yZGVyUmVxdWVzdBIZCghvcmRlcl9pZBgBIAEoCVIHb3JkZXJJZBIWCgZzeW1ib2wYAiABKAlSBnN5bWJvbBISCgRzaWRlGAMgASgJ\
-            UgRzaWRlEicKD3F1YW50aXR5X21pY3JvcxgEIAEoA1IOcXVhbnRpdHlNaWNyb3MSLAoSbGltaXRfcHJpY2VfbWljcm9zGAUgASgDUhBsaW1pdF\
-            ByaWNlTWljcm9zEh0KCm9yZGVyX3R5cGUYBiABKAlSCW9yZGVyVHlwZRJFChBjbGllbnRfdGltZXN0YW1wGAcgASgLMhouZ29vZ2xlLnByb3Rv\
-            YnVmLlRpbWVzdGFtcFIPY2xpZW50VGltZXN0YW1wEhgKB2FjY291bnQYCiABKAlSB2FjY291bnQSJwoPaWRlbXBvdGVuY3lfa2V5GAsgASgJUg\
-            5pZGVtcG90ZW5jeUtleRIaCghleGNoYW5nZRgMIAEoCVIIZXhjaGFuZ2USIgoNdGltZV9pbl9mb3JjZRgNIAEoCVILdGltZUluRm9yY2USKgoR\
-            c3RvcF9wcmljZV9taWNyb3MYDiABKANSD3N0b3BQcmljZU1pY3JvcyK4AQoRT3JkZXJCYXRjaFN1bW1hcnkSGgoIYWNjZXB0ZWQYASABKAVSCG\
-            FjY2VwdGVkEhoKCHJlamVjdGVkGAIgASgFUghyZWplY3RlZBIrChFyZWplY3Rpb25fcmVhc29ucxgDIAMoCVIQcmVqZWN0aW9uUmVhc29ucxI+\
-            CgdyZXN1bHRzGAogAygLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJSZXN1bHRSB3Jlc3VsdHMi2gEKC09yZGVyUmVzdWx0EhkKCG\
-            9yZGVyX2lkGAEgASgJUgdvcmRlcklkEhoKCGFjY2VwdGVkGAIgASgIUghhY2NlcHRlZBIlCg5yZWplY3Rpb25fY29kZRgDIAEoCVINcmVqZWN0\
-            aW9uQ29kZRIpChByZWplY3Rpb25fcmVhc29uGAQgASgJUg9yZWplY3Rpb25SZWFzb24SQgoGc3RhdHVzGAUgASgLMiouZmluYW5jaWFsLm1hcm\
-            tldGRhdGEudjEuT3JkZXJTdGF0dXNVcGRhdGVSBnN0YXR1cyK4AgoOVHJhZGluZ01lc3NhZ2USRAoJbmV3X29yZGVyGAEgASgLMiUuZmluYW5j\
-            aWFsLm1hcmtldGRhdGEudjEuT3JkZXJSZXF1ZXN0SABSCG5ld09yZGVyEkUKBmNhbmNlbBgCIAEoCzIrLmZpbmFuY2lhbC5tYXJrZXRkYXRhLn\
-            YxLk9yZGVyQ2FuY2VsUmVxdWVzdEgAUgZjYW5jZWwSSAoJZXhlY3V0aW9uGAMgASgLMiguZmluYW5jaWFsLm1hcmtldGRhdGEudjEuRXhlY3V0\
-            aW9uUmVwb3J0SABSCWV4ZWN1dGlvbhJECgZzdGF0dXMYBCABKAsyKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclN0YXR1c1VwZGF0ZU\
-            gAUgZzdGF0dXNCCQoHcGF5bG9hZCKKAQoST3JkZXJDYW5jZWxSZXF1ZXN0EhkKCG9yZGVyX2lkGAEgASgJUgdvcmRlcklkEhYKBnJlYXNvbhgC\
-            IAEoCVIGcmVhc29uEhgKB2FjY291bnQYCiABKAlSB2FjY291bnQSJwoPaWRlbXBvdGVuY3lfa2V5GAsgASgJUg5pZGVtcG90ZW5jeUtleSLgAw\
-            oPRXhlY3V0aW9uUmVwb3J0EiEKDGV4ZWN1dGlvbl9pZBgBIAEoCVILZXhlY3V0aW9uSWQSGQoIb3JkZXJfaWQYAiABKAlSB29yZGVySWQSKgoR\
-            ZmlsbF9wcmljZV9taWNyb3MYAyABKANSD2ZpbGxQcmljZU1pY3JvcxIwChRmaWxsX3F1YW50aXR5X21pY3JvcxgEIAEoA1ISZmlsbFF1YW50aX\
-            R5TWljcm9zEkEKDmV4ZWN1dGlvbl90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFINZXhlY3V0aW9uVGltZRIYCgdhY2Nv\
-            dW50GAogASgJUgdhY2NvdW50EhYKBnN5bWJvbBgLIAEoCVIGc3ltYm9sEhoKCGV4Y2hhbmdlGAwgASgJUghleGNoYW5nZRISCgRzaWRlGA0gAS\
-            gJUgRzaWRlEhQKBXZlbnVlGA4gASgJUgV2ZW51ZRIdCgpmZWVfbWljcm9zGA8gASgDUglmZWVNaWNyb3MSIQoMZmVlX2N1cnJlbmN5GBAgASgJ\
-            UgtmZWVDdXJyZW5jeRI0ChZsZWF2ZXNfcXVhbnRpdHlfbWljcm9zGBEgASgDUhRsZWF2ZXNRdWFudGl0eU1pY3JvcyLGAgoRT3JkZXJTdGF0dX\
-            NVcGRhdGUSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSFgoGc3RhdHVzGAIgASgJUgZzdGF0dXMSOgoZcmVtYWluaW5nX3F1YW50aXR5X21p\
-            Y3JvcxgDIAEoA1IXcmVtYWluaW5nUXVhbnRpdHlNaWNyb3MSGAoHYWNjb3VudBgKIAEoCVIHYWNjb3VudBIWCgZzeW1ib2wYCyABKAlSBnN5bW\
-            JvbBIaCghleGNoYW5nZRgMIAEoCVIIZXhjaGFuZ2USHwoLcmVhc29uX2NvZGUYDSABKAlSCnJlYXNvbkNvZGUSFgoGcmVhc29uGA4gASgJUgZy\
-            ZWFzb24SOwoLc3RhdHVzX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUgpzdGF0dXNUaW1lKmkKCFRpY2tLaW5kEhkKFV\
-            RJQ0tfS0lORF9VTlNQRUNJRklFRBAAEhMKD1RJQ0tfS0lORF9RVU9URRABEhMKD1RJQ0tfS0lORF9UUkFERRACEhgKFFRJQ0tfS0lORF9DT1JS\
-            RUNUSU9OEAMqeAoPRXZlbnRUaW1lU291cmNlEhsKF0VWRU5UX1RJTUVfU09VUkNFX1ZFTlVFEAASHgoaRVZFTlRfVElNRV9TT1VSQ0VfUkVDRU\
-            lWRUQQARIoCiRFVkVOVF9USU1FX1NPVVJDRV9WRU5VRV9PVVRfT0ZfUkFOR0UQAipICg9JbnN0cnVtZW50U3RhdGUSGQoVSU5TVFJVTUVOVF9T\
-            VEFURV9MSVZFEAASGgoWSU5TVFJVTUVOVF9TVEFURV9TVEFMRRABKjkKBFNpZGUSFAoQU0lERV9VTlNQRUNJRklFRBAAEgwKCFNJREVfQlVZEA\
-            ESDQoJU0lERV9TRUxMEAIqpwEKDkRlbGl2ZXJ5UG9saWN5Eh8KG0RFTElWRVJZX1BPTElDWV9VTlNQRUNJRklFRBAAEhcKE0RFTElWRVJZX1BP\
-            TElDWV9BTEwQARIaChZERUxJVkVSWV9QT0xJQ1lfTEFURVNUEAISHAoYREVMSVZFUllfUE9MSUNZX0lOVEVSVkFMEAMSIQodREVMSVZFUllfUE\
-            9MSUNZX01BWF9TVEFMRU5FU1MQBCqBBQoOU3Vic2NyaWJlRXJyb3ISGAoUU1VCU0NSSUJFX0VSUk9SX05PTkUQABIkCiBTVUJTQ1JJQkVfRVJS\
-            T1JfSU5WQUxJRF9BUkdVTUVOVBABEicKI1NVQlNDUklCRV9FUlJPUl9TVUJTQ1JJUFRJT05fRVhJU1RTEAISKAokU1VCU0NSSUJFX0VSUk9SX1\
-            NVQlNDUklQVElPTl9VTktOT1dOEAMSKgomU1VCU0NSSUJFX0VSUk9SX1RPT19NQU5ZX1NVQlNDUklQVElPTlMQBBIkCiBTVUJTQ1JJQkVfRVJS\
-            T1JfVE9PX01BTllfU1lNQk9MUxAFEiIKHlNVQlNDUklCRV9FUlJPUl9UT09fTUFOWV9CT09LUxAGEiIKHlNVQlNDUklCRV9FUlJPUl9UT09fTU\
-            FOWV9GSUxMUxAHEiIKHlNVQlNDUklCRV9FUlJPUl9GSUxMX1RPT19MQVJHRRAIEh8KG1NVQlNDUklCRV9FUlJPUl9GSUxMX0VYSVNUUxAJEiAK\
-            HFNVQlNDUklCRV9FUlJPUl9GSUxMX1VOS05PV04QChImCiJTVUJTQ1JJQkVfRVJST1JfSU5TVFJVTUVOVF9VTktOT1dOEAsSJQohU1VCU0NSSU\
-            JFX0VSUk9SX1BFUk1JU1NJT05fREVOSUVEEAwSIQodU1VCU0NSSUJFX0VSUk9SX1RPS0VOX0lOVkFMSUQQDRIfChtTVUJTQ1JJQkVfRVJST1Jf\
-            Q0FUQ0hJTkdfVVAQDhIjCh9TVUJTQ1JJQkVfRVJST1JfU0VSVkVSX1NUT1BQSU5HEA8SIwofU1VCU0NSSUJFX0VSUk9SX1JFQURFUl9UT09fU0\
-            xPVxAQKl4KC0ZpbGxPdXRjb21lEhoKFkZJTExfT1VUQ09NRV9DT01QTEVURUQQABIaChZGSUxMX09VVENPTUVfQ0FOQ0VMTEVEEAESFwoTRklM\
-            TF9PVVRDT01FX0ZBSUxFRBACKooBCg1NaXNzaW5nUmVhc29uEh4KGk1JU1NJTkdfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocTUlTU0lOR19SRU\
-            FTT05fTk9UX1BVQkxJU0hFRBABEhcKE01JU1NJTkdfUkVBU09OX0dPTkUQAhIeChpNSVNTSU5HX1JFQVNPTl9OT1RfUkVBQ0hFRBADKvoBCglF\
-            bmRSZWFzb24SGgoWRU5EX1JFQVNPTl9VTlNQRUNJRklFRBAAEhgKFEVORF9SRUFTT05fQ09NUExFVEVEEAESHgoaRU5EX1JFQVNPTl9TRVJWRV\
-            JfU1RPUFBJTkcQAhIeChpFTkRfUkVBU09OX1JFQURFUl9UT09fU0xPVxADEh4KGkVORF9SRUFTT05fUkVDT1JEU19NSVNTSU5HEAQSGQoVRU5E\
-            X1JFQVNPTl9MT0dfRkFJTEVEEAUSGgoWRU5EX1JFQVNPTl9CQURfUkVRVUVTVBAGEiAKHEVORF9SRUFTT05fVE9PX01BTllfUkVRVUVTVFMQBz\
-            KEBAoRTWFya2V0RGF0YVNlcnZpY2USYgoMU3RyZWFtUHJpY2VzEiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VTdWJzY3JpcHRpb24a\
-            JC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVVwZGF0ZTABElkKCEdldFF1b3RlEiUuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVvdG\
-            VSZXF1ZXN0GiYuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVvdGVSZXNwb25zZRJjCgxTdWJtaXRPcmRlcnMSJS5maW5hbmNpYWwubWFya2V0\
-            ZGF0YS52MS5PcmRlclJlcXVlc3QaKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlckJhdGNoU3VtbWFyeSgBEmMKC0xpdmVUcmFkaW5nEi\
-            cuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVHJhZGluZ01lc3NhZ2UaJy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UcmFkaW5nTWVzc2FnZSgB\
-            MAESZgoJU3Vic2NyaWJlEikuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2NyaWJlUmVxdWVzdBoqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLn\
-            YxLlN1YnNjcmliZVJlc3BvbnNlKAEwATK+AQoRVGlja1dyaXRlclNlcnZpY2USVAoJV3JpdGVUaWNrEiQuZmluYW5jaWFsLm1hcmtldGRhdGEu\
-            djEuUHJpY2VVcGRhdGUaIS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5Xcml0ZUFjaxJTCgpXcml0ZUJhdGNoEiIuZmluYW5jaWFsLm1hcmtldG\
-            RhdGEudjEuVGlja0JhdGNoGiEuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuV3JpdGVBY2tiBnByb3RvMw==
+            YXRhLnYxLlN1YnNjcmlwdGlvbkxpc3RSBGxpc3QSIQoMaGVhcnRiZWF0X21zGAggASgNUgtoZWFydGJlYXRNcxJFCgpmcm9tX3N0b3JlGAkgAy\
+            gLMiYuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3RvcmVkUmVjb3Jkc1IJZnJvbVN0b3JlIpwBChBTdWJzY3JpcHRpb25MaXN0Ek8KDXN1YnNj\
+            cmlwdGlvbnMYASADKAsyKS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5TdWJzY3JpcHRpb25JbmZvUg1zdWJzY3JpcHRpb25zEjcKBWZpbGxzGA\
+            IgAygLMiEuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuRmlsbEluZm9SBWZpbGxzIs8CChBTdWJzY3JpcHRpb25JbmZvEicKD3N1YnNjcmlwdGlv\
+            bl9pZBgBIAEoBFIOc3Vic2NyaXB0aW9uSWQSTgoMc3Vic2NyaXB0aW9uGAIgASgLMiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VTdW\
+            JzY3JpcHRpb25SDHN1YnNjcmlwdGlvbhI0CgRib29rGAMgASgLMiAuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuQWRkQm9va1IEYm9vaxIdCgpz\
+            ZW50X2NvdW50GAQgASgEUglzZW50Q291bnQSJwoPY29uZmxhdGVkX2NvdW50GAUgASgEUg5jb25mbGF0ZWRDb3VudBIjCg13YWl0aW5nX2J5dG\
+            VzGAYgASgEUgx3YWl0aW5nQnl0ZXMSHwoLY2F0Y2hpbmdfdXAYByABKAhSCmNhdGNoaW5nVXAiUQoIRmlsbEluZm8SJgoPZmlsbF9yZXF1ZXN0\
+            X2lkGAEgASgEUg1maWxsUmVxdWVzdElkEh0KCnNlbnRfY291bnQYAiABKARSCXNlbnRDb3VudCJeCglIZWFydGJlYXQSLgoEdGltZRgBIAEoCz\
+            IaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSBHRpbWUSIQoMcmVzdW1lX3Rva2VuGAIgASgMUgtyZXN1bWVUb2tlbiLKAQoHRmlsbEVuZBIm\
+            Cg9maWxsX3JlcXVlc3RfaWQYASABKARSDWZpbGxSZXF1ZXN0SWQSPQoHcmVzdWx0cxgCIAMoCzIjLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk\
+            ZpbGxSZXN1bHRSB3Jlc3VsdHMSPgoHb3V0Y29tZRgDIAEoDjIkLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkZpbGxPdXRjb21lUgdvdXRjb21l\
+            EhgKB21lc3NhZ2UYBCABKAlSB21lc3NhZ2UiuQEKCkZpbGxSZXN1bHQSOAoFcmFuZ2UYASABKAsyIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS\
+            5GaWxsUmFuZ2VSBXJhbmdlEhQKBWNvdW50GAIgASgEUgVjb3VudBIWCgZkaWdlc3QYAyABKAZSBmRpZ2VzdBJDCgdtaXNzaW5nGAQgAygLMiku\
+            ZmluYW5jaWFsLm1hcmtldGRhdGEudjEuTWlzc2luZ1NlcXVlbmNlc1IHbWlzc2luZyKeAQoQTWlzc2luZ1NlcXVlbmNlcxIlCg5maXJzdF9zZX\
+            F1ZW5jZRgBIAEoBFINZmlyc3RTZXF1ZW5jZRIjCg1sYXN0X3NlcXVlbmNlGAIgASgEUgxsYXN0U2VxdWVuY2USPgoGcmVhc29uGAMgASgOMiYu\
+            ZmluYW5jaWFsLm1hcmtldGRhdGEudjEuTWlzc2luZ1JlYXNvblIGcmVhc29uIp0BCgtMb3N0UmVjb3JkcxIUCgV0b3BpYxgBIAEoCVIFdG9waW\
+            MSHAoJcGFydGl0aW9uGAIgASgNUglwYXJ0aXRpb24SIQoMZmlyc3Rfb2Zmc2V0GAMgASgEUgtmaXJzdE9mZnNldBIfCgtsYXN0X29mZnNldBgE\
+            IAEoBFIKbGFzdE9mZnNldBIWCgZyZWFzb24YBSABKAlSBnJlYXNvbiKHAQoNU3RvcmVkUmVjb3JkcxIUCgV0b3BpYxgBIAEoCVIFdG9waWMSHA\
+            oJcGFydGl0aW9uGAIgASgNUglwYXJ0aXRpb24SIQoMZmlyc3Rfb2Zmc2V0GAMgASgEUgtmaXJzdE9mZnNldBIfCgtsYXN0X29mZnNldBgEIAEo\
+            BFIKbGFzdE9mZnNldCLEAQoPU3Vic2NyaXB0aW9uRW5kEjoKBnJlYXNvbhgBIAEoDjIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkVuZFJlYX\
+            NvblIGcmVhc29uEhgKB21lc3NhZ2UYAiABKAlSB21lc3NhZ2USIQoMcmVzdW1lX3Rva2VuGAMgASgMUgtyZXN1bWVUb2tlbhI4CgRsb3N0GAQg\
+            AygLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuTG9zdFJlY29yZHNSBGxvc3QihAEKCVN0cmVhbUVuZBI6CgZyZWFzb24YASABKA4yIi5maW\
+            5hbmNpYWwubWFya2V0ZGF0YS52MS5FbmRSZWFzb25SBnJlYXNvbhIYCgdtZXNzYWdlGAIgASgJUgdtZXNzYWdlEiEKDHJlc3VtZV90b2tlbhgD\
+            IAEoDFILcmVzdW1lVG9rZW4i1QMKCkJvb2tVcGRhdGUSGgoIZXhjaGFuZ2UYASABKAlSCGV4Y2hhbmdlEhYKBnN5bWJvbBgCIAEoCVIGc3ltYm\
+            9sEiYKD2ZlZWRfaGFuZGxlcl9pZBgDIAEoCVINZmVlZEhhbmRsZXJJZBIUCgVlcG9jaBgEIAEoBFIFZXBvY2gSGgoIc2VxdWVuY2UYBSABKARS\
+            CHNlcXVlbmNlEisKEXByZXZpb3VzX3NlcXVlbmNlGAYgASgEUhBwcmV2aW91c1NlcXVlbmNlEhoKCHNuYXBzaG90GAcgASgIUghzbmFwc2hvdB\
+            I2CgRiaWRzGAggAygLMiIuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuQm9va0xldmVsUgRiaWRzEjYKBGFza3MYCSADKAsyIi5maW5hbmNpYWwu\
+            bWFya2V0ZGF0YS52MS5Cb29rTGV2ZWxSBGFza3MSHgoKY29uc2lzdGVudBgKIAEoCFIKY29uc2lzdGVudBI5CgpldmVudF90aW1lGAsgASgLMh\
+            ouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIJZXZlbnRUaW1lEiUKDnZlbnVlX3NlcXVlbmNlGAwgASgEUg12ZW51ZVNlcXVlbmNlIrEBCglC\
+            b29rTGV2ZWwSIQoMcHJpY2VfbWljcm9zGAEgASgDUgtwcmljZU1pY3JvcxIwChRwcmljZV9uYW5vX3JlbWFpbmRlchgCIAEoBVIScHJpY2VOYW\
+            5vUmVtYWluZGVyEh8KC3NpemVfbWljcm9zGAMgASgDUgpzaXplTWljcm9zEi4KE3NpemVfbmFub19yZW1haW5kZXIYBCABKAVSEXNpemVOYW5v\
+            UmVtYWluZGVyIkIKDFF1b3RlUmVxdWVzdBIWCgZzeW1ib2wYASABKAlSBnN5bWJvbBIaCghleGNoYW5nZRgCIAEoCVIIZXhjaGFuZ2UiwwUKDV\
+            F1b3RlUmVzcG9uc2USPAoGbGF0ZXN0GAEgASgLMiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGVSBmxhdGVzdBIrCg9kYXlf\
+            aGlnaF9taWNyb3MYAiABKANIAFINZGF5SGlnaE1pY3Jvc4gBARIpCg5kYXlfbG93X21pY3JvcxgDIAEoA0gBUgxkYXlMb3dNaWNyb3OIAQESJA\
+            oLb3Blbl9taWNyb3MYBCABKANIAlIKb3Blbk1pY3Jvc4gBARIvChFwcmV2X2Nsb3NlX21pY3JvcxgFIAEoA0gDUg9wcmV2Q2xvc2VNaWNyb3OI\
+            AQESNQoXZGF5X2hpZ2hfbmFub19yZW1haW5kZXIYCiABKAVSFGRheUhpZ2hOYW5vUmVtYWluZGVyEjMKFmRheV9sb3dfbmFub19yZW1haW5kZX\
+            IYCyABKAVSE2RheUxvd05hbm9SZW1haW5kZXISLgoTb3Blbl9uYW5vX3JlbWFpbmRlchgMIAEoBVIRb3Blbk5hbm9SZW1haW5kZXISOQoZcHJl\
+            dl9jbG9zZV9uYW5vX3JlbWFpbmRlchgNIAEoBVIWcHJldkNsb3NlTmFub1JlbWFpbmRlchIdCgpkYXlfdm9sdW1lGA4gASgDUglkYXlWb2x1bW\
+            USOQoZZGF5X3ZvbHVtZV9uYW5vX3JlbWFpbmRlchgPIAEoBVIWZGF5Vm9sdW1lTmFub1JlbWFpbmRlchImCg9kYXlfdHJhZGVfY291bnQYECAB\
+            KARSDWRheVRyYWRlQ291bnQSHwoLdHJhZGluZ19kYXkYESABKAVSCnRyYWRpbmdEYXlCEgoQX2RheV9oaWdoX21pY3Jvc0IRCg9fZGF5X2xvd1\
+            9taWNyb3NCDgoMX29wZW5fbWljcm9zQhQKEl9wcmV2X2Nsb3NlX21pY3JvcyLBAwoMT3JkZXJSZXF1ZXN0EhkKCG9yZGVyX2lkGAEgASgJUgdv\
+            cmRlcklkEhYKBnN5bWJvbBgCIAEoCVIGc3ltYm9sEhIKBHNpZGUYAyABKAlSBHNpZGUSJwoPcXVhbnRpdHlfbWljcm9zGAQgASgDUg5xdWFudG\
+            l0eU1pY3JvcxIsChJsaW1pdF9wcmljZV9taWNyb3MYBSABKANSEGxpbWl0UHJpY2VNaWNyb3MSHQoKb3JkZXJfdHlwZRgGIAEoCVIJb3JkZXJU\
+            eXBlEkUKEGNsaWVudF90aW1lc3RhbXAYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wUg9jbGllbnRUaW1lc3RhbXASGAoHYWNjb3\
+            VudBgKIAEoCVIHYWNjb3VudBInCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5EhoKCGV4Y2hhbmdlGAwgASgJUghleGNo\
+            YW5nZRIiCg10aW1lX2luX2ZvcmNlGA0gASgJUgt0aW1lSW5Gb3JjZRIqChFzdG9wX3ByaWNlX21pY3JvcxgOIAEoA1IPc3RvcFByaWNlTWljcm\
+            9zIrgBChFPcmRlckJhdGNoU3VtbWFyeRIaCghhY2NlcHRlZBgBIAEoBVIIYWNjZXB0ZWQSGgoIcmVqZWN0ZWQYAiABKAVSCHJlamVjdGVkEisK\
+            EXJlamVjdGlvbl9yZWFzb25zGAMgAygJUhByZWplY3Rpb25SZWFzb25zEj4KB3Jlc3VsdHMYCiADKAsyJC5maW5hbmNpYWwubWFya2V0ZGF0YS\
+            52MS5PcmRlclJlc3VsdFIHcmVzdWx0cyLaAQoLT3JkZXJSZXN1bHQSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSGgoIYWNjZXB0ZWQYAiAB\
+            KAhSCGFjY2VwdGVkEiUKDnJlamVjdGlvbl9jb2RlGAMgASgJUg1yZWplY3Rpb25Db2RlEikKEHJlamVjdGlvbl9yZWFzb24YBCABKAlSD3Jlam\
+            VjdGlvblJlYXNvbhJCCgZzdGF0dXMYBSABKAsyKi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclN0YXR1c1VwZGF0ZVIGc3RhdHVzIrgC\
+            Cg5UcmFkaW5nTWVzc2FnZRJECgluZXdfb3JkZXIYASABKAsyJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3RIAFIIbmV3T3\
+            JkZXISRQoGY2FuY2VsGAIgASgLMisuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuT3JkZXJDYW5jZWxSZXF1ZXN0SABSBmNhbmNlbBJICglleGVj\
+            dXRpb24YAyABKAsyKC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5FeGVjdXRpb25SZXBvcnRIAFIJZXhlY3V0aW9uEkQKBnN0YXR1cxgEIAEoCz\
+            IqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyU3RhdHVzVXBkYXRlSABSBnN0YXR1c0IJCgdwYXlsb2FkIooBChJPcmRlckNhbmNlbFJl\
+            cXVlc3QSGQoIb3JkZXJfaWQYASABKAlSB29yZGVySWQSFgoGcmVhc29uGAIgASgJUgZyZWFzb24SGAoHYWNjb3VudBgKIAEoCVIHYWNjb3VudB\
+            InCg9pZGVtcG90ZW5jeV9rZXkYCyABKAlSDmlkZW1wb3RlbmN5S2V5IuADCg9FeGVjdXRpb25SZXBvcnQSIQoMZXhlY3V0aW9uX2lkGAEgASgJ\
+            UgtleGVjdXRpb25JZBIZCghvcmRlcl9pZBgCIAEoCVIHb3JkZXJJZBIqChFmaWxsX3ByaWNlX21pY3JvcxgDIAEoA1IPZmlsbFByaWNlTWljcm\
+            9zEjAKFGZpbGxfcXVhbnRpdHlfbWljcm9zGAQgASgDUhJmaWxsUXVhbnRpdHlNaWNyb3MSQQoOZXhlY3V0aW9uX3RpbWUYBSABKAsyGi5nb29n\
+            bGUucHJvdG9idWYuVGltZXN0YW1wUg1leGVjdXRpb25UaW1lEhgKB2FjY291bnQYCiABKAlSB2FjY291bnQSFgoGc3ltYm9sGAsgASgJUgZzeW\
+            1ib2wSGgoIZXhjaGFuZ2UYDCABKAlSCGV4Y2hhbmdlEhIKBHNpZGUYDSABKAlSBHNpZGUSFAoFdmVudWUYDiABKAlSBXZlbnVlEh0KCmZlZV9t\
+            aWNyb3MYDyABKANSCWZlZU1pY3JvcxIhCgxmZWVfY3VycmVuY3kYECABKAlSC2ZlZUN1cnJlbmN5EjQKFmxlYXZlc19xdWFudGl0eV9taWNyb3\
+            MYESABKANSFGxlYXZlc1F1YW50aXR5TWljcm9zIsYCChFPcmRlclN0YXR1c1VwZGF0ZRIZCghvcmRlcl9pZBgBIAEoCVIHb3JkZXJJZBIWCgZz\
+            dGF0dXMYAiABKAlSBnN0YXR1cxI6ChlyZW1haW5pbmdfcXVhbnRpdHlfbWljcm9zGAMgASgDUhdyZW1haW5pbmdRdWFudGl0eU1pY3JvcxIYCg\
+            dhY2NvdW50GAogASgJUgdhY2NvdW50EhYKBnN5bWJvbBgLIAEoCVIGc3ltYm9sEhoKCGV4Y2hhbmdlGAwgASgJUghleGNoYW5nZRIfCgtyZWFz\
+            b25fY29kZRgNIAEoCVIKcmVhc29uQ29kZRIWCgZyZWFzb24YDiABKAlSBnJlYXNvbhI7CgtzdGF0dXNfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm\
+            90b2J1Zi5UaW1lc3RhbXBSCnN0YXR1c1RpbWUqaQoIVGlja0tpbmQSGQoVVElDS19LSU5EX1VOU1BFQ0lGSUVEEAASEwoPVElDS19LSU5EX1FV\
+            T1RFEAESEwoPVElDS19LSU5EX1RSQURFEAISGAoUVElDS19LSU5EX0NPUlJFQ1RJT04QAyp4Cg9FdmVudFRpbWVTb3VyY2USGwoXRVZFTlRfVE\
+            lNRV9TT1VSQ0VfVkVOVUUQABIeChpFVkVOVF9USU1FX1NPVVJDRV9SRUNFSVZFRBABEigKJEVWRU5UX1RJTUVfU09VUkNFX1ZFTlVFX09VVF9P\
+            Rl9SQU5HRRACKkgKD0luc3RydW1lbnRTdGF0ZRIZChVJTlNUUlVNRU5UX1NUQVRFX0xJVkUQABIaChZJTlNUUlVNRU5UX1NUQVRFX1NUQUxFEA\
+            EqOQoEU2lkZRIUChBTSURFX1VOU1BFQ0lGSUVEEAASDAoIU0lERV9CVVkQARINCglTSURFX1NFTEwQAiqnAQoORGVsaXZlcnlQb2xpY3kSHwob\
+            REVMSVZFUllfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfUE9MSUNZX0FMTBABEhoKFkRFTElWRVJZX1BPTElDWV9MQVRFU1QQAh\
+            IcChhERUxJVkVSWV9QT0xJQ1lfSU5URVJWQUwQAxIhCh1ERUxJVkVSWV9QT0xJQ1lfTUFYX1NUQUxFTkVTUxAEKoEFCg5TdWJzY3JpYmVFcnJv\
+            chIYChRTVUJTQ1JJQkVfRVJST1JfTk9ORRAAEiQKIFNVQlNDUklCRV9FUlJPUl9JTlZBTElEX0FSR1VNRU5UEAESJwojU1VCU0NSSUJFX0VSUk\
+            9SX1NVQlNDUklQVElPTl9FWElTVFMQAhIoCiRTVUJTQ1JJQkVfRVJST1JfU1VCU0NSSVBUSU9OX1VOS05PV04QAxIqCiZTVUJTQ1JJQkVfRVJS\
+            T1JfVE9PX01BTllfU1VCU0NSSVBUSU9OUxAEEiQKIFNVQlNDUklCRV9FUlJPUl9UT09fTUFOWV9TWU1CT0xTEAUSIgoeU1VCU0NSSUJFX0VSUk\
+            9SX1RPT19NQU5ZX0JPT0tTEAYSIgoeU1VCU0NSSUJFX0VSUk9SX1RPT19NQU5ZX0ZJTExTEAcSIgoeU1VCU0NSSUJFX0VSUk9SX0ZJTExfVE9P\
+            X0xBUkdFEAgSHwobU1VCU0NSSUJFX0VSUk9SX0ZJTExfRVhJU1RTEAkSIAocU1VCU0NSSUJFX0VSUk9SX0ZJTExfVU5LTk9XThAKEiYKIlNVQl\
+            NDUklCRV9FUlJPUl9JTlNUUlVNRU5UX1VOS05PV04QCxIlCiFTVUJTQ1JJQkVfRVJST1JfUEVSTUlTU0lPTl9ERU5JRUQQDBIhCh1TVUJTQ1JJ\
+            QkVfRVJST1JfVE9LRU5fSU5WQUxJRBANEh8KG1NVQlNDUklCRV9FUlJPUl9DQVRDSElOR19VUBAOEiMKH1NVQlNDUklCRV9FUlJPUl9TRVJWRV\
+            JfU1RPUFBJTkcQDxIjCh9TVUJTQ1JJQkVfRVJST1JfUkVBREVSX1RPT19TTE9XEBAqXgoLRmlsbE91dGNvbWUSGgoWRklMTF9PVVRDT01FX0NP\
+            TVBMRVRFRBAAEhoKFkZJTExfT1VUQ09NRV9DQU5DRUxMRUQQARIXChNGSUxMX09VVENPTUVfRkFJTEVEEAIqigEKDU1pc3NpbmdSZWFzb24SHg\
+            oaTUlTU0lOR19SRUFTT05fVU5TUEVDSUZJRUQQABIgChxNSVNTSU5HX1JFQVNPTl9OT1RfUFVCTElTSEVEEAESFwoTTUlTU0lOR19SRUFTT05f\
+            R09ORRACEh4KGk1JU1NJTkdfUkVBU09OX05PVF9SRUFDSEVEEAMq+gEKCUVuZFJlYXNvbhIaChZFTkRfUkVBU09OX1VOU1BFQ0lGSUVEEAASGA\
+            oURU5EX1JFQVNPTl9DT01QTEVURUQQARIeChpFTkRfUkVBU09OX1NFUlZFUl9TVE9QUElORxACEh4KGkVORF9SRUFTT05fUkVBREVSX1RPT19T\
+            TE9XEAMSHgoaRU5EX1JFQVNPTl9SRUNPUkRTX01JU1NJTkcQBBIZChVFTkRfUkVBU09OX0xPR19GQUlMRUQQBRIaChZFTkRfUkVBU09OX0JBRF\
+            9SRVFVRVNUEAYSIAocRU5EX1JFQVNPTl9UT09fTUFOWV9SRVFVRVNUUxAHMoQEChFNYXJrZXREYXRhU2VydmljZRJiCgxTdHJlYW1QcmljZXMS\
+            Ki5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVN1YnNjcmlwdGlvbhokLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaWNlVXBkYXRlMA\
+            ESWQoIR2V0UXVvdGUSJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5RdW90ZVJlcXVlc3QaJi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5RdW90\
+            ZVJlc3BvbnNlEmMKDFN1Ym1pdE9yZGVycxIlLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyUmVxdWVzdBoqLmZpbmFuY2lhbC5tYXJrZX\
+            RkYXRhLnYxLk9yZGVyQmF0Y2hTdW1tYXJ5KAESYwoLTGl2ZVRyYWRpbmcSJy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UcmFkaW5nTWVzc2Fn\
+            ZRonLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlRyYWRpbmdNZXNzYWdlKAEwARJmCglTdWJzY3JpYmUSKS5maW5hbmNpYWwubWFya2V0ZGF0YS\
+            52MS5TdWJzY3JpYmVSZXF1ZXN0GiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2NyaWJlUmVzcG9uc2UoATABMr4BChFUaWNrV3JpdGVy\
+            U2VydmljZRJUCglXcml0ZVRpY2sSJC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVVwZGF0ZRohLmZpbmFuY2lhbC5tYXJrZXRkYXRhLn\
+            YxLldyaXRlQWNrElMKCldyaXRlQmF0Y2gSIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UaWNrQmF0Y2gaIS5maW5hbmNpYWwubWFya2V0ZGF0\
+            YS52MS5Xcml0ZUFja2IGcHJvdG8z
             """)
 
     /// What an update reports.
@@ -2082,6 +2085,8 @@ extension Proto {
         public var list: Proto.SubscriptionList?
         /// Of SubscribeOptions: the interval that holds now.
         public var heartbeatMs: UInt32 = 0
+        /// Of a resumed subscription: what of that the log has no more, and comes from the store first.
+        public var fromStore: [Proto.StoredRecords] = []
         public var unknownFields = UnknownFields()
 
         public init() {}
@@ -2097,6 +2102,7 @@ extension Proto {
             for value in lost { writer.message(50, value) }
             if let value = list { writer.message(58, value) }
             if heartbeatMs != 0 { writer.uint32(64, heartbeatMs) }
+            for value in fromStore { writer.message(74, value) }
             writer.unknown(unknownFields)
         }
 
@@ -2117,6 +2123,10 @@ extension Proto {
                     try reader.message(into: &value)
                     list = value
                 case 64: heartbeatMs = try reader.uint32()
+                case 74:
+                    var value = Proto.StoredRecords()
+                    try reader.message(into: &value)
+                    fromStore.append(value)
                 default: try reader.unknown(tag, into: &unknownFields)
                 }
             }
@@ -2160,6 +2170,15 @@ extension Proto {
             if heartbeatMs != 0 {
                 writer.name("heartbeatMs")
                 writer.uint32(heartbeatMs)
+            }
+            if !fromStore.isEmpty {
+                writer.name("fromStore")
+                writer.beginArray()
+                for value in fromStore {
+                    writer.element()
+                    writer.message(value)
+                }
+                writer.endArray()
             }
             writer.endObject()
         }
@@ -2630,6 +2649,62 @@ extension Proto {
             if !reason.isEmpty {
                 writer.name("reason")
                 writer.string(reason)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Records that are gone from the log and kept in the store. Their updates come each instrument's in order, one instrument
+    /// after the other, and perhaps with some that were filed about the same time: (feed, epoch, sequence) tells.
+    public struct StoredRecords: ProtoMessage {
+        public var topic: String = ""
+        public var partition: UInt32 = 0
+        /// Offsets, both included.
+        public var firstOffset: UInt64 = 0
+        public var lastOffset: UInt64 = 0
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.StoredRecords"
+
+        public func write(to writer: inout ProtoWriter) {
+            if !topic.isEmpty { writer.string(10, topic) }
+            if partition != 0 { writer.uint32(16, partition) }
+            if firstOffset != 0 { writer.uint64(24, firstOffset) }
+            if lastOffset != 0 { writer.uint64(32, lastOffset) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 10: topic = try reader.string()
+                case 16: partition = try reader.uint32()
+                case 24: firstOffset = try reader.uint64()
+                case 32: lastOffset = try reader.uint64()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if !topic.isEmpty {
+                writer.name("topic")
+                writer.string(topic)
+            }
+            if partition != 0 {
+                writer.name("partition")
+                writer.uint32(partition)
+            }
+            if firstOffset != 0 {
+                writer.name("firstOffset")
+                writer.uint64(firstOffset)
+            }
+            if lastOffset != 0 {
+                writer.name("lastOffset")
+                writer.uint64(lastOffset)
             }
             writer.endObject()
         }
