@@ -6,7 +6,8 @@ import Synchronization
 /// to its loop.
 public final class GRPCLoopServer: HTTP2ConnectionOwner {
     private let context: ServerContext
-    private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] = [:]
+    private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String, number: Int64)] = [:]
+    private var acceptedCount: Int64 = 0
     private var random: SplitMix64
     private var isDraining = false
     private var isClosed = false
@@ -31,6 +32,15 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     /// Calls that are not over.
     public var openCallCount: Int { context.tally.openCalls.load(ordering: .relaxed) }
 
+    /// What is known of the connections; their ids begin at `first`.
+    func facts(ids first: Int64) -> [ConnectionFacts] {
+        connections.values.map {
+            ConnectionFacts(
+                id: first + $0.number, peer: $0.address, streamsBegun: $0.connection.streamsBegun,
+                openStreams: $0.connection.openStreams)
+        }
+    }
+
     /// Serves a connected stream of bytes, or refuses it where a limit is reached or the server has ended. One that
     /// drains tells its client so, in order: who connected as the server began to stop goes elsewhere, or comes again.
     public func accept(_ stream: any ByteStream) {
@@ -43,7 +53,8 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
             transport: stream, isServer: true, settings: settings, owner: self, output: context.output,
             deadlines: context.deadlines)
         connection.peerAddress = address
-        connections[ObjectIdentifier(connection)] = (connection, address)
+        acceptedCount += 1
+        connections[ObjectIdentifier(connection)] = (connection, address, acceptedCount)
         if isDraining { connection.startDraining() }
     }
 
