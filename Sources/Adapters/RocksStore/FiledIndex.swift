@@ -109,7 +109,7 @@ struct FiledIndex {
 
     // MARK: Bytes
 
-    private static func bytes(_ held: HeldOffsets) -> [UInt8] {
+    static func bytes(_ held: HeldOffsets) -> [UInt8] {
         var bytes: [UInt8] = []
         for range in held.ranges {
             bytes.appendLittleEndian(range.lowerBound)
@@ -118,7 +118,7 @@ struct FiledIndex {
         return bytes
     }
 
-    private static func bytes(_ run: FiledRecords) -> [UInt8] {
+    static func bytes(_ run: FiledRecords) -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.appendLittleEndian(run.offsets.upperBound)
         for range in run.times.ranges {
@@ -128,7 +128,8 @@ struct FiledIndex {
         return bytes
     }
 
-    private static func offsets(_ value: UnsafeRawBufferPointer) -> HeldOffsets? {
+    /// nil for what is none.
+    static func offsets(_ value: UnsafeRawBufferPointer) -> HeldOffsets? {
         guard let pairs = pairs(value) else { return nil }
         var ranges: [Range<UInt64>] = []
         for (first, end) in pairs {
@@ -138,7 +139,8 @@ struct FiledIndex {
         return HeldOffsets(ranges: ranges)
     }
 
-    private static func entry(
+    /// nil for what is none.
+    static func entry(
         _ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer
     ) -> (TopicPartition, FiledRecords)? {
         guard key.count == 13, key[0] == MetaKey.filedPrefix, value.count >= 8,

@@ -121,17 +121,6 @@ final class ServerTLS {
     }
 }
 
-/// How the port where metrics are is encrypted.
-enum MonitoringTLS: String, CaseIterable {
-    case off
-    /// Nobody is asked for a certificate: probes have none.
-    case server
-    /// As the clients are.
-    case mutual
-
-    init(_ options: ResolvedOptions) { self = MonitoringTLS(rawValue: options.string(.metricsTLS)) ?? .off }
-}
-
 /// What is written of refused handshakes: a line per kind and ten seconds, with the latest.
 struct TLSRefusalLines {
     private static let periodNs: Int64 = 10_000_000_000

@@ -113,6 +113,8 @@ final class TapeCursors {
     }
 
     private func goOnWithStore(_ place: TopicPartition, _ from: UInt64, _ oldest: UInt64) {
+        // One partition after the other: this one is found again.
+        guard stored == nil else { return }
         let held = tape.store?.heldOffsets(place).range(at: from)
         guard let store = tape.store, let held, held.contains(from) else {
             let next = min(oldest, held?.lowerBound ?? oldest)
