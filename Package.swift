@@ -284,8 +284,8 @@ if isFuzz {
         .executableTarget(
             name: "fuzz-parsers",
             dependencies: [
-                "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
-                "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
+                "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "TickStore", "Disk", "BookEngine",
+                "GRPC", "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
                 "DNSCodec", "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),

@@ -44,9 +44,9 @@ final class SubscribeWorld {
         configuration.partitionCounts[.ticksRaw] = partitions
         change(&configuration)
         log = try SegmentLog(disk: disk, time: time, configuration: configuration)
-        tape = Tape(log: log, loop: loop, start: try TapeStart(log: log, store: store))
-        books = BookTape(log: log, loop: loop)
         reader = StoreReader(store: store)
+        tape = Tape(log: log, loop: loop, start: try TapeStart(log: log, store: store), store: reader)
+        books = BookTape(log: log, loop: loop)
     }
 
     deinit { reader.stop() }

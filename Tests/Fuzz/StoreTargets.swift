@@ -2,6 +2,7 @@ import CZstd
 import EventLog
 import MarketModel
 import TickCodec
+import TickStore
 
 @testable import RocksStore
 
@@ -46,7 +47,11 @@ extension FuzzTarget {
             var full = record.bytes
             // All that there is: flags, then what they announce.
             full.replaceSubrange(11...11, with: [7] + [UInt8](repeating: 5, count: 16 + 96 + 36))
-            return [plain, record.bytes, full]
+            let times = FilingTimes(ranges: [1...5, 90...100_000_000_000]) ?? FilingTimes()
+            let run = FiledRecords(offsets: 7..<300, times: times)
+            let filed = MetaKey.filed(TopicPartition(.ticksRaw, 3), 7) + FiledIndex.bytes(run)
+            let held = FiledIndex.bytes(HeldOffsets(ranges: [3..<9, 10..<4000]) ?? HeldOffsets())
+            return [plain, record.bytes, full, filed, held]
                 + [BlockKey(instrument: 1, hour: 480_000, first: .least, origin: nil).bytes, BlockKey.end(1, -1)]
         },
         run: { bytes in
@@ -57,6 +62,18 @@ extension FuzzTarget {
             }
             if let key = BlockKey(bytes) { require(key.bytes.elementsEqual(bytes), "a key written") }
             _ = MetaKey.hour(bytes)
+            if let held = FiledIndex.offsets(bytes) {
+                require(FiledIndex.bytes(held).elementsEqual(bytes), "held offsets written")
+            }
+            let keyLength = min(13, bytes.count)
+            let key = UnsafeRawBufferPointer(rebasing: bytes[..<keyLength])
+            if let (place, run) = FiledIndex.entry(key, UnsafeRawBufferPointer(rebasing: bytes[keyLength...])) {
+                require(
+                    (MetaKey.filed(place, run.offsets.lowerBound) + FiledIndex.bytes(run)).elementsEqual(bytes),
+                    "a run written")
+                // Any two can be joined, or not.
+                _ = run.joined(by: FiledRecords(offsets: run.offsets.upperBound..<UInt64.max, times: run.times))
+            }
         })
 }
 

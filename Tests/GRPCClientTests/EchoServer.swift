@@ -55,6 +55,13 @@ final class EchoServer: Sendable {
                 counters.calls.add(1, ordering: .relaxed)
                 call.respond([UInt8]())
             })
+        // What a load program calls; its answer may be empty.
+        table.register(
+            path: "/financial.marketdata.v1.MarketDataService/GetQuote",
+            unary: { (call: ServerCall, _: UnsafeRawBufferPointer) in
+                counters.calls.add(1, ordering: .relaxed)
+                call.respond([UInt8]())
+            })
         // As many zeros as the request's text says.
         table.register(
             path: service + "Zeros",

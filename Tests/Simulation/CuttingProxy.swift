@@ -14,17 +14,26 @@ public final class CuttingProxy: Sendable {
     /// Confined to the loop, but for the counter.
     fileprivate final class Pairs: Sendable {
         let accepted = Atomic<Int>(0)
+        let made = Atomic<Int>(0)
         nonisolated(unsafe) var open: [ObjectIdentifier: Pair] = [:]
         /// A connection is cut after so many bytes from the server.
         nonisolated(unsafe) var bytesUntilCut: Int?
         nonisolated(unsafe) var isMute = false
+        let watch: Watch?
+
+        init(_ watch: Watch?) { self.watch = watch }
     }
 
-    public init(to port: Int) throws {
+    /// Sees the bytes of a connection, in the order in which they come by.
+    public typealias Watch =
+        @Sendable (_ connection: Int, _ isFromServer: Bool, _ bytes: UnsafeRawBufferPointer) -> Void
+
+    /// To a port of 127.0.0.1. `watch` is called on the proxy's thread.
+    public init(to port: Int, watch: Watch? = nil) throws {
         let group = EventLoopGroup(count: 1, name: "proxy")
         let loop = group.loops[0]
         self.loop = loop
-        let pairs = Pairs()
+        let pairs = Pairs(watch)
         self.pairs = LoopConfined(pairs)
         listener = try Listener(host: "127.0.0.1", port: 0, group: group) { socket in
             pairs.accepted.add(1, ordering: .relaxed)
@@ -61,6 +70,7 @@ private final class Pair {
     private let client: Socket
     private let server: Socket
     private let pairs: CuttingProxy.Pairs
+    private let number: Int
     private var bytesLeft: Int?
     private lazy var fromClient = Way(self, isFromServer: false)
     private lazy var fromServer = Way(self, isFromServer: true)
@@ -79,6 +89,7 @@ private final class Pair {
         self.client = client
         self.server = server
         self.pairs = pairs
+        number = pairs.made.wrappingAdd(1, ordering: .relaxed).newValue
         bytesLeft = pairs.bytesUntilCut
     }
 
@@ -91,6 +102,7 @@ private final class Pair {
 
     func pass(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
         guard !pairs.isMute else { return }
+        pairs.watch?(number, isFromServer, bytes)
         guard isFromServer else { return server.write(bytes) }
         let count = min(bytes.count, bytesLeft ?? bytes.count)
         if count > 0 { client.write(UnsafeRawBufferPointer(rebasing: bytes[..<count])) }

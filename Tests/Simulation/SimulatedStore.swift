@@ -39,6 +39,7 @@ public final class SimulatedStore: TickStore, Sendable {
         var feeds = ["direct"]
         var books: [Instrument: Book] = [:]
         var next: [TopicPartition: UInt64] = [:]
+        var filed: [TopicPartition: [FiledRecords]] = [:]
     }
 
     private struct Apply {
@@ -148,6 +149,21 @@ public final class SimulatedStore: TickStore, Sendable {
         }
     }
 
+    public func heldOffsets(_ place: TopicPartition) -> HeldOffsets {
+        state.withLock { state in
+            var held = HeldOffsets()
+            for run in state.contents.filed[place] ?? [] { held.insert(run.offsets) }
+            return held
+        }
+    }
+
+    public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] {
+        try state.withLock { state throws(StoreError) in
+            try Self.check(state)
+            return (state.contents.filed[place] ?? []).filter { $0.offsets.overlaps(offsets) }
+        }
+    }
+
     public func statistics() throws(StoreError) -> StoreStatistics {
         try state.withLock { state throws(StoreError) in
             try Self.check(state)
@@ -210,6 +226,11 @@ public final class SimulatedStore: TickStore, Sendable {
                 book.rows.insert(StoredRow(order: order, filingTimeNs: row.filingTimeNs, frame: frame), at: position)
             }
             contents.books[instrument] = book
+        }
+        var times = FilingTimes()
+        times.add(apply.rows)
+        for range in apply.rows.offsets(from: from) {
+            contents.filed[apply.place, default: []].append(FiledRecords(offsets: range, times: times))
         }
         contents.next[apply.place] = apply.next
     }

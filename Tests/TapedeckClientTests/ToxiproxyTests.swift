@@ -99,7 +99,11 @@ struct ToxiproxyTests {
         let log = ClientTests.Log()
         try world.publish(1)
         var published = 1
-        let task = ClientTests.read(client.prices(["A"], exchange: "X"), into: log)
+        var subscription = Proto.PriceSubscription()
+        subscription.symbols = ["A"]
+        subscription.exchange = "X"
+        subscription.tokenIntervalMs = 100
+        let task = ClientTests.read(client.prices(subscription), into: log)
         await ClientTests.wait { log.now.sequences.count == 1 }
         for toxic in Self.toxics {
             let interruptions = log.now.interruptions.count

@@ -50,14 +50,17 @@ struct BinaryTests {
         let metrics: String
         private let output = Pipe()
 
-        /// What it writes about itself goes to the file `errors`, where one is named.
+        /// What it writes about itself goes to the file `errors`, where one is named. `through` is what becomes the
+        /// platform, given its path and arguments.
         init(
-            _ data: String, _ arguments: [String] = [], defaultMetrics: Bool = false, errors: String? = nil
+            _ data: String, _ arguments: [String] = [], defaultMetrics: Bool = false, errors: String? = nil,
+            through: [String] = []
         ) throws {
-            process.executableURL = URL(fileURLWithPath: BinaryTests.program)
-            process.arguments =
-                ["up", "--data", data, "--listen", "127.0.0.1:0"]
+            let command =
+                through + [BinaryTests.program, "up", "--data", data, "--listen", "127.0.0.1:0"]
                 + (defaultMetrics ? [] : ["--metrics-listen", "127.0.0.1:0"]) + arguments
+            process.executableURL = URL(fileURLWithPath: command[0])
+            process.arguments = Array(command.dropFirst())
             process.standardOutput = output
             process.standardError = FileHandle.nullDevice
             if let errors {

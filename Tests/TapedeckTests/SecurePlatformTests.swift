@@ -321,4 +321,58 @@ struct SecurePlatformTests {
         try FileManager.default.removeItem(atPath: files[0])
         #expect(looks(3) == [false, true, false])
     }
+
+    /// How curl ends that asks for metrics.
+    private func scrape(_ platform: BinaryTests.Platform, _ flags: [String]) async throws -> BinaryTests.Ended {
+        try await BinaryTests.runApart("/usr/bin/curl", ["-sSf", "--max-time", "20"] + flags)
+    }
+
+    @Test func `Metrics by TLS: with the same certificate, and a scraper is asked for one only where that was said`()
+        async throws
+    {
+        let authority = ["--cacert", certificates.file("authority")]
+        let identity = ["--cert", certificates.file("desk"), "--key", certificates.key("desk")]
+        for (how, isAnyoneGood) in [("server", true), ("mutual", false)] {
+            let platform = try platform(["--metrics-tls", how])
+            let address = "https://\(platform.metrics)"
+            let known = try await scrape(platform, authority + identity + ["\(address)/metrics"])
+            #expect(known.status == 0 && known.output.contains("tapedeck_tls_handshakes_total"), "\(known.errors)")
+            let unknown = try await scrape(platform, authority + ["\(address)/readyz"])
+            #expect((unknown.status == 0) == isAnyoneGood, "\(how): \(unknown.errors)")
+            let plain = try await scrape(platform, ["http://\(platform.metrics)/healthz"])
+            #expect(plain.status != 0)
+            let stranger = try await scrape(
+                platform, ["--cacert", certificates.file("stranger"), "\(address)/healthz"])
+            #expect(stranger.status != 0)
+            // HTTP/2 is not spoken here, whatever a scraper offers.
+            let version = try await scrape(
+                platform,
+                authority + identity + ["--http2", "-o", "/dev/null", "-w", "%{http_version}", "\(address)/healthz"])
+            #expect(version.output == "1.1", "\(version)")
+            // New files are taken for this port too.
+            let before = try await serial(platform.metrics)
+            try certificates.issue("server", "DNS:localhost,IP:127.0.0.1")
+            platform.hangUp()
+            try await until { try await serial(platform.metrics) != before }
+            #expect(try await serial(platform.metrics) != before)
+            #expect(platform.stop() == 0)
+        }
+        let missing = try await BinaryTests.runApart([
+            "up", "--metrics-tls", "server", "--data", folder.path + "/other",
+        ])
+        #expect(missing.status == 1 && missing.errors.contains("--metrics-tls needs a certificate"), "\(missing)")
+        let nobody = try await BinaryTests.runApart([
+            "up", "--metrics-tls", "mutual", "--data", folder.path + "/other", "--tls-cert",
+            certificates.file("server"), "--tls-key", certificates.key("server"),
+        ])
+        #expect(nobody.status == 1 && nobody.errors.contains("--tls-client-ca"), "\(nobody)")
+    }
+
+    /// Of the certificate that is shown there.
+    private func serial(_ address: String) async throws -> String {
+        let command =
+            "timeout 20 \(CertificateFolder.openssl) s_client -connect \(address) < /dev/null 2>/dev/null "
+            + "| \(CertificateFolder.openssl) x509 -noout -serial"
+        return try await BinaryTests.runApart("/bin/sh", ["-c", command]).output
+    }
 }

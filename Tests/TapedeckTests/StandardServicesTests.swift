@@ -50,6 +50,70 @@ struct StandardServicesTests {
         #expect(stream.contains("DeadlineExceeded"), "\(stream)")
     }
 
+    @Test func `grpcurl sees by channelz who is connected, where that is allowed`() async throws {
+        let platform = try platform(["--channelz"])
+        let address = platform.address
+        func channelz(_ method: String, _ data: String = "{}") async throws -> [String: Any] {
+            let ended = try await Tools.run(
+                "grpcurl", ["-plaintext", "-emit-defaults", "-d", data, address, "grpc.channelz.v1.Channelz/" + method])
+            let json = try? JSONSerialization.jsonObject(with: Data(ended.output.utf8)) as? [String: Any]
+            return json ?? ["text": ended.output]
+        }
+        // A client that stays.
+        let watching = Process()
+        watching.executableURL = URL(fileURLWithPath: BinaryTests.program)
+        watching.arguments = ["watch", "AAPL", "--server", address]
+        watching.standardOutput = FileHandle.nullDevice
+        watching.standardError = FileHandle.nullDevice
+        try watching.run()
+        defer {
+            watching.terminate()
+            watching.waitUntilExit()
+        }
+        let servers = try await channelz("GetServers")["server"] as? [[String: Any]] ?? []
+        #expect(servers.count == 1, "\(servers)")
+        let listening = (servers.first?["listenSocket"] as? [[String: Any]])?.first
+        #expect(listening?["name"] as? String == "listening on \(address)")
+        let listener = try await channelz("GetSocket", #"{"socketId":"2"}"#)["socket"] as? [String: Any]
+        #expect(listener?["local"] != nil, "\(listener ?? [:])")
+        // Its own connection is one, the client's the other.
+        var sockets: [[String: Any]] = []
+        try await until {
+            sockets =
+                try await channelz("GetServerSockets", #"{"serverId":"1"}"#)["socketRef"] as? [[String: Any]] ?? []
+            return sockets.count >= 2
+        }
+        let ids = sockets.compactMap { $0["socketId"] as? String }.compactMap { Int64($0) }
+        #expect(ids.count == sockets.count && ids == ids.sorted() && Set(ids).count == ids.count, "\(sockets)")
+        let first = try await channelz("GetServerSockets", #"{"serverId":"1","maxResults":"1"}"#)
+        #expect((first["socketRef"] as? [Any])?.count == 1 && first["end"] as? Bool == false, "\(first)")
+        let none = try await channelz("GetServerSockets", #"{"serverId":"1","startSocketId":"\#(Int64.max)"}"#)
+        #expect((none["socketRef"] as? [Any])?.isEmpty == true && none["end"] as? Bool == true, "\(none)")
+        var begun: [String] = []
+        for id in ids {
+            let socket = try await channelz("GetSocket", #"{"socketId":"\#(id)"}"#)["socket"] as? [String: Any]
+            let remote = (socket?["remote"] as? [String: Any])?["tcpipAddress"] as? [String: Any]
+            // A connection of grpcurl before is gone.
+            guard let remote else { continue }
+            #expect(remote["ipAddress"] as? String == Data([127, 0, 0, 1]).base64EncodedString())
+            begun += [(socket?["data"] as? [String: Any])?["streamsStarted"] as? String].compactMap { $0 }
+        }
+        #expect(begun.contains("1"), "\(begun)")
+        for (method, data) in [
+            ("GetSocket", #"{"socketId":"77"}"#), ("GetServer", #"{"serverId":"2"}"#), ("GetChannel", "{}"),
+            ("GetServerSockets", #"{"serverId":"9"}"#),
+        ] {
+            let text = try await channelz(method, data)["text"] as? String
+            #expect(text?.contains("NotFound") == true, "\(method): \(text ?? "")")
+        }
+        #expect(platform.stop() == 0)
+        let silent = try self.platform()
+        let refused = try await Tools.run(
+            "grpcurl", ["-plaintext", silent.address, "grpc.channelz.v1.Channelz/GetServers"])
+        #expect(refused.status != 0, "\(refused.output)")
+        #expect(silent.stop() == 0)
+    }
+
     private func probe(_ address: String, _ flags: [String] = []) async throws -> Int32 {
         try await Tools.run("grpc_health_probe", ["-addr", address] + flags).status
     }

@@ -72,7 +72,7 @@ struct SupervisorTests {
     }
 
     /// The process that a platform's parent keeps; nil between two.
-    private static func child(of parent: Int32) -> Int32? {
+    static func child(of parent: Int32) -> Int32? {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
         for pid in names.compactMap({ Int32($0) }) {
             guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),
@@ -85,7 +85,7 @@ struct SupervisorTests {
     }
 
     /// Waits until another process than `child` is kept; which one.
-    private static func successor(of child: Int32, _ parent: Int32) async throws -> Int32 {
+    static func successor(of child: Int32, _ parent: Int32) async throws -> Int32 {
         await until { SupervisorTests.child(of: parent).map { $0 != child } ?? false }
         let next = try #require(SupervisorTests.child(of: parent))
         #expect(next != child)

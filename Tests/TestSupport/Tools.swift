@@ -15,6 +15,13 @@ public enum Tools {
         }
     }
 
+    /// Runs a program by its path.
+    public static func run(program path: String, _ arguments: [String]) async throws -> Ended {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try launch(path, arguments) }) }
+        }
+    }
+
     private static func runBlocking(_ tool: String, _ arguments: [String]) throws -> Ended {
         try launch(install(tool), arguments)
     }

@@ -125,7 +125,7 @@ struct PeerTests {
                 else: setattr(m, f.name, wide(f.type == f.TYPE_INT64))
                 return m.SerializeToString()
             def unknown():
-                n = rnd.choice([31, 32, 100, 2047, 2048, 2**29 - 1])
+                n = rnd.choice([32, 33, 100, 2047, 2048, 2**29 - 1])
                 kind = rnd.randint(0, 4)
                 tag = lambda w: varint(n << 3 | w)
                 return [tag(0) + varint(wide(False)), tag(1) + bytes(8), tag(2) + varint(3) + b"abc", tag(5) + bytes(4),
@@ -181,6 +181,29 @@ struct PeerTests {
                 print(c.first_sequence, c.last_sequence, c.count, c.trade_count,
                       c.trade_volume * 10**8 + c.trade_volume_nano_remainder // 10, price("trade_high"),
                       price("trade_low"))
+            """, input: input)
+        #expect(String(decoding: output, as: UTF8.self) == expected.map { $0 + "\n" }.joined())
+    }
+
+    @Test(.enabled(if: Checkout.hasPython, "no .venv"))
+    func `Python and we read an appended resume token, of any length`() throws {
+        var random = SeededRandom(seed: 5)
+        let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "itch")
+        var expected: [String] = []
+        var input: [UInt8] = []
+        for length in 0..<300 {
+            let token = (0..<length).map { _ in UInt8.random(in: 0...255, using: &random) }
+            var bytes = encoded(random.tick(), encoder)
+            bytes += TickCodec.resumeTokenField(token)
+            let read = try bytes.withUnsafeBytes { Array(try TickReader($0).resumeToken) }
+            #expect(read == token)
+            input += Peers.frame(bytes)
+            let hex = token.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }
+            expected.append(hex.joined())
+        }
+        let output = try Peers.python(
+            """
+            for r in records(): print(PriceUpdate.FromString(r).resume_token.hex())
             """, input: input)
         #expect(String(decoding: output, as: UTF8.self) == expected.map { $0 + "\n" }.joined())
     }

@@ -57,6 +57,7 @@ final class Applier {
     private(set) var freshBlocks: [FreshBlock] = []
     /// Instruments whose record changed by the last apply.
     private(set) var changed: [UInt32] = []
+    private(set) var index: FiledIndex
 
     /// Granularity of ages: an hour is written at most this often.
     static let ageStepNs: Int64 = 600_000_000_000
@@ -65,6 +66,7 @@ final class Applier {
         self.database = database
         self.calendar = calendar
         catalog = try Catalog(database)
+        index = try FiledIndex(database)
         batch = WriteBatch(database)
     }
 
@@ -82,9 +84,12 @@ final class Applier {
             var value: [UInt8] = []
             value.appendLittleEndian(next)
             batch.put(.meta, MetaKey.offset(place), value)
+            index.add(rows, from: from, place, to: batch)
             try database.write(batch)
+            index.didWrite()
         } catch {
             catalog.rollBack()
+            index.rollBack()
             resetGroups()
             throw error
         }
@@ -97,6 +102,9 @@ final class Applier {
         }
         resetGroups()
     }
+
+    /// Forgets where records are filed, some rows of which retention is about to drop with these hours.
+    func forgetFiled(_ hours: Set<Int32>) throws(StoreError) { try index.forget(hours) }
 
     /// Forgets what is known of an hour that retention dropped.
     func forgetAge(_ id: HourID) { ages[id] = nil }

@@ -138,6 +138,7 @@ extension RocksStore {
                 if let retention = limits.retentionNs {
                     let (oldest, overflow) = time.wallNs().subtractingReportingOverflow(retention)
                     let expired = overflow ? [] : hours.filter { $0.ageNs < oldest }
+                    try forgetFiled(Set(expired.map { $0.id.hour }))
                     for (id, _) in expired { try drop(id) }
                     hours.removeAll { hour in expired.contains { $0.id == hour.id } }
                     shared.withLock { $0.counters.expiredHours += expired.count }
@@ -147,8 +148,10 @@ extension RocksStore {
                 guard bytes > bytesMax else { return }
                 // Sizes of ranges are known for what is in files only.
                 for space in [KeySpace.fresh, .hours] { try database.flush(space) }
+                var forgotten: Set<Int32> = []
                 for (id, _) in hours.sorted(by: { ($0.ageNs, $0.id) < ($1.ageNs, $1.id) }) {
                     guard bytes > bytesMax else { break }
+                    if forgotten.insert(id.hour).inserted { try forgetFiled([id.hour]) }
                     let freed = [KeySpace.fresh, .hours].reduce(0 as UInt64) {
                         $0
                             + database.bytes(
@@ -161,6 +164,15 @@ extension RocksStore {
                 }
                 for space in [KeySpace.fresh, .hours] { try database.compact(space) }
             }
+        }
+    }
+
+    /// Before rows are dropped, so that nobody is told that they are there.
+    private func forgetFiled(_ hours: Set<Int32>) throws(StoreError) {
+        guard !hours.isEmpty else { return }
+        try applyLock.withLock { _ throws(StoreError) in
+            try applier.forgetFiled(hours)
+            shared.withLock { $0.held = applier.index.held }
         }
     }
 

@@ -11,6 +11,8 @@ enum MetaKey {
     static let offsetPrefix = UInt8(ascii: "o")
     static let agePrefix = UInt8(ascii: "a")
     static let countPrefix = UInt8(ascii: "c")
+    static let filedPrefix = UInt8(ascii: "r")
+    static let heldPrefix = UInt8(ascii: "h")
 
     static func feed(_ number: UInt16) -> [UInt8] { key(feedPrefix) { $0.appendBigEndian(number) } }
     static func name(_ instrument: UInt32) -> [UInt8] { key(namePrefix) { $0.appendBigEndian(instrument) } }
@@ -21,6 +23,22 @@ enum MetaKey {
             $0.appendBigEndian(place.partition)
         }
     }
+    /// Which records of a place the store holds.
+    static func held(_ place: TopicPartition) -> [UInt8] {
+        key(heldPrefix) {
+            $0.appendBigEndian(place.topic.number)
+            $0.appendBigEndian(place.partition)
+        }
+    }
+    /// Where the rows of a run of records are filed, by its first offset.
+    static func filed(_ place: TopicPartition, _ first: UInt64) -> [UInt8] {
+        key(filedPrefix) {
+            $0.appendBigEndian(place.topic.number)
+            $0.appendBigEndian(place.partition)
+            $0.appendBigEndian(first)
+        }
+    }
+
     /// When the newest row of an instrument's hour was appended to the log.
     static func age(_ id: HourID) -> [UInt8] { key(agePrefix, id) }
     /// How many rows of an hour are merged.

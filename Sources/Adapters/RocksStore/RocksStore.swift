@@ -30,6 +30,7 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         var places: [TopicPartition: Int] = [:]
         var applied: [UInt64] = []
         var durable: [UInt64] = []
+        var held: [TopicPartition: HeldOffsets] = [:]
         var isClosed = false
         /// Scans and merges under way, which close waits for.
         var users = 0
@@ -76,7 +77,7 @@ public final class RocksStore: TickStore, @unchecked Sendable {
             try RocksStore.checkFormat(database)
             applier = try Applier(database, calendar: calendar)
             hourMerge = HourMerge(database, limits)
-            shared = Mutex(try RocksStore.load(database, applier.catalog))
+            shared = Mutex(try RocksStore.load(database, applier.catalog, applier.index.held))
         } catch {
             database.close()
             throw error
@@ -115,8 +116,11 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         try database.syncLog()
     }
 
-    private static func load(_ database: RocksDatabase, _ catalog: Catalog) throws(StoreError) -> sending Shared {
+    private static func load(
+        _ database: RocksDatabase, _ catalog: Catalog, _ held: [TopicPartition: HeldOffsets]
+    ) throws(StoreError) -> sending Shared {
         var shared = Shared()
+        shared.held = held
         let iterator = database.iterator(.meta, nil)
         iterator.seek([MetaKey.offsetPrefix])
         while try iterator.isValid(), iterator.key[0] == MetaKey.offsetPrefix {
@@ -170,6 +174,7 @@ public final class RocksStore: TickStore, @unchecked Sendable {
             shared.durable.append(0)
         }
         shared.applied[index] = next
+        shared.held[place] = applier.index.held[place]
         let entries = applier.catalog.entries
         while shared.entries.count < entries.count {
             let number = shared.entries.count
@@ -242,6 +247,14 @@ public final class RocksStore: TickStore, @unchecked Sendable {
         try use { () throws(StoreError) in
             try RowScan(database, number, from: from, to: to).run(body)
         }
+    }
+
+    public func heldOffsets(_ place: TopicPartition) -> HeldOffsets {
+        shared.withLock { $0.held[place] ?? HeldOffsets() }
+    }
+
+    public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] {
+        try use { () throws(StoreError) in try FiledIndex.runs(database, place, offsets) }
     }
 
     /// Makes a consistent copy that opens as a store of its own, while this one goes on. `directory` must not exist.

@@ -20,7 +20,8 @@ struct BenchServer {
         let platform = try EmbeddedPlatform(options, diagnostics)
         let loops = options.int(.loops)
         let sockets = try PlatformSockets(options, diagnostics)
-        try platform.serve(options, loops: loops > 0 ? loops : Processors.count, on: sockets)
+        try platform.serve(
+            options, loops: loops > 0 ? loops : Processors.count, on: sockets, orderFeed: EdgeSource.feed)
         guard let edge = platform.edge else { return .failure }
         var plan = EdgeSource.Plan()
         plan.symbolCount = options.int(.symbolCount)

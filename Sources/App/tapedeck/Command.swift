@@ -74,7 +74,7 @@ extension Command {
                     .tickSyncMs, .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .tlsCert,
                     .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
-                    .readyLag,
+                    .metricsTLS, .channelz, .readyLag,
                 ],
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
@@ -263,7 +263,7 @@ extension Command {
                 "serve made-up ticks to load programs",
                 options: [
                     .data, .listen, .symbolCount, .batch, .sourceRate, .loops, .logRingMB, .retentionDiskPercent,
-                    .access, .anonymous, .metricsListen,
+                    .tlsCert, .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .metricsListen,
                 ],
                 text: """
                     The edge of `up` with everything that stands around it (metrics, access, deadlines), on a log that \

@@ -31,6 +31,8 @@ enum OptionName: String, CaseIterable, Sendable {
     case streamDeadlineSeconds = "stream-deadline-seconds"
     case callLog = "call-log"
     case metricsListen = "metrics-listen"
+    case metricsTLS = "metrics-tls"
+    case channelz
     case readyLag = "ready-lag"
     // What feeds it
     case replay
@@ -130,7 +132,7 @@ extension OptionName {
         case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .unaryDeadlineSeconds,
             .streamDeadlineSeconds:
             accessDefinition
-        case .callLog, .metricsListen, .readyLag: monitoringDefinition
+        case .callLog, .metricsListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate: sourceDefinition
@@ -277,6 +279,16 @@ extension OptionName {
             OptionDefinition(
                 .address, "HOST:PORT", default: "127.0.0.1:9090",
                 "Where /metrics, /healthz and /readyz are served. Where the default port is taken, another one is.")
+        case .channelz:
+            OptionDefinition(
+                .flag, "", default: "false",
+                "Serves grpc.channelz.v1: whoever may call it sees the addresses of all clients and how many calls "
+                    + "each connection has had.")
+        case .metricsTLS:
+            OptionDefinition(
+                .choice(MonitoringTLS.allCases.map(\.rawValue)), "HOW", default: MonitoringTLS.off.rawValue,
+                "TLS for --metrics-listen, by --tls-cert: `server` asks nobody for a certificate, `mutual` asks as "
+                    + "--tls-client-ca and --tls-clients say.")
         default:
             OptionDefinition(
                 .integer(0...Int64.max), "N", default: "1000000", unit: "records",

@@ -152,3 +152,14 @@ enum UTCTime {
         return era * 146_097 + dayOfEra - 719_468
     }
 }
+
+/// How the port where metrics are is encrypted.
+enum MonitoringTLS: String, CaseIterable {
+    case off
+    /// Nobody is asked for a certificate: probes have none.
+    case server
+    /// As the clients are.
+    case mutual
+
+    init(_ options: ResolvedOptions) { self = MonitoringTLS(rawValue: options.string(.metricsTLS)) ?? .off }
+}

@@ -112,8 +112,11 @@ final class EmbeddedPlatform {
         feeds.append((service, ServiceThread(name: "feed", ended: { _ in }) { try service.run() }))
     }
 
-    /// Serves clients and those who watch. Orders are taken where the simulated venue is to be a feed.
-    func serve(_ options: ResolvedOptions, loops count: Int, on sockets: PlatformSockets) throws {
+    /// Serves clients and those who watch. Orders are taken where the simulated venue is to be a feed, or another feed
+    /// is named whose quotes they meet.
+    func serve(
+        _ options: ResolvedOptions, loops count: Int, on sockets: PlatformSockets, orderFeed: String? = nil
+    ) throws {
         let operations = try PlatformOperations(options, time, diagnostics)
         self.operations = operations
         metrics.register(in: operations.metrics)
@@ -124,10 +127,11 @@ final class EmbeddedPlatform {
         let loops = EventLoopGroup(count: count)
         ConnectionMetrics.register(loops, in: operations.metrics)
         let simulatesVenue = options.strings(.replay).isEmpty
-        let orders = simulatesVenue ? OrderVenue(feed: FeedService.simulatedFeed, time: time) : nil
+        let feed = orderFeed ?? (simulatesVenue ? FeedService.simulatedFeed : nil)
+        let orders = feed.map { OrderVenue(feed: $0, time: time) }
         let edge = try EdgeService(
             log: log, store: store, time: time, loops: loops, orders: orders, limits: EmbeddedPlatform.limits(options),
-            server: server)
+            showsConnections: options.bool(.channelz), server: server)
         self.edge = edge
         ReaderMetrics.register(edge, in: operations.metrics)
         operations.declare(edge.methods)

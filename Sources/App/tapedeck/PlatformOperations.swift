@@ -69,7 +69,7 @@ final class PlatformOperations {
     var secure: (@Sendable (any ByteStream) -> any ByteStream)? { tls?.secure }
 
     /// Serves metrics and probes.
-    func listen(on socket: ListeningSocket) { endpoint.listen(on: socket) }
+    func listen(on socket: ListeningSocket) { endpoint.listen(on: socket, secure: tls?.secureMonitoring) }
 
     /// A few times a second: lines about calls and handshakes are written, and files are looked at.
     func tick() {

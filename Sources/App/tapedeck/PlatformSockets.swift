@@ -1,4 +1,5 @@
 import EventLoop
+import Glibc
 import Observability
 
 /// Where `tapedeck up` is reached: by clients, and by those who watch it.
@@ -8,9 +9,19 @@ struct PlatformSockets {
 
     /// Binds both. A default port of metrics that is taken, as by another platform on this machine, is no reason not to
     /// start: the system chooses one. An address that was asked for is.
+    ///
+    /// What a service manager has bound already is taken as it is.
     init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
-        clients = try PlatformSockets.bind(options.address(.listen))
+        let activation = try SocketActivation(ConfigurationEnvironment.read(), process: getpid())
+        clients = try activation?.clients ?? PlatformSockets.bind(options.address(.listen))
         let address = options.address(.metricsListen)
+        for case let (socket?, what) in [(activation?.clients, "clients"), (activation?.metrics, "metrics")] {
+            diagnostics.log(.info, "up", "\(what) come by \(Address(socket)), which the service manager has bound")
+        }
+        if let socket = activation?.metrics {
+            metrics = socket
+            return
+        }
         do {
             metrics = try PlatformSockets.bind(address)
         } catch {

@@ -6,14 +6,19 @@ import TLS
 /// Confined to the main thread, but for what it gives to the server.
 final class ServerTLS {
     private let context: TLSServerContext
+    /// Of the port where metrics are; nil where that is not encrypted.
+    private let monitoring: TLSServerContext?
     private let diagnostics: Diagnostics
     private var watch: FileWatch
     private var lines = TLSRefusalLines()
+    private var monitoringLines = TLSRefusalLines()
 
     /// nil where no certificate is configured. Throws where the files cannot be used.
     static func make(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws(CommandError) -> ServerTLS? {
         guard let chain = options.optionalString(.tlsCert) else {
-            for option in [OptionName.tlsKey, .tlsClientCA] where options.isSet(option) {
+            let isWanted = MonitoringTLS(options) != .off
+            for option in [OptionName.tlsKey, .tlsClientCA, .metricsTLS]
+            where option == .metricsTLS ? isWanted : options.isSet(option) {
                 throw CommandError("\(option.flag) needs a certificate: add --tls-cert")
             }
             return nil
@@ -28,14 +33,42 @@ final class ServerTLS {
                 ClientCertificatePolicy(rawValue: options.string(.tlsClients)) ?? .required
         }
         do {
-            return ServerTLS(try TLSServerContext(configuration), configuration, diagnostics)
-        } catch {
+            return ServerTLS(
+                try TLSServerContext(configuration), try makeMonitoring(options, configuration), configuration,
+                diagnostics)
+        } catch let error as TLSError {
             throw CommandError(error.description)
+        } catch {
+            throw CommandError("\(error)")
         }
     }
 
-    private init(_ context: TLSServerContext, _ configuration: TLSServerConfiguration, _ diagnostics: Diagnostics) {
+    /// The same certificate, and HTTP/1.1 for whoever offers it, or nothing.
+    private static func makeMonitoring(
+        _ options: ResolvedOptions, _ configuration: TLSServerConfiguration
+    ) throws -> TLSServerContext? {
+        var configuration = configuration
+        configuration.applicationProtocols = []
+        switch MonitoringTLS(options) {
+        case .off: return nil
+        case .server:
+            configuration.clientAuthorityFile = nil
+            configuration.clientCertificates = .none
+        case .mutual:
+            guard configuration.clientAuthorityFile != nil else {
+                throw CommandError(
+                    "--metrics-tls mutual needs to know whose certificates are good: add --tls-client-ca")
+            }
+        }
+        return try TLSServerContext(configuration)
+    }
+
+    private init(
+        _ context: TLSServerContext, _ monitoring: TLSServerContext?, _ configuration: TLSServerConfiguration,
+        _ diagnostics: Diagnostics
+    ) {
         self.context = context
+        self.monitoring = monitoring
         self.diagnostics = diagnostics
         watch = FileWatch(
             [configuration.certificateChainFile, configuration.privateKeyFile]
@@ -53,6 +86,12 @@ final class ServerTLS {
         { [context] stream in context.wrap(stream) }
     }
 
+    /// The same for the port where metrics are; nil: nothing.
+    var secureMonitoring: (@Sendable (any ByteStream) -> any ByteStream)? {
+        guard let monitoring else { return nil }
+        return { stream in monitoring.wrap(stream) }
+    }
+
     func register(in metrics: MetricsRegistry) {
         metrics.register { [context] in TLSMetrics.families(context.counters, context.certificate) }
     }
@@ -63,6 +102,10 @@ final class ServerTLS {
         for line in lines.take(context.counters, nowNs: nowNs) {
             diagnostics.log(line.level, "tls", line.text)
         }
+        guard let monitoring else { return }
+        for line in monitoringLines.take(monitoring.counters, nowNs: nowNs) {
+            diagnostics.log(line.level, "metrics", line.text)
+        }
     }
 
     /// Reads the files again, changed or not. Connections go on; new ones see what was read. Files that cannot be used
@@ -70,6 +113,7 @@ final class ServerTLS {
     func reload() {
         do {
             try context.reload()
+            try monitoring?.reload()
             diagnostics.log(.info, "tls", "read the certificates again: \(description)")
         } catch {
             diagnostics.log(.error, "tls", "\(error); the certificates stay as they were")

@@ -90,6 +90,7 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
     private struct State {
         var end: PriceStreamEnd?
         var startToken: [UInt8]?
+        var fromStore: [String] = []
         var onEnd: (@Sendable (PriceStreamEnd) -> Void)?
     }
 
@@ -107,7 +108,10 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
     func began(_ call: ChannelCall) { self.call = call }
 
     public func received(metadata: GRPCMetadata) {
-        state.withLock { $0.startToken = metadata.binary("tapedeck-resume-token-bin") }
+        state.withLock {
+            $0.startToken = metadata.binary("tapedeck-resume-token-bin")
+            $0.fromStore = metadata.values("tapedeck-from-store")
+        }
     }
 
     public func received(frames: UnsafeRawBufferPointer) { deliver(PriceBatch(frames: frames)) }
@@ -128,6 +132,10 @@ public final class PriceStream: GRPCCallOwner, @unchecked Sendable {
     /// Where the stream began, as soon as the server has said it: a client that is cut off goes on from there at the
     /// latest.
     public var startToken: [UInt8]? { state.withLock { $0.startToken } }
+
+    /// Of a resumed stream, ranges of records that the server's log has no more and its store brings, as
+    /// `TOPIC/PARTITION FROM-NEXT`.
+    public var fromStore: [String] { state.withLock { $0.fromStore } }
 
     /// nil while the stream runs.
     public var end: PriceStreamEnd? { state.withLock { $0.end } }

@@ -49,6 +49,10 @@ public struct PriceEvents: AsyncSequence, Sendable {
 
 /// One subscription: its stream now, what was delivered, and how it goes on.
 private final class PriceReader {
+    /// How often the server is to say where the stream goes on, unless the subscription says it: what was sent since
+    /// then comes again after a cut.
+    private static let tokenIntervalMilliseconds: UInt32 = 2000
+
     private let channel: GRPCChannel
     private var subscription: Proto.PriceSubscription
     private var resume: PriceResume
@@ -66,9 +70,14 @@ private final class PriceReader {
     init(_ channel: GRPCChannel, _ subscription: Proto.PriceSubscription, _ backoff: GRPCBackoff) {
         self.channel = channel
         self.subscription = subscription
+        if subscription.tokenIntervalMs == 0 {
+            self.subscription.tokenIntervalMs = PriceReader.tokenIntervalMilliseconds
+        }
         random = PriceRandom(state: channel.options.seed)
+        let hasToken = !subscription.resumeToken.isEmpty
         resume = PriceResume(
-            token: subscription.resumeToken.isEmpty ? nil : subscription.resumeToken, backoff: backoff)
+            token: hasToken ? subscription.resumeToken : nil,
+            wantsSnapshot: hasToken ? subscription.resumeSnapshot : !subscription.skipSnapshot, backoff: backoff)
     }
 
     nonisolated(nonsending) func next() async throws(TapedeckError) -> PriceEvent? {
@@ -133,6 +142,7 @@ private final class PriceReader {
         case .resume(let token, let milliseconds):
             subscription.resumeToken = token ?? []
             if token == nil { subscription.skipSnapshot = false }
+            subscription.resumeSnapshot = token != nil && resume.wantsSnapshot
             waitMilliseconds = milliseconds
             if !isInterrupted { pending.append(.interrupted(error)) }
             isInterrupted = true
@@ -144,6 +154,7 @@ private final class PriceReader {
         var repeats: [Int] = []
         var gaps: [SequenceGap] = []
         var position = 0
+        var token: [UInt8]?
         let problem = frames.withUnsafeBytes { bytes -> TickCodecError? in
             var reader = TickReader()
             for message in MessageSequence(frames: bytes) {
@@ -157,6 +168,7 @@ private final class PriceReader {
                 case .old: repeats.append(position)
                 case .gap(let range): gaps.append(PriceReader.gap(reader, range))
                 }
+                if !reader.resumeToken.isEmpty { token = Array(reader.resumeToken) }
                 position += 1
             }
             return nil
@@ -165,7 +177,7 @@ private final class PriceReader {
             stream?.cancel()
             throw GRPCStatus(.internalError, "the server sent what is no PriceUpdate: \(problem)")
         }
-        resume.delivered()
+        resume.delivered(token: token)
         if position > repeats.count {
             pending.append(.ticks(TickBatch(frames: frames, repeats: repeats, count: position - repeats.count)))
         }

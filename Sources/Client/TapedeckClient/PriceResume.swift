@@ -17,10 +17,13 @@ struct PriceResume {
     private var token: [UInt8]?
     private var hasBegun = false
     private var failures = 0
+    /// Whether there may be a snapshot of which not everything was delivered.
+    private(set) var wantsSnapshot: Bool
 
-    /// `token` is the subscription's own.
-    init(token: [UInt8]?, backoff: GRPCBackoff) {
+    /// `token` is the subscription's own; `wantsSnapshot`: it is to begin with a snapshot.
+    init(token: [UInt8]?, wantsSnapshot: Bool = false, backoff: GRPCBackoff) {
         self.token = token
+        self.wantsSnapshot = wantsSnapshot
         self.backoff = backoff
     }
 
@@ -30,8 +33,14 @@ struct PriceResume {
         if let token { self.token = token }
     }
 
-    /// Something was delivered: waits begin anew.
-    mutating func delivered() { failures = 0 }
+    /// Something was delivered: waits begin anew. The token goes on behind it; it comes with the end of the snapshot or
+    /// later.
+    mutating func delivered(token: [UInt8]? = nil) {
+        failures = 0
+        guard let token else { return }
+        self.token = token
+        wantsSnapshot = false
+    }
 
     mutating func ended(_ error: TapedeckError, using random: inout some RandomNumberGenerator) -> Decision {
         if error.status.isOK { return .finish }
@@ -39,6 +48,7 @@ struct PriceResume {
         if isTokenRefused {
             // Another log, after a failover: from its latest values on; the tracker says what is missing.
             token = nil
+            wantsSnapshot = true
         } else if !canResume(error) {
             return .fail
         }

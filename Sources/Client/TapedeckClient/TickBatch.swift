@@ -40,7 +40,11 @@ public struct TickBatch: Sendable {
         var updates: [Proto.PriceUpdate] = []
         updates.reserveCapacity(count)
         walk { message in
-            if let update = try? Proto.PriceUpdate(decoding: message) { updates.append(update) }
+            if var update = try? Proto.PriceUpdate(decoding: message) {
+                // The client's own business.
+                update.resumeToken = []
+                updates.append(update)
+            }
             return true
         }
         return updates

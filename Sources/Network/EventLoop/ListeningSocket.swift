@@ -42,6 +42,25 @@ public final class ListeningSocket: Sendable {
         port = Resolver.boundPort(descriptor)
     }
 
+    /// One that a service manager has bound for this process. Throws where the descriptor is no TCP socket that
+    /// listens.
+    public convenience init(activated descriptor: Int32) throws(AddressError) {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let result = withUnsafeMutablePointer(to: &storage) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+        }
+        guard result == 0, [AF_INET, AF_INET6].contains(Int32(storage.ss_family)) else {
+            throw AddressError("descriptor \(descriptor) is no TCP socket that listens")
+        }
+        var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
+        let named = Resolver.withAddress(storage) {
+            getnameinfo($0, $1, &host, socklen_t(host.count), nil, 0, NI_NUMERICHOST)
+        }
+        let name = String(decoding: host.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        try self.init(inherited: descriptor, host: named == 0 ? name : "")
+    }
+
     /// Closes it in this process. Once, and not where a listener has it.
     public func close() { Glibc.close(descriptor) }
 }

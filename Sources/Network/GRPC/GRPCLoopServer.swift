@@ -6,10 +6,7 @@ import Synchronization
 /// to its loop.
 public final class GRPCLoopServer: HTTP2ConnectionOwner {
     private let context: ServerContext
-    private var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] {
-        get { context.calls.connections }
-        set { context.calls.connections = newValue }
-    }
+    private var acceptedCount: Int64 = 0
     private var random: SplitMix64
     private var isDraining = false
     private var isClosed = false
@@ -29,10 +26,19 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     }
 
     /// Connections open now.
-    public var connectionCount: Int { connections.count }
+    public var connectionCount: Int { context.calls.connections.count }
 
     /// Calls that are not over.
     public var openCallCount: Int { context.tally.openCalls.load(ordering: .relaxed) }
+
+    /// What is known of the connections; their ids begin at `first`.
+    func facts(ids first: Int64) -> [ConnectionFacts] {
+        context.calls.connections.values.map {
+            ConnectionFacts(
+                id: first + $0.number, peer: $0.address, streamsBegun: $0.connection.streamsBegun,
+                openStreams: $0.connection.openStreams)
+        }
+    }
 
     /// Serves a connected stream of bytes, or refuses it where a limit is reached or the server has ended. One that
     /// drains tells its client so, in order: who connected as the server began to stop goes elsewhere, or comes again.
@@ -46,7 +52,8 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
             transport: stream, isServer: true, settings: settings, owner: self, output: context.output,
             deadlines: context.deadlines)
         connection.peerAddress = address
-        connections[ObjectIdentifier(connection)] = (connection, address)
+        acceptedCount += 1
+        context.calls.connections[ObjectIdentifier(connection)] = (connection, address, acceptedCount)
         if isDraining { connection.startDraining() }
     }
 
@@ -69,20 +76,20 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
     public func makeStream(on connection: HTTP2Connection) -> HTTP2Stream { ServerCall(connection, context) }
 
     public func closed(_ connection: HTTP2Connection, reason: String) {
-        guard let entry = connections.removeValue(forKey: ObjectIdentifier(connection)) else { return }
+        guard let entry = context.calls.connections.removeValue(forKey: ObjectIdentifier(connection)) else { return }
         context.shared.leave(entry.address, connection.peerFault)
     }
 
     /// Takes no more streams; the open ones go on.
     public func startDraining() {
         isDraining = true
-        for entry in connections.values { entry.connection.startDraining() }
+        for entry in context.calls.connections.values { entry.connection.startDraining() }
     }
 
     /// Ends every connection at once.
     public func closeAll() {
         isClosed = true
-        for entry in connections.values { entry.connection.close(reason: "the server stopped") }
+        for entry in context.calls.connections.values { entry.connection.close(reason: "the server stopped") }
         context.deadlines.stop()
     }
 }

@@ -47,6 +47,7 @@ public final class GRPCServer: Sendable {
     private let group: EventLoopGroup
     private let loops: [ObjectIdentifier: LoopConfined<GRPCLoopServer>]
     private let listeners = Mutex<[Listener]>([])
+    private let addresses = Mutex<[(host: String, port: Int)]>([])
     private let shared = ServerShared()
     /// Every method, in the order of registration.
     public let methods: [GRPCMethod]
@@ -88,6 +89,7 @@ public final class GRPCServer: Sendable {
         on socket: ListeningSocket, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil
     ) {
         let loops = loops
+        addresses.withLock { $0.append((socket.host, socket.port)) }
         let listener = Listener(on: socket, group: group) { socket in
             guard let loop = socket.loop as? EventLoop, let server = loops[ObjectIdentifier(loop)]?.value else {
                 return socket.close()
@@ -95,6 +97,20 @@ public final class GRPCServer: Sendable {
             server.accept(secure?(socket) ?? socket)
         }
         listeners.withLock { $0.append(listener) }
+    }
+
+    /// Where connections are taken, or were. From any thread.
+    var listenerAddresses: [(host: String, port: Int)] { addresses.withLock { $0 } }
+
+    /// Calls `then` once with what every loop knows of its connections. From any thread, without waiting.
+    func connections(_ then: @escaping @Sendable ([ConnectionFacts]) -> Void) {
+        let gathered = Gathered(of: group.loops.count)
+        for (number, loop) in group.loops.enumerated() {
+            guard let box = loops[ObjectIdentifier(loop)] else { continue }
+            loop.execute {
+                if let all = gathered.add(box.value.facts(ids: Int64(number + 1) << 32)) { then(all) }
+            }
+        }
     }
 
     private func sum(_ value: @escaping @Sendable (GRPCLoopServer) -> Int) -> Int {
@@ -134,6 +150,22 @@ public final class GRPCServer: Sendable {
         for loop in group.loops {
             guard let server = loops[ObjectIdentifier(loop)] else { continue }
             loop.runAndWait { _ in server.value.closeAll() }
+        }
+    }
+}
+
+/// What several loops say, until the last has said it.
+private final class Gathered: Sendable {
+    private let state: Mutex<(found: [ConnectionFacts], left: Int)>
+
+    init(of count: Int) { state = Mutex(([], count)) }
+
+    /// Everything, from the last.
+    func add(_ facts: [ConnectionFacts]) -> [ConnectionFacts]? {
+        state.withLock { state in
+            state.found += facts
+            state.left -= 1
+            return state.left == 0 ? state.found : nil
         }
     }
 }

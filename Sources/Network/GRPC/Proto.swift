@@ -2,6 +2,8 @@
 
 /// Holds the types of grpc.health.v1.
 public enum GRPCHealthProto {}
+/// Holds the types of grpc.channelz.v1.
+public enum GRPCChannelzProto {}
 /// Holds the types of grpc.reflection.v1.
 public enum GRPCReflectionProto {}
 /// Holds the types of grpc.reflection.v1alpha.

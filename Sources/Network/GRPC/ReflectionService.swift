@@ -112,7 +112,7 @@ extension GRPCServiceTable {
             GRPCReflectionAlphaProto.ServerReflection.serverReflectionInfo.path,
         ]
         let standard = [
-            GRPCHealthProto.healthFile, GRPCReflectionProto.reflectionFile,
+            GRPCHealthProto.healthFile, GRPCChannelzProto.channelzFile, GRPCReflectionProto.reflectionFile,
             GRPCReflectionAlphaProto.reflectionV1alphaFile,
         ]
         let names = [

@@ -46,11 +46,12 @@ public struct CallEvents: OptionSet, Sendable {
 
 /// The open calls of a server on one loop. Confined to it.
 public final class ServerCalls {
-    var connections: [ObjectIdentifier: (connection: HTTP2Connection, address: String)] = [:]
+    typealias Connection = (connection: HTTP2Connection, address: String, number: Int64)
+    var connections: [ObjectIdentifier: Connection] = [:]
 
     /// Those that are open now, in the order they began.
     public var open: [ServerCall] {
-        connections.values.flatMap { $0.connection.openStreams }.compactMap { $0 as? ServerCall }
+        connections.values.flatMap { $0.connection.streamsInOrder }.compactMap { $0 as? ServerCall }
             .sorted { $0.number < $1.number }
     }
 }

@@ -46,11 +46,13 @@ public final class HTTP1Server: Sendable {
         return (host, socket.port)
     }
 
-    /// Serves the connections of a socket, which is the server's from now on. Never on a loop.
-    public func listen(on socket: ListeningSocket) {
+    /// Serves the connections of a socket, which is the server's from now on. `secure` puts a layer (TLS) between a
+    /// connection and its bytes. Never on a loop.
+    public func listen(on socket: ListeningSocket, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil) {
         let loops = loops
         let listener = Listener(on: socket, group: group) { socket in
-            loops[ObjectIdentifier(socket.loop)]?.value.accept(socket)
+            let stream: any ByteStream = secure?(socket) ?? socket
+            loops[ObjectIdentifier(socket.loop)]?.value.accept(stream)
         }
         listeners.withLock { $0.append(listener) }
     }

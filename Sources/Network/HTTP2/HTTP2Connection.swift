@@ -161,7 +161,7 @@ extension HTTP2Connection {
     }
 
     /// In the order of their numbers.
-    public var openStreams: [HTTP2Stream] { streams.inOrder }
+    public var streamsInOrder: [HTTP2Stream] { streams.inOrder }
 
     func respond(_ stream: HTTP2Stream, _ fields: UnsafePointer<nghttp2_nv>, _ count: Int, endsStream: Bool) {
         guard !isClosed, !stream.isClosed else { return }

@@ -21,6 +21,9 @@ public final class EdgeSource: Sendable {
         public init() {}
     }
 
+    /// The name that its ticks come under.
+    public static let feed = "bench"
+
     private let log: any EventLog
     private let plan: Plan
     private let slowestLagBytes: @Sendable () -> UInt64?
@@ -110,8 +113,9 @@ private final class TickMaker {
         lines = (0..<symbolCount).map { index in
             let symbol = TickMaker.symbol(index)
             return Line(
-                encoder: TickEncoder(exchange: "NASDAQ", symbol: symbol, feed: "bench"),
-                key: builder.register(BlockBuilder.Key(exchange: "NASDAQ", symbol: symbol, feed: "bench")),
+                encoder: TickEncoder(exchange: "NASDAQ", symbol: symbol, feed: EdgeSource.feed),
+                key: builder.register(
+                    BlockBuilder.Key(exchange: "NASDAQ", symbol: symbol, feed: EdgeSource.feed)),
                 cents: 10_000 + Int64(random() % 40_000))
         }
     }

@@ -19,8 +19,11 @@ public final class MonitoringEndpoint: Sendable {
         try server.listen(host: host, port: port)
     }
 
-    /// Serves the connections of a socket, which is its own from now on. Never on a loop.
-    public func listen(on socket: ListeningSocket) { server.listen(on: socket) }
+    /// Serves the connections of a socket, which is its own from now on, with what `secure` puts between a connection
+    /// and its bytes. Never on a loop.
+    public func listen(on socket: ListeningSocket, secure: (@Sendable (any ByteStream) -> any ByteStream)? = nil) {
+        server.listen(on: socket, secure: secure)
+    }
 
     /// Closes listeners and connections. From any thread.
     public func close() { server.close() }

@@ -27,10 +27,25 @@ public protocol TickStore: AnyObject, Sendable {
     /// returns false. Batches are valid during the call.
     func scan(_ instrument: Instrument, from: Int64, to: Int64, _ body: (RowBatch) -> Bool) throws(StoreError)
 
+    /// Which records of the log the store holds by their offsets: every row that they made is there. Never waits: may
+    /// be called on an event loop.
+    func heldOffsets(_ place: TopicPartition) -> HeldOffsets
+
+    /// Where the rows of the held records among `offsets` are filed: runs that have all of these, ascending, and
+    /// perhaps some before and after.
+    func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords]
+
     /// What the store holds, for people: rows are exact where the store counts them, else nil.
     func statistics() throws(StoreError) -> StoreStatistics
 
     func close() throws(StoreError)
+}
+
+// A store that does not know offsets answers by filing time alone.
+extension TickStore {
+    public func heldOffsets(_ place: TopicPartition) -> HeldOffsets { HeldOffsets() }
+
+    public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] { [] }
 }
 
 /// Rows to store: places in blocks of the log, with what the writer found in their fields.

@@ -25,10 +25,11 @@ public final class EdgeService: Sendable {
     private let health: GRPCHealth
 
     /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
-    /// Without `orders` the calls that send orders are refused. `faults` are for trying clients.
+    /// Without `orders` the calls that send orders are refused. `faults` are for trying clients. With
+    /// `showsConnections`, channelz shows callers who is connected.
     public init(
         log: any EventLog, store: any TickStore, time: any TimeSource, loops: EventLoopGroup, orders: OrderVenue? = nil,
-        limits: EdgeLimits = EdgeLimits(), faults: EdgeFaults? = nil,
+        limits: EdgeLimits = EdgeLimits(), faults: EdgeFaults? = nil, showsConnections: Bool = false,
         server configuration: GRPCServerConfiguration = GRPCServerConfiguration()
     ) throws {
         self.log = log
@@ -43,7 +44,7 @@ public final class EdgeService: Sendable {
         var wakers: [Waker] = []
         for loop in loops.loops {
             let waker = loop.runAndWait { loop in
-                let tape = Tape(log: log, loop: loop, start: start)
+                let tape = Tape(log: log, loop: loop, start: start, store: reader)
                 tapes.withLock { $0.append(LoopConfined(tape)) }
                 tallies.withLock { $0.append(tape.tally) }
                 let books = BookTape(log: log, loop: loop)
@@ -63,6 +64,7 @@ public final class EdgeService: Sendable {
         let health = EdgeService.makeHealth()
         self.health = health
         let tables = made.withLock { $0 }
+        let channelz = showsConnections ? GRPCChannelz() : nil
         handlers = loops.loops.compactMap { tables[ObjectIdentifier($0)] }
         gauges = handlers.map(\.value.gauge)
         let orderHandlers = OrderRouting.make(loops: loops.loops, tapes: tapes.withLock { $0 }, venue: orders)
@@ -77,6 +79,7 @@ public final class EdgeService: Sendable {
             }
             table.register(path: Proto.MarketDataService.subscribe.path, streaming: handlers.subscribe)
             health.register(on: &table)
+            channelz?.register(on: &table)
             do {
                 try table.registerReflection(files: [Proto.marketDataFile, Proto.orderServiceFile])
             } catch {
@@ -84,6 +87,7 @@ public final class EdgeService: Sendable {
             }
             return table
         }
+        channelz?.show(server)
     }
 
     /// What `grpc.health.v1` is asked for: the server as a whole, and each service.

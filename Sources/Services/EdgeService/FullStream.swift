@@ -10,30 +10,47 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
     private let call: ServerCall
     private let limits: EdgeLimits
     private let cursors: TapeCursors
+    private let tokens: TokenTimer?
+    /// Frames to be sent before anything else.
     private var snapshot: PendingBytes
     private var block: Block?
     /// What of the block's records region is still to be copied: runs that leave out records that are no news.
     private var runs: [Range<Int>] = []
+    /// The last record of the block with a token, to be sent after the runs; empty where it brings none.
+    private var marked = PendingBytes()
     private var bytesPassed: UInt64
     private var repeatCount: UInt64 = 0
     private var failure: StreamEnd?
     private var isEnding = false
 
-    init(tape: Tape, call: ServerCall, limits: EdgeLimits, snapshot: PendingBytes, offsets: [UInt64]) {
+    init(
+        tape: Tape, call: ServerCall, limits: EdgeLimits, snapshot: Tape.Snapshot, offsets: [UInt64],
+        tokens: TokenTimer? = nil
+    ) {
         self.tape = tape
         self.call = call
         self.limits = limits
-        self.snapshot = snapshot
+        self.snapshot = snapshot.frames
+        self.tokens = tokens
         bytesPassed = tape.bytesHandled
-        cursors = TapeCursors(tape: tape, offsets: offsets) { call.resume() }
+        cursors = TapeCursors(tape: tape, offsets: offsets, filter: InstrumentFilter.everything) { call.resume() }
+        guard let tokens, snapshot.count > 0 else { return }
+        let last = self.snapshot.peek {
+            tokens.mark(UnsafeRawBufferPointer(rebasing: $0.suffix(snapshot.lastLength)), cursors.token)
+        }
+        self.snapshot.extendFrame(ofLength: snapshot.lastLength, by: last)
     }
 
     func start() {
         tape.follow(self)
+        tokens?.start { [weak call] in call?.resume() }
         call.resume()
     }
 
-    func stop() { tape.unfollow(self) }
+    func stop() {
+        tape.unfollow(self)
+        tokens?.stop()
+    }
 
     func end() {
         isEnding = true
@@ -42,7 +59,9 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
 
     func tapeMoved() {
         let handled = tape.bytesHandled
-        if handled > bytesPassed, handled - bytesPassed > limits.cursorLagBytesMax, failure == nil {
+        if handled > bytesPassed, handled - bytesPassed > limits.cursorLagBytesMax, failure == nil,
+            cursors.stored == nil
+        {
             failure = .tooSlow("the reader is more than \(limits.cursorLagBytesMax >> 20) MiB behind")
         }
         call.resume()
@@ -55,6 +74,14 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             if snapshot.isEmpty { snapshot = PendingBytes() }
             return .bytes(taken)
         }
+        if cursors.stored != nil {
+            if let rows = cursors.takeStored() {
+                rows.frames.withUnsafeBytes { snapshot.append($0) }
+                return .bytes(snapshot.take(into: buffer))
+            }
+            // What the tape has brought meanwhile is not the reader's lag.
+            if cursors.stored == nil { bytesPassed = tape.bytesHandled }
+        }
         var filled = 0
         var ended = 0
         while filled < buffer.count {
@@ -63,7 +90,10 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
         }
         if filled > 0 { return .frames(bytes: filled, ended: ended) }
         if let end = failure ?? cursors.failure { return finish(end) }
-        return isEnding && cursors.isAtTape ? finish(.shutdown) : .wait
+        if isEnding, cursors.isAtTape { return finish(.shutdown) }
+        guard let tokens, tokens.isDue, cursors.isAtTape, let again = tokens.again(cursors.token) else { return .wait }
+        again.withUnsafeBytes { snapshot.append($0) }
+        return .bytes(snapshot.take(into: buffer))
     }
 
     var usage: StreamUsage {
@@ -74,7 +104,15 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
 
     /// Copies what fits of the run in turn, and counts the records that end in it.
     private func copy(into buffer: UnsafeMutableRawBufferPointer, _ ended: inout Int) -> Int {
-        guard let block, let run = runs.first else { return 0 }
+        guard let block else { return 0 }
+        guard let run = runs.first else {
+            let count = marked.take(into: buffer)
+            if marked.isEmpty {
+                ended += 1
+                pass(block)
+            }
+            return count
+        }
         let count = min(run.count, buffer.count)
         buffer.baseAddress!.copyMemory(
             from: block.image.baseAddress! + block.recordsPosition + run.lowerBound, byteCount: count)
@@ -83,7 +121,7 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             runs[0] = (run.lowerBound + count)..<run.upperBound
         } else {
             runs.removeFirst()
-            if runs.isEmpty { pass(block) }
+            if runs.isEmpty, marked.isEmpty { pass(block) }
         }
         return count
     }
@@ -93,11 +131,24 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             runs = newsRuns(next, from: index)
             if !runs.isEmpty {
                 block = next
+                if let tokens, tokens.isDue { mark(next, tokens) }
                 return true
             }
             pass(next)
         }
         return false
+    }
+
+    /// Has the last record of the block in turn bring a token that goes on behind the block.
+    private func mark(_ block: Block, _ tokens: TokenTimer) {
+        guard let run = runs.popLast() else { return }
+        let frame = block.frameRange(block.recordsEnded(by: run.upperBound) - 1)
+        if run.lowerBound < frame.lowerBound { runs.append(run.lowerBound..<frame.lowerBound) }
+        var offsets = cursors.offsets
+        offsets[Int(block.topicPartition.partition)] = block.endOffset
+        let record = UnsafeRawBufferPointer(rebasing: block.records[frame])
+        marked.append(record)
+        marked.extendFrame(ofLength: record.count, by: tokens.mark(record, tape.token(offsets)))
     }
 
     private func pass(_ passed: Block) {

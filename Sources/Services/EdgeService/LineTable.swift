@@ -72,6 +72,11 @@ struct LineTable {
     /// The primary line of an instrument.
     func primary(_ instrument: Instrument) -> Int? { byInstrument[instrument] }
 
+    /// The line of an instrument as a feed publishes it.
+    func find(_ instrument: Instrument, feed: String) -> Int? {
+        allBySymbol[instrument.symbol]?.first { lines[$0].instrument == instrument && lines[$0].feed == feed }
+    }
+
     /// Primary lines that list a symbol.
     func primaries(symbol: String) -> [Int] { bySymbol[symbol] ?? [] }
 

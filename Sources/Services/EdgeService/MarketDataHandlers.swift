@@ -149,20 +149,33 @@ final class MarketDataHandlers {
     private func open(_ call: ServerCall, _ request: Proto.PriceSubscription) throws(Refusal) {
         let filter = try self.filter(request, call.permissions)
         let policy = try self.policy(request)
+        do {
+            try rules.checkTokens(request, isSubscribe: false)
+        } catch {
+            throw refuse(error)
+        }
         let offsets = try resumeOffsets(request)
         // A client that is cut off without trailers can at least begin again where this stream began.
         call.responseMetadata.add(StreamEnd.tokenTrailer, binary: tape.token(offsets ?? tape.next).encoded())
-        let snapshot =
-            offsets == nil && !request.skipSnapshot ? tape.snapshot(filter) : Tape.Snapshot()
+        for range in tape.stored(from: offsets ?? tape.next) {
+            call.responseMetadata.add(StreamEnd.storedHeader, range.description)
+        }
+        let snapshot = tape.snapshot(
+            filter, from: offsets, isWanted: offsets == nil ? !request.skipSnapshot : request.resumeSnapshot)
+        let tokens =
+            request.tokenIntervalMs > 0
+            ? TokenTimer(loop: tape.loop, everyMilliseconds: Int(request.tokenIntervalMs)) : nil
         if filter.isEverything, policy == .all {
             let stream = FullStream(
-                tape: tape, call: call, limits: limits, snapshot: snapshot.frames, offsets: offsets ?? tape.next)
+                tape: tape, call: call, limits: limits, snapshot: snapshot, offsets: offsets ?? tape.next,
+                tokens: tokens)
             register(stream, call)
             stream.start()
         } else {
-            let stream = QueueStream(tape: tape, call: call, limits: limits, filter: filter, policy: policy)
+            let stream = QueueStream(
+                tape: tape, call: call, limits: limits, filter: filter, policy: policy, tokens: tokens)
             register(stream, call)
-            stream.start(from: offsets, snapshot: snapshot.frames)
+            stream.start(from: offsets, snapshot: snapshot)
         }
     }
 
@@ -232,7 +245,7 @@ final class MarketDataHandlers {
     private func resumeOffsets(_ request: Proto.PriceSubscription) throws(Refusal) -> [UInt64]? {
         guard !request.resumeToken.isEmpty else { return nil }
         do {
-            return try ResumeToken(decoding: request.resumeToken).offsets(in: tape.log)
+            return try ResumeToken(decoding: request.resumeToken).offsets(in: tape.log, store: tape.store)
         } catch {
             throw refuse(error)
         }

@@ -47,6 +47,17 @@ struct PendingBytes {
         bytes.withUnsafeMutableBytes { patch(UnsafeMutableRawBufferPointer(rebasing: $0[position...])) }
     }
 
+    /// Appends bytes to the last frame, whose first byte is `length` bytes before the end.
+    mutating func extendFrame(ofLength length: Int, by source: [UInt8]) {
+        precondition(length > 0 && length <= count)
+        source.withUnsafeBytes { append($0) }
+        // Now: making room may have moved what was not taken.
+        let frame = bytes.count - source.count - length
+        bytes.withUnsafeMutableBytes {
+            Frame.lengthen(UnsafeMutableRawBufferPointer(rebasing: $0[frame...]), by: source.count)
+        }
+    }
+
     /// Takes bytes that were looked at.
     mutating func drop(_ count: Int) {
         precondition(count >= 0 && count <= self.count)
@@ -76,8 +87,16 @@ struct FrameQueue {
     /// Bytes ever appended.
     var appended: UInt64 { taken + UInt64(bytes.count) }
 
+    /// What waits; valid during the call.
+    func peek<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R { bytes.peek(body) }
+
     /// Whole frames.
     mutating func append(_ frames: UnsafeRawBufferPointer) { bytes.append(frames) }
+
+    /// Appends bytes to the last frame of those that wait, which is `length` bytes long.
+    mutating func extendFrame(ofLength length: Int, by source: [UInt8]) {
+        bytes.extendFrame(ofLength: length, by: source)
+    }
 
     mutating func append(snapshot: PendingBytes) {
         guard !snapshot.isEmpty else { return }
@@ -130,5 +149,11 @@ enum Frame {
     /// Length of the frame at a position, prefix included.
     static func length(_ frames: UnsafeRawBufferPointer, at position: Int) -> Int {
         5 + Int(UInt32(bigEndian: frames.loadUnaligned(fromByteOffset: position + 1, as: UInt32.self)))
+    }
+
+    /// Says in a frame's prefix that it is longer.
+    static func lengthen(_ frame: UnsafeMutableRawBufferPointer, by count: Int) {
+        let old = length(UnsafeRawBufferPointer(frame), at: 0) - 5
+        frame.storeBytes(of: UInt32(old + count).bigEndian, toByteOffset: 1, as: UInt32.self)
     }
 }

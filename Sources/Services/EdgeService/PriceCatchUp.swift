@@ -16,8 +16,15 @@ extension PriceSubscriber {
         guard let cursors, policy != .all, failure == nil else { return }
         if isReaderWaiting { hasReaderAsked = true }
         var budget = PriceSubscriber.blocksPerReadMax
-        while budget > 0, let (block, index) = cursors.next() {
+        while budget > 0 {
             budget -= 1
+            if let rows = takeStored(cursors) {
+                pushStored(rows.frames, rows.place, rows.offset)
+                guard failure == nil else { return }
+                if isReaderWaiting, queue.count >= limits.pressureBytes { break }
+                continue
+            }
+            guard let (block, index) = cursors.next() else { break }
             pushWanted(block, from: index)
             guard failure == nil else { return }
             cursors.pass(block)
@@ -71,6 +78,25 @@ extension PriceSubscriber {
                     frame: UnsafeRawBufferPointer(rebasing: block.records[block.frameRange(record)]), trade: trade,
                     place: block.topicPartition, offset: block.firstOffset + UInt64(record)))
             if failure != nil { return }
+        }
+    }
+
+    /// Rows of the store. Their places are not known: that of the first record which they stand for is none too late.
+    private func pushStored(_ frames: [UInt8], _ place: TopicPartition, _ offset: UInt64) {
+        frames.withUnsafeBytes { frames in
+            var position = 0
+            while position < frames.count, failure == nil {
+                let length = Frame.length(frames, at: position)
+                let frame = UnsafeRawBufferPointer(rebasing: frames[position..<(position + length)])
+                position += length
+                guard let reader = try? TickReader(UnsafeRawBufferPointer(rebasing: frame[5...])),
+                    let line = tape.line(reader)
+                else { continue }
+                push(
+                    TapeRecord(
+                        line: line, epoch: reader.epoch, sequence: reader.sequence, frame: frame,
+                        trade: reader.dayTrade, place: place, offset: offset))
+            }
         }
     }
 

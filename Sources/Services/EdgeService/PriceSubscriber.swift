@@ -36,6 +36,10 @@ final class PriceSubscriber: TapeFollower {
     let limits: EdgeLimits
     let backlog: Backlog
     private let followsLog: Bool
+    /// Has updates bring resume tokens.
+    private let tokens: TokenTimer?
+    /// Bytes of the frame that was queued last.
+    var lastLength = 0
     let wake: () -> Void
     private(set) var queue = FrameQueue()
     /// Lines whose updates replace each other. The latest record of a pending line is what the tape keeps of it, or
@@ -60,7 +64,7 @@ final class PriceSubscriber: TapeFollower {
     /// `wake` is called when there is something to take, or when it has failed.
     init(
         tape: Tape, limits: EdgeLimits, filter: InstrumentFilter, policy: StreamPolicy, backlog: Backlog,
-        followsLog: Bool, wake: @escaping () -> Void
+        followsLog: Bool, tokens: TokenTimer? = nil, wake: @escaping () -> Void
     ) {
         self.tape = tape
         self.limits = limits
@@ -68,16 +72,20 @@ final class PriceSubscriber: TapeFollower {
         self.policy = policy
         self.backlog = backlog
         self.followsLog = followsLog
+        self.tokens = tokens
         self.wake = wake
         bytesPassed = tape.bytesHandled
     }
 
     /// Begins at the tape, or at the offsets of a token.
-    func start(from offsets: [UInt64]?, snapshot: PendingBytes) {
-        backlog.bytes += snapshot.count
-        queue.append(snapshot: snapshot)
+    func start(from offsets: [UInt64]?, snapshot: Tape.Snapshot) {
+        backlog.bytes += snapshot.frames.count
+        queue.append(snapshot: snapshot.frames)
+        lastLength = snapshot.lastLength
         if offsets != nil || staysBehind { followLog(from: offsets ?? tape.next) } else { tape.subscribe(self) }
         startWindow()
+        tokens?.start(wake)
+        markLast()
         wake()
     }
 
@@ -86,6 +94,7 @@ final class PriceSubscriber: TapeFollower {
         tape.unsubscribe(self)
         window?.cancel()
         window = nil
+        tokens?.stop()
         backlog.bytes -= queue.count + waiting.byteCount
         queue = FrameQueue()
         waiting = WaitingUpdates()
@@ -143,7 +152,7 @@ final class PriceSubscriber: TapeFollower {
             let taken = queue.take(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
             backlog.bytes -= taken
             filled += taken
-            if taken == 0, !refill() { break }
+            if taken == 0, !refill(), filled > 0 || !bringsToken() { break }
         }
         return filled
     }
@@ -159,6 +168,34 @@ final class PriceSubscriber: TapeFollower {
 
     /// Puts more into an empty queue; false when there is nothing now.
     private func refill() -> Bool {
+        guard queueMore() else { return false }
+        markLast()
+        return true
+    }
+
+    /// Has the update that was queued last bring a token, if one is due and nothing of it was taken. Between turns of
+    /// the tape only: then everything that is before the token is queued.
+    private func markLast() {
+        guard let tokens, tokens.isDue, lastLength > 0, queue.count >= lastLength, failure == nil else { return }
+        let field = queue.peek {
+            tokens.mark(UnsafeRawBufferPointer(rebasing: $0.suffix(lastLength)), tape.token(resumeOffsets))
+        }
+        queue.extendFrame(ofLength: lastLength, by: field)
+        backlog.bytes += field.count
+        lastLength = 0
+    }
+
+    /// Queues a token where there is nothing else to send.
+    private func bringsToken() -> Bool {
+        guard let tokens, tokens.isDue, failure == nil, !isEnding,
+            let again = tokens.again(tape.token(resumeOffsets))
+        else { return false }
+        again.withUnsafeBytes { append($0) }
+        lastLength = 0
+        return true
+    }
+
+    private func queueMore() -> Bool {
         guard failure == nil else { return false }
         if policy == .all {
             guard let cursors else { return false }
@@ -198,6 +235,7 @@ final class PriceSubscriber: TapeFollower {
     /// All records of this turn were pushed.
     func turnEnded() {
         isTouched = false
+        markLast()
         if case .interval = policy, queue.isEmpty, released == 0, failure == nil { return }
         wake()
     }
@@ -206,7 +244,7 @@ final class PriceSubscriber: TapeFollower {
     func tapeMoved() {
         let handled = tape.bytesHandled
         if staysBehind, handled > bytesPassed, handled - bytesPassed > limits.cursorLagBytesMax, failure == nil {
-            if let cursors {
+            if let cursors, cursors.stored == nil {
                 fail(.tooSlow("the reader is more than \(limits.cursorLagBytesMax >> 20) MiB behind"), cursors.token)
             }
         }
@@ -226,12 +264,13 @@ final class PriceSubscriber: TapeFollower {
         fail(.tooSlow("more than \(backlog.bytesMax >> 20) MiB wait for the reader"), tape.token(offsets))
     }
 
-    private func append(_ frame: UnsafeRawBufferPointer) {
+    func append(_ frame: UnsafeRawBufferPointer) {
         queue.append(frame)
         backlog.bytes += frame.count
+        lastLength = frame.count
     }
 
-    private func fail(_ end: StreamEnd, _ token: ResumeToken) {
+    func fail(_ end: StreamEnd, _ token: ResumeToken) {
         failure = (end, token)
         backlog.bytes -= waiting.byteCount
         waiting = WaitingUpdates()
@@ -418,74 +457,5 @@ extension PriceSubscriber {
         queue.append(snapshot: snapshot)
         tape.subscribe(self)
         wake()
-    }
-}
-
-// MARK: Reading the log
-
-extension PriceSubscriber {
-    private func followLog(from offsets: [UInt64]) {
-        bytesPassed = tape.bytesHandled
-        cursors = TapeCursors(tape: tape, offsets: offsets) { [weak self] in self?.blocksAreThere() }
-        tape.follow(self)
-    }
-
-    private func readLog(_ cursors: TapeCursors) -> Bool {
-        var budget = PriceSubscriber.blocksPerReadMax
-        while queue.isEmpty {
-            guard budget > 0 else {
-                nextTurn { $0.wake() }
-                return false
-            }
-            budget -= 1
-            guard let (block, index) = cursors.next() else { break }
-            queueWanted(block, from: index)
-            cursors.pass(block)
-            bytesPassed += UInt64(block.recordsLength)
-        }
-        if let end = cursors.failure, queue.isEmpty {
-            fail(end, cursors.token)
-        } else if cursors.isAtTape, !staysBehind {
-            join()
-        }
-        return !queue.isEmpty
-    }
-
-    /// What is left for another turn of the loop: after what others have to do, which the end of this turn is not.
-    func nextTurn(_ body: @escaping @Sendable (PriceSubscriber) -> Void) {
-        let box = LoopConfined(self)
-        tape.loop.execute { body(box.value) }
-    }
-
-    /// Everything that the tape has handled was read.
-    func join() {
-        cursors = nil
-        tape.unfollow(self)
-        tape.subscribe(self)
-    }
-
-    /// Queues what the filter wants of a block, in runs.
-    private func queueWanted(_ block: Block, from first: Int) {
-        let records = block.records
-        let wanted = wantedLines(block).map { $0 >= 0 }
-        let repeated = tape.repeats(in: block).map { Set($0) }
-        var run = 0..<0
-        func flush() {
-            if !run.isEmpty { append(UnsafeRawBufferPointer(rebasing: records[run])) }
-        }
-        for record in first..<block.recordCount where wanted[block.track(of: record)] {
-            if let repeated, repeated.contains(record) {
-                repeatCount += 1
-                continue
-            }
-            let frame = block.frameRange(record)
-            if run.upperBound == frame.lowerBound {
-                run = run.lowerBound..<frame.upperBound
-            } else {
-                flush()
-                run = frame
-            }
-        }
-        flush()
     }
 }

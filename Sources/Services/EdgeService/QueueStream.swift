@@ -6,16 +6,19 @@ final class QueueStream: FrameSource, EdgeStream {
     private let tape: Tape
     private let subscriber: PriceSubscriber
 
-    init(tape: Tape, call: ServerCall, limits: EdgeLimits, filter: InstrumentFilter, policy: StreamPolicy) {
+    init(
+        tape: Tape, call: ServerCall, limits: EdgeLimits, filter: InstrumentFilter, policy: StreamPolicy,
+        tokens: TokenTimer? = nil
+    ) {
         self.tape = tape
         subscriber = PriceSubscriber(
             tape: tape, limits: limits, filter: filter, policy: policy,
-            backlog: Backlog(bytesMax: limits.queueBytesMax), followsLog: false
+            backlog: Backlog(bytesMax: limits.queueBytesMax), followsLog: false, tokens: tokens
         ) { [weak call] in call?.resume() }
     }
 
     /// Begins at the tape, or at the offsets of a token.
-    func start(from offsets: [UInt64]?, snapshot: PendingBytes) { subscriber.start(from: offsets, snapshot: snapshot) }
+    func start(from offsets: [UInt64]?, snapshot: Tape.Snapshot) { subscriber.start(from: offsets, snapshot: snapshot) }
 
     func stop() { subscriber.stop() }
 

@@ -1,4 +1,5 @@
 import EventLog
+import TickStore
 
 /// Where a stream ended, for the client to come back with. Opaque to clients; it grants nothing, so nothing is signed.
 ///
@@ -64,8 +65,9 @@ struct ResumeToken: Hashable {
         self.init(logID: logID, generation: generation, offsets: offsets)
     }
 
-    /// Where the log goes on from the token: an offset for each of its partitions. Throws what of that is gone.
-    func offsets(in log: any EventLog) throws(TokenError) -> [UInt64] {
+    /// Where the log goes on from the token: an offset for each of its partitions; where the log has no more what a
+    /// store holds, that of the first record there. Throws what is gone from both.
+    func offsets(in log: any EventLog, store: StoreReader? = nil) throws(TokenError) -> [UInt64] {
         let identity = log.identity
         guard logID == identity.id else { throw .malformed("it is of another log; subscribe without it") }
         guard generation <= identity.generation else {
@@ -94,7 +96,11 @@ struct ResumeToken: Hashable {
                 }
             }
             let oldest = log.startOffset(place)
-            if next[partition] < oldest { miss(next[partition]..<oldest, "expired", goOnAt: oldest) }
+            if next[partition] < oldest {
+                let held = store?.heldOffsets(place).range(at: next[partition])
+                let found = min(oldest, held?.lowerBound ?? oldest)
+                if found > next[partition] { miss(next[partition]..<found, "expired", goOnAt: found) }
+            }
             guard next[partition] <= log.endOffset(place, .written) else {
                 throw .malformed("offset \(next[partition]) of \(place) is past the end")
             }
@@ -102,6 +108,16 @@ struct ResumeToken: Hashable {
         if !missing.isEmpty { throw .missing(missing, next: next) }
         return next
     }
+}
+
+/// Records that are gone from the log and come from the store.
+struct StoredRange: Hashable, CustomStringConvertible {
+    let place: TopicPartition
+    let from: UInt64
+    /// One past the last.
+    let to: UInt64
+
+    var description: String { "\(place) \(from)-\(to)" }
 }
 
 /// Records that a token counts as not yet delivered, or as delivered, and that no longer exist.

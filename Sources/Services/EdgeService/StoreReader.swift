@@ -1,3 +1,4 @@
+import EventLog
 import Glibc
 import MarketModel
 import Synchronization
@@ -46,11 +47,22 @@ final class StoreReader: Sendable {
     func read(
         _ request: StoreRequest, completion: @escaping @Sendable (Result<StoreRows, StoreError>) -> Void
     ) {
+        perform({ store throws(StoreError) in try request.read(store) }, completion: completion)
+    }
+
+    /// Which records of a place the store holds. Never waits.
+    func heldOffsets(_ place: TopicPartition) -> HeldOffsets { store.heldOffsets(place) }
+
+    /// Asks something of the store; `completion` is called on the thread, or at once where there is none.
+    func perform<Answer: Sendable>(
+        _ question: @escaping @Sendable (any TickStore) throws(StoreError) -> Answer,
+        completion: @escaping @Sendable (Result<Answer, StoreError>) -> Void
+    ) {
         let isQueued = state.withLock { state in
             guard !state.isStopping else { return false }
             state.jobs.append { [store] in
                 do throws(StoreError) {
-                    completion(.success(try request.read(store)))
+                    completion(.success(try question(store)))
                 } catch {
                     completion(.failure(error))
                 }
@@ -152,7 +164,7 @@ struct StoreRequest: Sendable {
     }
 
     /// Until `body` returns false; returns whether it never did.
-    private static func forEachFrame(_ batch: RowBatch, _ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
+    static func forEachFrame(_ batch: RowBatch, _ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
         var position = 0
         while position < batch.frames.count {
             let length = Frame.length(batch.frames, at: position)

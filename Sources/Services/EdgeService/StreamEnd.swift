@@ -36,6 +36,8 @@ enum StreamEnd {
     static let reasonTrailer = "tapedeck-end-reason"
     static let tokenTrailer = "tapedeck-resume-token-bin"
     static let missingTrailer = "tapedeck-missing"
+    /// In the headers of a resumed stream: records that the log has no more and the store brings.
+    static let storedHeader = "tapedeck-from-store"
     /// Records of a sequence that had been sent already; absent when 0.
     static let repeatsTrailer = "tapedeck-repeats-dropped"
 
@@ -118,6 +120,18 @@ extension StreamEnd {
         end.message = status.message
         end.resumeToken = token.encoded()
         return end
+    }
+}
+
+extension StoredRange {
+    /// As `Subscribe` says it.
+    var message: Proto.StoredRecords {
+        var stored = Proto.StoredRecords()
+        stored.topic = place.topic.name
+        stored.partition = UInt32(place.partition)
+        stored.firstOffset = from
+        stored.lastOffset = to &- 1
+        return stored
     }
 }
 

@@ -32,6 +32,8 @@ struct InstrumentFilter {
         self.permissions = permissions.flatMap { $0.allowsEverySymbol ? nil : $0 }
     }
 
+    static var everything: InstrumentFilter { InstrumentFilter(exchange: "", symbols: []) }
+
     var isEverything: Bool { exchange.isEmpty && symbols.isEmpty && permissions == nil }
 
     func matches(_ instrument: Instrument) -> Bool {

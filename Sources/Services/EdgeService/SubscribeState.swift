@@ -12,6 +12,7 @@ struct SubscribeState {
         var policy: StreamPolicy
         var skipSnapshot: Bool
         var token: [UInt8]
+        var resumesSnapshot = false
     }
 
     /// How a client sees a book.
@@ -161,7 +162,8 @@ struct SubscribeState {
                 exchange: asked.exchange, symbols: Set(asked.symbols),
                 policy: try rules.policy(
                     asked.policy, throttleMs: asked.throttleMs, maxStalenessMs: asked.maxStalenessMs),
-                skipSnapshot: asked.skipSnapshot, token: asked.resumeToken)
+                skipSnapshot: asked.skipSnapshot, token: asked.resumeToken, resumesSnapshot: asked.resumeSnapshot)
+            try rules.checkTokens(asked, isSubscribe: true)
         } catch {
             throw SubscribeState.refusal(error)
         }

@@ -317,7 +317,7 @@ extension SubscribeStream {
         var lost: [MissingRange] = []
         if !prices.token.isEmpty {
             do throws(TokenError) {
-                offsets = try ResumeToken(decoding: prices.token).offsets(in: tape.log)
+                offsets = try ResumeToken(decoding: prices.token).offsets(in: tape.log, store: tape.store)
             } catch {
                 switch error {
                 case .missing(let ranges, let next):
@@ -331,8 +331,8 @@ extension SubscribeStream {
             }
         }
         let filter = InstrumentFilter(exchange: prices.exchange, symbols: prices.symbols, permissions: permissions)
-        let snapshot =
-            offsets == nil && !prices.skipSnapshot ? tape.snapshot(filter) : Tape.Snapshot()
+        let snapshot = tape.snapshot(
+            filter, from: offsets, isWanted: offsets == nil ? !prices.skipSnapshot : prices.resumesSnapshot)
         let subscriber = PriceSubscriber(
             tape: tape, limits: limits, filter: filter, policy: prices.policy, backlog: backlog, followsLog: true,
             wake: { [weak self] in self?.wake() })
@@ -341,9 +341,10 @@ extension SubscribeStream {
             $0.resumeToken = token.encoded()
             $0.snapshotCount = UInt32(snapshot.count)
             $0.lost = lost.map(\.message)
+            $0.fromStore = tape.stored(from: offsets ?? tape.next).map(\.message)
         }
         sources.append(.prices(id, subscriber))
-        subscriber.start(from: offsets, snapshot: snapshot.frames)
+        subscriber.start(from: offsets, snapshot: snapshot)
     }
 
     private func change(_ id: UInt64, _ change: SubscribeState.Change, _ request: UInt64) {

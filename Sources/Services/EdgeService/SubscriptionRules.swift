@@ -31,6 +31,23 @@ struct SubscriptionRules {
         }
     }
 
+    /// What goes with a resume token, and how often one is sent.
+    func checkTokens(_ asked: Proto.PriceSubscription, isSubscribe: Bool) throws(Problem) {
+        guard !asked.resumeSnapshot || !asked.resumeToken.isEmpty else {
+            throw .invalid("resume_snapshot goes with a resume_token alone; without one the snapshot comes by itself")
+        }
+        guard asked.tokenIntervalMs != 0 else { return }
+        guard !isSubscribe else {
+            throw .invalid("token_interval_ms is for StreamPrices; heartbeats bring the tokens of Subscribe")
+        }
+        let range = limits.heartbeatMillisecondsRange
+        guard range.contains(Int(asked.tokenIntervalMs)) else {
+            throw .invalid(
+                "token_interval_ms is \(asked.tokenIntervalMs); "
+                    + "0 (never) and \(range.lowerBound) to \(range.upperBound) are allowed")
+        }
+    }
+
     func policy(
         _ policy: Proto.DeliveryPolicy, throttleMs: Int32, maxStalenessMs: UInt32
     ) throws(Problem) -> StreamPolicy {

@@ -18,6 +18,8 @@ final class Tape {
 
     let log: any EventLog
     let loop: any Loop
+    /// Has what is gone from the log; nil where nothing is asked for it.
+    let store: StoreReader?
     /// What its readers were not given.
     let tally = EdgeTally()
     // A tape belongs to its loop, and what it calls changes none of this: checks of every access cost more than they
@@ -42,9 +44,10 @@ final class Tape {
     @exclusivity(unchecked) private var reader = TickReader()
     private var loading: [Bool]
 
-    init(log: any EventLog, loop: any Loop, start: TapeStart) {
+    init(log: any EventLog, loop: any Loop, start: TapeStart, store: StoreReader? = nil) {
         self.log = log
         self.loop = loop
+        self.store = store
         next = start.offsets
         loading = start.offsets.map { _ in false }
         for known in start.lines { install(known) }
@@ -170,7 +173,7 @@ final class Tape {
         return add(instrument, feed: block.feed(track: track))
     }
 
-    private func add(_ instrument: Instrument, feed: String) -> Int {
+    func add(_ instrument: Instrument, feed: String) -> Int {
         let line = lines.add(instrument, feed: feed)
         index.append([])
         for subscriber in subscribers.values where subscriber.filter.matches(instrument) {

@@ -21,7 +21,7 @@ extension TickReader {
         case 3, 4, 5, 6, 10, 11, 12, 13, 14, 16...25:
             guard tag & 7 == 0 else { throw input.error(.wireType) }
             store(try input.varint(), in: field)
-        case 1, 2, 9, 26, 27, 28, 29:
+        case 1, 2, 9, 26, 27, 28, 29, 31:
             guard tag & 7 == 2 else { throw input.error(.wireType) }
             store(try input.bytes(), in: field)
         case 7, 8, 15:
@@ -74,6 +74,7 @@ extension TickReader {
         case 26: tradeIDRange = place
         case 28: conflatedRange = place
         case 29: exactRange = place
+        case 31: resumeTokenRange = place
         default: break
         }
     }

@@ -40,4 +40,16 @@ public enum TickCodec {
         }
         update.append(UInt8(value))
     }
+
+    /// `resume_token = 31` as it is appended to an encoded `PriceUpdate` that does not have it yet.
+    public static func resumeTokenField(_ token: [UInt8]) -> [UInt8] {
+        var field: [UInt8] = [0xfa, 0x01]
+        var length = token.count
+        while length >= 0x80 {
+            field.append(UInt8(truncatingIfNeeded: length) | 0x80)
+            length >>= 7
+        }
+        field.append(UInt8(length))
+        return field + token
+    }
 }

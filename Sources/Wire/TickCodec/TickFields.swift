@@ -61,6 +61,8 @@ extension TickReader {
     /// The last `Conflation` and `ExactDecimals` messages in the bytes; empty where absent.
     @inlinable @inline(__always) public var conflation: UnsafeRawBufferPointer { bytes(28, conflatedRange) }
     @inlinable @inline(__always) public var exact: UnsafeRawBufferPointer { bytes(29, exactRange) }
+    /// Where a stream goes on after the update; empty where it does not say.
+    @inlinable @inline(__always) public var resumeToken: UnsafeRawBufferPointer { bytes(31, resumeTokenRange) }
 }
 
 // MARK: Values put together

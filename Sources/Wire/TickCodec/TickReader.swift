@@ -26,6 +26,7 @@ public struct TickReader {
     @usableFromInline var tradeIDRange = ByteRange()
     @usableFromInline var conflatedRange = ByteRange()
     @usableFromInline var exactRange = ByteRange()
+    @usableFromInline var resumeTokenRange = ByteRange()
     @usableFromInline var bidValue: Int64 = 0
     @usableFromInline var askValue: Int64 = 0
     @usableFromInline var lastValue: Int64 = 0
