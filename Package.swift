@@ -161,6 +161,9 @@ let package = Package(
         room("Protobuf", in: "Wire"),
         room("HTTP1Codec", in: "Wire"),
         room("DNSCodec", in: "Wire"),
+        room(
+            "CQLFrames", in: "Wire", ["CLZ4", "CZlib"],
+            linkerSettings: [link("lz4", archive: "liblz4.a"), link("z", archive: "libz.a")]),
         room("MarketProto", in: "Wire", ["Protobuf"]),
         room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
         room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
@@ -172,6 +175,7 @@ let package = Package(
         library("COpenSSL", pkgConfig: "openssl", apt: "libssl-dev", brew: "openssl"),
         library("CRocksDB", pkgConfig: "rocksdb", apt: "librocksdb-dev", brew: "rocksdb"),
         library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
+        library("CLZ4", pkgConfig: "liblz4", apt: "liblz4-dev", brew: "lz4"),
         library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
         library("CYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev", brew: "libyaml"),
         .target(
@@ -201,6 +205,7 @@ let package = Package(
         tests("MarketModelTests", ["MarketModel", "TestSupport"]),
         tests("ProtobufTests", ["Protobuf", "MarketProto", "TestSupport"], exclude: ["Fixtures"]),
         tests("TickCodecTests", ["TickCodec", "Bench", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests("CQLFramesTests", ["CQLFrames", "TestSupport"]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests(
@@ -286,7 +291,7 @@ if isFuzz {
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "Disk", "BookEngine", "GRPC",
                 "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
-                "DNSCodec", "MarketModel", "CZstd", "Simulation",
+                "DNSCodec", "CQLFrames", "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

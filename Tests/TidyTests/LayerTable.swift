@@ -25,8 +25,8 @@ struct LayerTable {
             name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "DNSCodec", "C"],
             order: ["GRPC", "HTTP2", "HTTP1", "TLS", "EventLoop"]),
         Layer(
-            name: "Wire", mayImport: ["Model", "CSimdJSON"],
-            order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec", "DNSCodec"]),
+            name: "Wire", mayImport: ["Model", "CSimdJSON", "CLZ4", "CZlib"],
+            order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec", "DNSCodec", "CQLFrames"]),
         Layer(name: "Model", mayImport: [], order: []),
         Layer(name: "Tools", mayImport: ["Protobuf"], order: []),
     ]
