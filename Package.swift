@@ -48,6 +48,7 @@ let package = Package(
         .executable(name: "protoc-gen-tapedeck", targets: ["protoc-gen-tapedeck"]),
         .library(
             name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "TickCodec", "Protobuf", "GRPC", "TLS"]),
+        .library(name: "CassandraCQL", targets: ["CassandraCQL", "CQLFrames", "TLS", "EventLoop"]),
     ],
     targets: [
         // App
@@ -56,8 +57,9 @@ let package = Package(
             dependencies: [
                 "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
                 "Bench",
-                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
-                "TimeSource",
+                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk",
+                "EventLog",
+                "TickStore", "Disk", "TimeSource",
                 "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",
                 "HTTP1Codec", "Protobuf", "MarketProto",
                 "TickCodec", "VenueFormats",
@@ -99,8 +101,8 @@ let package = Package(
         room(
             "Bench", in: "Operations",
             [
-                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel", "CMallocCount",
+                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop", "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
+                "CMallocCount",
             ],
             linkerSettings: [.linkedLibrary("m")]),
         room(
@@ -157,6 +159,7 @@ let package = Package(
             "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "DNSCodec", "CZlib"],
             linkerSettings: [link("z", archive: "libz.a")]),
         room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
+        room("CassandraCQL", in: "Network", ["CQLFrames", "TLS", "EventLoop"]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("HTTP1Codec", in: "Wire"),
@@ -261,6 +264,9 @@ let package = Package(
         tests(
             "InterceptorTests",
             ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
+        tests("CassandraCQLTests", ["CassandraCQL", "CQLFrames", "EventLoop", "Simulation"]),
+        tests(
+            "CassandraTests", ["CassandraCQL", "CQLFrames", "TLS", "EventLoop", "TimeSource", "TestSupport"]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
             "TapedeckTests",

@@ -22,8 +22,8 @@ struct LayerTable {
         Layer(name: "Ports", mayImport: ["Wire", "Model"], order: ["TickStore", "EventLog"]),
         Layer(name: "Engines", mayImport: ["Model"], order: []),
         Layer(
-            name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "DNSCodec", "C"],
-            order: ["GRPC", "HTTP2", "HTTP1", "TLS", "EventLoop"]),
+            name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "DNSCodec", "CQLFrames", "C"],
+            order: ["GRPC", "HTTP2", "HTTP1", "CassandraCQL", "TLS", "EventLoop"]),
         Layer(
             name: "Wire", mayImport: ["Model", "CSimdJSON", "CLZ4", "CZlib"],
             order: ["TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec", "DNSCodec", "CQLFrames"]),

@@ -371,11 +371,12 @@ extension CQLBatch {
     }
 }
 
-/// Writes a batch of prepared statements straight into a frame: nothing is kept of a statement but its bytes.
+/// Writes a batch of prepared statements straight into a frame: nothing is kept of a statement but its bytes. One
+/// thread at a time, and one writer at the end of a buffer.
 ///
 /// Begin, then for each statement ``statement(_:values:)`` and its values by ``CQLBuffer/append(value:)-(Int64)`` and
 /// the like, then finish.
-public struct CQLBatchWriter: ~Copyable {
+public struct CQLBatchWriter {
     public let buffer: CQLBuffer
     private let version: CQLVersion
     private let start: Int
@@ -407,9 +408,7 @@ public struct CQLBatchWriter: ~Copyable {
     }
 
     /// Ends the frame.
-    public consuming func finish(
-        _ consistency: CQLConsistency, timestampMicroseconds: Int64? = nil
-    ) {
+    public func finish(_ consistency: CQLConsistency, timestampMicroseconds: Int64? = nil) {
         buffer.set(bigEndian: UInt16(count), at: countPlace)
         CQLBatchWriter.appendEnd(
             buffer, version, consistency, serialConsistency: nil, timestamp: timestampMicroseconds, keyspace: nil,
