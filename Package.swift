@@ -57,7 +57,7 @@ let package = Package(
             dependencies: [
                 "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
                 "Bench",
-                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk",
+                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "CassandraStore", "CassandraCQL", "FileDisk",
                 "EventLog",
                 "TickStore", "Disk", "TimeSource",
                 "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",
@@ -101,7 +101,8 @@ let package = Package(
         room(
             "Bench", in: "Operations",
             [
-                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop", "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
+                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "CassandraCQL",
+                "EventLoop", "CQLFrames", "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
                 "CMallocCount",
             ],
             linkerSettings: [.linkedLibrary("m")]),
@@ -133,6 +134,12 @@ let package = Package(
                         link("lz4", archive: "liblz4.a"), link("bz2", archive: "libbz2.a"),
                         link("snappy", archive: "libsnappy.a"), link("z", archive: "libz.a"), link("stdc++"),
                     ] : [])),
+        room(
+            "CassandraStore", in: "Adapters",
+            [
+                "TickStore", "EventLog", "TimeSource", "DayFigures", "CassandraCQL", "CQLFrames", "TLS", "EventLoop",
+                "TickCodec", "MarketModel", "CLinux",
+            ]),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
         // Ports
         room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
@@ -266,7 +273,12 @@ let package = Package(
             ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
         tests("CassandraCQLTests", ["CassandraCQL", "CQLFrames", "EventLoop", "Simulation"]),
         tests(
-            "CassandraTests", ["CassandraCQL", "CQLFrames", "TLS", "EventLoop", "TimeSource", "TestSupport"]),
+            "CassandraTests",
+            [
+                "CassandraStore", "CassandraCQL", "CQLFrames", "RocksStore", "TLS", "EventLoop", "TickStore",
+                "EventLog",
+                "TimeSource", "TickCodec", "MarketModel", "TestSupport",
+            ]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
             "TapedeckTests",

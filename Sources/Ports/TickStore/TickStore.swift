@@ -14,8 +14,12 @@ public protocol TickStore: AnyObject, Sendable {
     /// The offset to go on at: what the last `apply` gave, or nil for a place never applied.
     func nextOffset(_ place: TopicPartition) throws(StoreError) -> UInt64?
 
-    /// Makes everything applied durable; returns what `apply` would.
+    /// Makes everything applied durable, now or as often as the store does that; returns what `apply` would.
     func sync(_ place: TopicPartition) throws(StoreError) -> UInt64
+
+    /// The writer of this process writes the place no more; another's may. What is known of it is asked for again when
+    /// it comes back.
+    func release(_ place: TopicPartition) throws(StoreError)
 
     /// All instruments that have a tick, sorted.
     func instruments() throws(StoreError) -> [Instrument]
@@ -31,6 +35,11 @@ public protocol TickStore: AnyObject, Sendable {
     func statistics() throws(StoreError) -> StoreStatistics
 
     func close() throws(StoreError)
+}
+
+extension TickStore {
+    /// A store that one process has alone forgets nothing.
+    public func release(_ place: TopicPartition) throws(StoreError) {}
 }
 
 /// Rows to store: places in blocks of the log, with what the writer found in their fields.
@@ -107,7 +116,7 @@ public struct StoreStatistics: Sendable, Hashable {
 public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What kind of failure it is.
     public enum Code: String, Sendable {
-        case diskFull, readOnly, locked, damaged, unknownFormat, closed, io
+        case diskFull, readOnly, locked, damaged, unknownFormat, unreachable, closed, io
     }
 
     public let code: Code
