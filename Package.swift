@@ -275,7 +275,7 @@ let package = Package(
         tests(
             "CassandraTests",
             [
-                "CassandraStore", "CassandraCQL", "CQLFrames", "RocksStore", "TLS", "EventLoop", "TickStore",
+                "CassandraStore", "Drills", "CassandraCQL", "CQLFrames", "RocksStore", "TLS", "EventLoop", "TickStore",
                 "EventLog",
                 "TimeSource", "TickCodec", "MarketModel", "TestSupport",
             ]),

@@ -257,9 +257,10 @@ struct StoreTests {
             ).count
             #expect(counted.first?.first?.integer == Int64(distinct) && stored == distinct && distinct < 500)
             // USING TIMESTAMP is the filing time, TTL what is left of 90 days.
-            for row in try session.query(
-                "SELECT writetime(epoch), ttl(epoch), event_time_ns, receive_time_ns FROM twice.tick_data")
-            {
+            let times = try session.query(
+                "SELECT writetime(detail), ttl(detail), detail.event_time_ns, detail.receive_time_ns "
+                    + "FROM twice.tick_data")
+            for row in times {
                 let event = row[2].integer
                 let filing = FilingTime.of(eventTimeNs: event, receivedTimeNs: row[3].integer ?? 0).ns
                 #expect(row[0].integer == floorDivide(filing, by: 1000))

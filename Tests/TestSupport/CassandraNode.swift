@@ -81,19 +81,14 @@ public final class CassandraNode: Sendable {
         }
     }
 
-    private static func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value
-    {
+    static func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
         try await withCheckedThrowingContinuation { continuation in
             Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
         }
     }
 
     private static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
-        let file = NSTemporaryDirectory() + "tapedeck-cassandra-" + UUID().uuidString
-        defer { unlink(file) }
-        let pid = try EngineProcess.start([script] + arguments, output: file)
-        let status = EngineProcess.wait(pid)
-        return (status, (try? String(contentsOfFile: file, encoding: .utf8)) ?? "")
+        try EngineProcess.runBlocking([script] + arguments)
     }
 
     /// Wipes the node when this process has ended, however that came.
@@ -107,7 +102,19 @@ public final class CassandraNode: Sendable {
 
 /// Programs that leave others behind. Foundation's `Process` waits for whoever has a descriptor of its own, and what is
 /// started at the same time inherits them; here nobody inherits any.
-enum EngineProcess {
+public enum EngineProcess {
+    /// Runs a program to its end: its exit code and everything it wrote.
+    public static func run(_ words: [String]) async throws -> (status: Int32, output: String) {
+        try await CassandraNode.onThread { try runBlocking(words) }
+    }
+
+    static func runBlocking(_ words: [String]) throws -> (status: Int32, output: String) {
+        let file = NSTemporaryDirectory() + "tapedeck-output-" + UUID().uuidString
+        defer { unlink(file) }
+        let status = wait(try start(words, output: file))
+        return (status, (try? String(contentsOfFile: file, encoding: .utf8)) ?? "")
+    }
+
     static func start(_ words: [String], output: String) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)

@@ -27,6 +27,17 @@ struct CassandraTable {
     }
 }
 
+/// A user-defined type as it has to be: its fields in order.
+struct CassandraType {
+    let name: String
+    let fields: [CassandraTable.Column]
+
+    func createStatement(_ keyspace: String) -> String {
+        "CREATE TYPE IF NOT EXISTS \(keyspace).\(name) ("
+            + fields.map { "\($0.name) \($0.type)" }.joined(separator: ", ") + ")"
+    }
+}
+
 /// The value of a table's option.
 enum CassandraOption: Equatable {
     case text(String)
@@ -86,6 +97,23 @@ public enum CassandraSchema {
         ]
     }
 
+    /// What makes a row the whole tick, as one cell: a cell each would cost a node twice the time of the row. The rare
+    /// ones are last, and left out where they are absent.
+    static let tickDetail = CassandraType(
+        name: "tick_detail",
+        fields: [
+            column("event_time_ns", "bigint"), column("receive_time_ns", "bigint"),
+            column("publish_time_ns", "bigint"), column("feed_handler_id", "text"), column("epoch", "bigint"),
+            column("sequence", "bigint"), column("kind", "tinyint"), column("venue_sequence", "bigint"),
+            column("bid_size_micros", "bigint"), column("ask_size_micros", "bigint"),
+            column("aggressor_side", "tinyint"), column("trade_id", "bigint"), column("volume_nano", "int"),
+            column("bid_nano", "int"), column("ask_nano", "int"), column("last_nano", "int"),
+            column("bid_size_nano", "int"), column("ask_size_nano", "int"), column("state", "tinyint"),
+        ])
+
+    /// All types, which the tables need.
+    static let types = [tickDetail]
+
     /// The published columns, `volume` a bigint; and what makes a row the whole tick.
     static func tickData(_ release: String) -> CassandraTable {
         CassandraTable(
@@ -94,14 +122,7 @@ public enum CassandraSchema {
                 column("exchange", "text"), column("symbol", "text"), column("trade_date", "text"),
                 column("bucket", "int"), column("tick_time", "timeuuid"), column("bid_micros", "bigint"),
                 column("ask_micros", "bigint"), column("last_micros", "bigint"), column("volume", "bigint"),
-                column("event_time_ns", "bigint"), column("receive_time_ns", "bigint"),
-                column("publish_time_ns", "bigint"), column("feed_handler_id", "text"), column("epoch", "bigint"),
-                column("sequence", "bigint"), column("venue_sequence", "bigint"), column("kind", "tinyint"),
-                column("bid_size_micros", "bigint"), column("ask_size_micros", "bigint"),
-                column("bid_nano", "int"), column("ask_nano", "int"), column("last_nano", "int"),
-                column("bid_size_nano", "int"), column("ask_size_nano", "int"), column("volume_nano", "int"),
-                column("state", "tinyint"), column("aggressor_side", "tinyint"), column("trade_id", "bigint"),
-                column("conditions", "frozen<list<text>>"), column("update_bytes", "blob"),
+                column("detail", "frozen<tick_detail>"), column("update_bytes", "blob"),
             ],
             partitionKey: ["exchange", "symbol", "trade_date", "bucket"], clustering: [("tick_time", true)],
             options: [

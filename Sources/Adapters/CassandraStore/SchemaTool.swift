@@ -85,6 +85,7 @@ public final class SchemaTool {
                 &plan)
             return plan
         }
+        for type in CassandraSchema.types { try compare(type, &plan) }
         for table in CassandraSchema.tables(release: release) { try compare(table, &plan) }
         if version != CassandraSchema.version {
             if plan.statements.isEmpty { add(.missing, keyspace, "the schema's version is not noted", &plan) }
@@ -147,6 +148,31 @@ public final class SchemaTool {
         guard !tables.isEmpty else { return nil }
         let rows = try session.query("SELECT version FROM \(keyspace).schema_versions WHERE scope = 'tapedeck'")
         return rows.compactMap { $0.first?.integer }.max().map(Int.init)
+    }
+
+    // MARK: Types
+
+    private func compare(_ type: CassandraType, _ plan: inout Plan) throws(StoreError) {
+        let rows = try session.query(
+            "SELECT field_names, field_types FROM system_schema.types WHERE keyspace_name = ? AND type_name = ?",
+            [(.text(keyspace), .text), (.text(type.name), .text)])
+        guard let row = rows.first, case .list(let names) = row[0], case .list(let types) = row[1] else {
+            add(.missing, type.name, "the type is not there", &plan)
+            plan.statements.append(type.createStatement(keyspace))
+            return
+        }
+        let found = zip(names, types).map { ($0.string ?? "", $1.string ?? "") }
+        for (index, field) in type.fields.enumerated() {
+            guard index < found.count else {
+                add(.missing, "\(type.name).\(field.name)", "the field is not there", &plan)
+                plan.statements.append("ALTER TYPE \(keyspace).\(type.name) ADD \(field.name) \(field.type)")
+                continue
+            }
+            guard found[index] != (field.name, field.type) else { continue }
+            add(
+                .conflict, "\(type.name).\(field.name)",
+                "field \(index + 1) is \(found[index].0) \(found[index].1), not \(field.name) \(field.type)", &plan)
+        }
     }
 
     // MARK: Tables

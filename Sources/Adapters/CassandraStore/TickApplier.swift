@@ -15,8 +15,7 @@ final class TickApplier: @unchecked Sendable {
     private let session: BlockingSession
     private let window: WriteWindow
     private let configuration: CassandraStoreConfiguration
-    /// By shape.
-    private let inserts: [CQLPrepared]
+    private let insert: CQLPrepared
     private let partitionInsert: CQLPrepared
     private let latestInsert: CQLPrepared
     private let latestSelect: CQLPrepared
@@ -45,6 +44,7 @@ final class TickApplier: @unchecked Sendable {
         let instrument: Int
         var first: Int32
         var last: Int32
+        var count = 1
     }
 
     init(
@@ -54,9 +54,7 @@ final class TickApplier: @unchecked Sendable {
         self.window = window
         self.configuration = configuration
         let keyspace = configuration.keyspace
-        var inserts: [CQLPrepared] = []
-        for shape in TickRowShape.allCases { inserts.append(try session.prepare(shape.insert(keyspace))) }
-        self.inserts = inserts
+        insert = try session.prepare(TickRowEncoder.insert(keyspace))
         partitionInsert = try session.prepare(
             "INSERT INTO \(keyspace).tick_partitions (exchange, symbol, trade_date, bucket) VALUES (?, ?, ?, ?)")
         latestInsert = try session.prepare(InstrumentRecord.insert(keyspace))
@@ -157,6 +155,7 @@ final class TickApplier: @unchecked Sendable {
                 } else {
                     nextRow[Int(groups[group].last)] = Int32(index)
                     groups[group].last = Int32(index)
+                    groups[group].count += 1
                 }
             }
         }
@@ -257,9 +256,11 @@ final class TickApplier: @unchecked Sendable {
         var newest: (block: Block, record: Int)?
         var reader = TickReader()
         var index = Int(group.first)
+        var rowsLeft = group.count
         while index >= 0 {
             let row = rows.rows[index]
             index = Int(nextRow[index])
+            rowsLeft -= 1
             let block = rows.blocks[Int(row.block)]
             let track = block.track(of: Int(row.record))
             let source = slots[slotBases[Int(row.block)] + track]
@@ -281,20 +282,15 @@ final class TickApplier: @unchecked Sendable {
             }
             if open == nil {
                 let partition = partition(group.instrument, hour, &catalog, apply, &writes)
-                open = OpenBatch(partition, hour, session.session.version)
+                let expected = min(rowsLeft + 1, configuration.limits.batchRowsMax)
+                open = OpenBatch(partition, hour, session.session.version, rows: expected)
             }
             let isWhole = isMadeAgain(reader, payload, catalog.sources[source].encoder)
-            let shape = TickRowShape.of(reader, isWhole: isWhole)
-            open?.begin(inserts[shape.rawValue].id, shape)
-            if let open {
-                feed.name.withUnsafeBytes { name in
-                    TickRowEncoder.append(
-                        reader,
-                        TickRowEncoder.Place(
-                            identity: identity, feed: name, timestampMicroseconds: floorMicroseconds(row.filingTimeNs),
-                            timeToLive: timeToLive(block.appendTimeNs, wallNs)), shape, update: isWhole ? nil : payload,
-                        to: open.buffer)
-                }
+            feed.name.withUnsafeBytes { name in
+                let place = TickRowEncoder.Place(
+                    identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
+                    timeToLive: timeToLive(block.appendTimeNs, wallNs))
+                open?.add(reader, place, insert.id, update: isWhole ? nil : payload)
             }
             count.rows += 1
             if !isWhole { count.wholeRows += 1 }
@@ -324,8 +320,6 @@ final class TickApplier: @unchecked Sendable {
         return length == payload.count && UnsafeRawBufferPointer(encoded)[..<length].elementsEqual(payload)
     }
 
-    private func floorMicroseconds(_ ns: Int64) -> Int64 { floorDivide(ns, by: 1000) }
-
     /// Of what is left of a row's time, at least a second; of a clock that is behind the log's no more than all.
     private func timeToLive(_ appendTimeNs: Int64, _ wallNs: Int64) -> Int32 {
         let (age, overflow) = wallNs.subtractingReportingOverflow(appendTimeNs)
@@ -342,7 +336,7 @@ final class TickApplier: @unchecked Sendable {
         let dirty = catalog.withLock { catalog in
             catalog.entries.indices.filter { catalog.entries[$0].isDirty }
         }
-        lastTimestamp = max(lastTimestamp + 1, floorMicroseconds(wallNs))
+        lastTimestamp = max(lastTimestamp + 1, floorDivide(wallNs, by: 1000))
         var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
         for number in dirty {
             let values = catalog.withLock { catalog -> [CQLValue] in
@@ -401,10 +395,14 @@ struct OpenBatch {
     let buffer: CQLBuffer
     private var writer: CQLBatchWriter
 
-    init(_ partition: TickPartition, _ hour: Int64, _ version: CQLVersion) {
+    /// Bytes of a row, roughly.
+    private static let rowBytes = 260
+
+    /// `rows` is how many are likely to come.
+    init(_ partition: TickPartition, _ hour: Int64, _ version: CQLVersion, rows: Int) {
         self.partition = partition
         self.hour = hour
-        buffer = CQLBuffer(capacity: 8 << 10)
+        buffer = CQLBuffer(capacity: 64 + rows * OpenBatch.rowBytes)
         writer = CQLBatchWriter(.unlogged, version, into: buffer)
     }
 
@@ -413,11 +411,14 @@ struct OpenBatch {
         writer.count >= limits.batchRowsMax || writer.byteCount >= limits.batchBytesMax
     }
 
-    /// One more row, whose values behind the key follow.
+    /// One more row. `update` is the whole tick where columns cannot give it back.
     @inline(__always)
-    mutating func begin(_ id: [UInt8], _ shape: TickRowShape) {
-        writer.statement(id, values: shape.valueCount)
+    mutating func add(
+        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], update: UnsafeRawBufferPointer?
+    ) {
+        writer.statement(insert, values: TickRowEncoder.valueCount)
         partition.key.withUnsafeBytes { buffer.append($0) }
+        TickRowEncoder.append(reader, place, update: update, to: buffer)
     }
 
     func finish(_ consistency: CQLConsistency, _ apply: OpenApply) -> PartitionWrite {

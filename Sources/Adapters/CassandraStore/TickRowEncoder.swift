@@ -65,70 +65,21 @@ struct TickPartition {
     }
 }
 
-/// Which columns an INSERT names: fewer values cost less on both sides, and most ticks need few.
-enum TickRowShape: Int, CaseIterable {
-    /// Bid and ask with their sizes, and what was paid last.
-    case quote
-    /// A trade, with its venue's words for it.
-    case trade
-    /// Every column.
-    case full
-
-    private static let key = ["exchange", "symbol", "trade_date", "bucket", "tick_time"]
-    private static let common = [
-        "event_time_ns", "receive_time_ns", "publish_time_ns", "feed_handler_id", "epoch", "sequence", "kind",
-        "venue_sequence", "last_micros",
+/// Writes ticks as bound values of the INSERT.
+enum TickRowEncoder {
+    static let columns = [
+        "exchange", "symbol", "trade_date", "bucket", "tick_time", "bid_micros", "ask_micros", "last_micros", "volume",
+        "detail", "update_bytes",
     ]
-    private static let quoteOnly = ["bid_micros", "ask_micros", "bid_size_micros", "ask_size_micros"]
-    private static let tradeOnly = ["volume", "volume_nano", "aggressor_side", "trade_id"]
-    private static let rare = [
-        "bid_nano", "ask_nano", "last_nano", "bid_size_nano", "ask_size_nano", "state", "update_bytes",
-    ]
-
-    var columns: [String] {
-        let values =
-            switch self {
-            case .quote: Self.quoteOnly
-            case .trade: Self.tradeOnly
-            case .full: Self.quoteOnly + Self.tradeOnly + Self.rare
-            }
-        return Self.key + Self.common + values
-    }
-
     /// With timestamp and time to live.
-    var valueCount: Int {
-        switch self {
-        case .quote: 20
-        case .trade: 20
-        case .full: 31
-        }
-    }
+    static let valueCount = columns.count + 2
 
-    func insert(_ keyspace: String) -> String {
+    static func insert(_ keyspace: String) -> String {
         let marks = columns.map { _ in "?" }.joined(separator: ", ")
         return "INSERT INTO \(keyspace).tick_data (\(columns.joined(separator: ", "))) VALUES (\(marks)) "
             + "USING TIMESTAMP ? AND TTL ?"
     }
 
-    /// The one with the fewest columns that holds the tick.
-    @inline(__always)
-    static func of(_ reader: TickReader, isWhole: Bool) -> TickRowShape {
-        let rests =
-            reader.bidNanoRemainder | reader.askNanoRemainder | reader.lastNanoRemainder
-            | reader.bidSizeNanoRemainder | reader.askSizeNanoRemainder | reader.stateNumber
-        guard isWhole, rests == 0 else { return .full }
-        let hasQuote =
-            reader.bidMicros != nil || reader.askMicros != nil || reader.bidSizeMicros != nil
-            || reader.askSizeMicros != nil
-        let hasTrade =
-            reader.volume != nil || reader.volumeNanoRemainder != 0 || reader.aggressorSideNumber != 0
-            || !reader.tradeID.isEmpty
-        return hasTrade ? hasQuote ? .full : .trade : .quote
-    }
-}
-
-/// Writes ticks as bound values of an INSERT.
-enum TickRowEncoder {
     /// Where a row's key, timestamp, time to live and feed come from.
     struct Place {
         let identity: TickRowIdentity
@@ -137,69 +88,74 @@ enum TickRowEncoder {
         let timeToLive: Int32
     }
 
+    /// Appends the values behind the partition's key. `update` is the whole update where the columns cannot give it
+    /// back.
+    static func append(
+        _ reader: TickReader, _ place: Place, update: UnsafeRawBufferPointer?, to buffer: CQLBuffer
+    ) {
+        let words = place.identity.words
+        buffer.append(valueHigh: words.high, low: words.low)
+        append(reader.bidMicros, to: buffer)
+        append(reader.askMicros, to: buffer)
+        append(reader.lastMicros, to: buffer)
+        append(reader.volume, to: buffer)
+        let start = buffer.count
+        buffer.append(bigEndian: Int32(0))
+        appendDetail(reader, place.feed, to: buffer)
+        buffer.set(bigEndian: Int32(buffer.count - start - 4), at: start)
+        if let update { buffer.append(value: update) } else { buffer.appendUnset() }
+        buffer.append(value: place.timestampMicroseconds)
+        buffer.append(value: place.timeToLive)
+    }
+
     @inline(__always)
     private static func append(_ value: Int64?, to buffer: CQLBuffer) {
         if let value { buffer.append(value: value) } else { buffer.appendUnset() }
     }
 
-    /// Appends the values behind the partition's key. `update` is the whole update where the columns cannot give it
-    /// back.
-    static func append(
-        _ reader: TickReader, _ place: Place, _ shape: TickRowShape, update: UnsafeRawBufferPointer?,
-        to buffer: CQLBuffer
-    ) {
-        let words = place.identity.words
-        buffer.append(valueHigh: words.high, low: words.low)
-        append(reader.eventTimeNs, to: buffer)
+    /// The fields of `tick_detail` in their order, up to the last that is there.
+    private static func appendDetail(_ reader: TickReader, _ feed: UnsafeRawBufferPointer, to buffer: CQLBuffer) {
+        field(reader.eventTimeNs, to: buffer)
         buffer.append(value: reader.receivedTimeNs)
         buffer.append(value: reader.publishTimeNs)
-        buffer.append(value: place.feed)
+        buffer.append(value: feed)
         buffer.append(value: Int64(bitPattern: reader.epoch))
         buffer.append(value: Int64(bitPattern: reader.sequence))
-        appendByte(reader.kindNumber, to: buffer)
-        append(reader.venueSequence == 0 ? nil : Int64(bitPattern: reader.venueSequence), to: buffer)
-        append(reader.lastMicros, to: buffer)
-        if shape != .trade {
-            append(reader.bidMicros, to: buffer)
-            append(reader.askMicros, to: buffer)
-            append(reader.bidSizeMicros, to: buffer)
-            append(reader.askSizeMicros, to: buffer)
-        }
-        if shape != .quote { appendTrade(reader, to: buffer) }
-        if shape == .full { appendRare(reader, update, to: buffer) }
-        buffer.append(value: place.timestampMicroseconds)
-        buffer.append(value: place.timeToLive)
-    }
-
-    private static func appendTrade(_ reader: TickReader, to buffer: CQLBuffer) {
-        append(reader.volume, to: buffer)
-        appendRest(reader.volumeNanoRemainder, to: buffer)
-        appendEnumeration(reader.aggressorSideNumber, to: buffer)
-        append(reader.tick().tradeID.map { Int64(bitPattern: $0) }, to: buffer)
-    }
-
-    private static func appendRare(
-        _ reader: TickReader, _ update: UnsafeRawBufferPointer?, to buffer: CQLBuffer
-    ) {
-        appendRest(reader.bidNanoRemainder, to: buffer)
-        appendRest(reader.askNanoRemainder, to: buffer)
-        appendRest(reader.lastNanoRemainder, to: buffer)
-        appendRest(reader.bidSizeNanoRemainder, to: buffer)
-        appendRest(reader.askSizeNanoRemainder, to: buffer)
-        appendEnumeration(reader.stateNumber, to: buffer)
-        if let update { buffer.append(value: update) } else { buffer.appendUnset() }
-    }
-
-    private static func appendRest(_ value: Int32, to buffer: CQLBuffer) {
-        if value == 0 { buffer.appendUnset() } else { buffer.append(value: value) }
-    }
-
-    private static func appendEnumeration(_ value: Int32, to buffer: CQLBuffer) {
-        if value == 0 { buffer.appendUnset() } else { appendByte(value, to: buffer) }
+        byteField(reader.kindNumber, to: buffer)
+        field(reader.venueSequence == 0 ? nil : Int64(bitPattern: reader.venueSequence), to: buffer)
+        field(reader.bidSizeMicros, to: buffer)
+        field(reader.askSizeMicros, to: buffer)
+        let rests =
+            reader.bidNanoRemainder | reader.askNanoRemainder | reader.lastNanoRemainder
+            | reader.bidSizeNanoRemainder | reader.askSizeNanoRemainder
+        let isRare = rests != 0 || reader.stateNumber != 0
+        let isTrade =
+            reader.aggressorSideNumber != 0 || !reader.tradeID.isEmpty || reader.volumeNanoRemainder != 0
+        guard isRare || isTrade else { return }
+        byteField(reader.aggressorSideNumber, to: buffer)
+        field(reader.tick().tradeID.map { Int64(bitPattern: $0) }, to: buffer)
+        intField(reader.volumeNanoRemainder, to: buffer)
+        guard isRare else { return }
+        intField(reader.bidNanoRemainder, to: buffer)
+        intField(reader.askNanoRemainder, to: buffer)
+        intField(reader.lastNanoRemainder, to: buffer)
+        intField(reader.bidSizeNanoRemainder, to: buffer)
+        intField(reader.askSizeNanoRemainder, to: buffer)
+        byteField(reader.stateNumber, to: buffer)
     }
 
     @inline(__always)
-    private static func appendByte(_ value: Int32, to buffer: CQLBuffer) {
+    private static func field(_ value: Int64?, to buffer: CQLBuffer) {
+        if let value { buffer.append(value: value) } else { buffer.appendNull() }
+    }
+
+    private static func intField(_ value: Int32, to buffer: CQLBuffer) {
+        if value == 0 { buffer.appendNull() } else { buffer.append(value: value) }
+    }
+
+    @inline(__always)
+    private static func byteField(_ value: Int32, to buffer: CQLBuffer) {
+        guard value != 0 else { return buffer.appendNull() }
         buffer.append(bigEndian: Int32(1))
         buffer.append(byte: UInt8(truncatingIfNeeded: value))
     }
@@ -208,36 +164,91 @@ enum TickRowEncoder {
 /// Puts ticks together again from rows of `tick_data`.
 enum TickRowDecoder {
     /// Columns that are read, in this order.
-    static let columns = [
-        "tick_time", "bid_micros", "ask_micros", "last_micros", "volume", "event_time_ns", "receive_time_ns",
-        "publish_time_ns", "feed_handler_id", "epoch", "sequence", "kind", "bid_size_micros", "ask_size_micros",
-        "venue_sequence", "bid_nano", "ask_nano", "last_nano", "bid_size_nano", "ask_size_nano", "volume_nano", "state",
-        "aggressor_side", "trade_id", "update_bytes",
-    ]
-    static let feedColumn = 8
-    static let bytesColumn = 24
+    static let columns = ["bid_micros", "ask_micros", "last_micros", "volume", "detail", "update_bytes"]
+    static let bytesColumn = 5
 
-    /// The tick that the columns say; nil where they say none.
-    static func tick(_ row: CQLRow) -> Tick? {
-        guard let receive = row.int64(6), let publish = row.int64(7), let epoch = row.int64(9),
-            let sequence = row.int64(10)
-        else { return nil }
+    /// The tick that the columns say, and its feed; nil where they say none.
+    static func tick(_ row: CQLRow) -> (tick: Tick, feed: [UInt8])? {
+        guard let bytes = row.bytes(4), let detail = try? TickDetail(bytes) else { return nil }
         var tick = Tick(
-            kind: TickKind(rawValue: byte(row, 11)) ?? .unspecified, receivedTimeNs: receive, publishTimeNs: publish,
-            epoch: UInt64(bitPattern: epoch), sequence: UInt64(bitPattern: sequence))
-        tick.bid = row.int64(1).flatMap { PriceMicros.join(micros: $0, remainder: row.int32(15) ?? 0) }
-        tick.ask = row.int64(2).flatMap { PriceMicros.join(micros: $0, remainder: row.int32(16) ?? 0) }
-        tick.last = row.int64(3).flatMap { PriceMicros.join(micros: $0, remainder: row.int32(17) ?? 0) }
-        tick.lastSize = row.int64(4).flatMap { VolumeUnits.join(units: $0, remainder: row.int32(20) ?? 0) }
-        tick.eventTimeNs = row.int64(5)
-        tick.bidSize = row.int64(12).flatMap { QuantityMicros.join(micros: $0, remainder: row.int32(18) ?? 0) }
-        tick.askSize = row.int64(13).flatMap { QuantityMicros.join(micros: $0, remainder: row.int32(19) ?? 0) }
-        tick.venueSequence = row.int64(14).map { UInt64(bitPattern: $0) } ?? 0
-        tick.state = InstrumentState(rawValue: byte(row, 21)) ?? .live
-        tick.aggressorSide = AggressorSide(rawValue: byte(row, 22)) ?? .unspecified
-        tick.tradeID = row.int64(23).map { UInt64(bitPattern: $0) }
-        return tick
+            kind: TickKind(rawValue: detail.kind) ?? .unspecified, receivedTimeNs: detail.receiveTimeNs,
+            publishTimeNs: detail.publishTimeNs, epoch: UInt64(bitPattern: detail.epoch),
+            sequence: UInt64(bitPattern: detail.sequence))
+        tick.bid = row.int64(0).flatMap { PriceMicros.join(micros: $0, remainder: detail.bidNano) }
+        tick.ask = row.int64(1).flatMap { PriceMicros.join(micros: $0, remainder: detail.askNano) }
+        tick.last = row.int64(2).flatMap { PriceMicros.join(micros: $0, remainder: detail.lastNano) }
+        tick.lastSize = row.int64(3).flatMap { VolumeUnits.join(units: $0, remainder: detail.volumeNano) }
+        tick.eventTimeNs = detail.eventTimeNs
+        tick.bidSize = detail.bidSizeMicros.flatMap {
+            QuantityMicros.join(micros: $0, remainder: detail.bidSizeNano)
+        }
+        tick.askSize = detail.askSizeMicros.flatMap {
+            QuantityMicros.join(micros: $0, remainder: detail.askSizeNano)
+        }
+        tick.venueSequence = detail.venueSequence.map { UInt64(bitPattern: $0) } ?? 0
+        tick.state = InstrumentState(rawValue: detail.state) ?? .live
+        tick.aggressorSide = AggressorSide(rawValue: detail.aggressorSide) ?? .unspecified
+        tick.tradeID = detail.tradeID.map { UInt64(bitPattern: $0) }
+        return (tick, detail.feed)
     }
+}
 
-    private static func byte(_ row: CQLRow, _ column: Int) -> UInt8 { row.bytes(column)?.first ?? 0 }
+/// A `tick_detail` read from its bytes: fields behind their lengths, those behind the last absent.
+private struct TickDetail {
+    var eventTimeNs: Int64?
+    var receiveTimeNs: Int64
+    var publishTimeNs: Int64
+    var feed: [UInt8]
+    var epoch: Int64
+    var sequence: Int64
+    var kind: UInt8
+    var venueSequence: Int64?
+    var bidSizeMicros: Int64?
+    var askSizeMicros: Int64?
+    var aggressorSide: UInt8
+    var tradeID: Int64?
+    var volumeNano: Int32
+    var bidNano: Int32
+    var askNano: Int32
+    var lastNano: Int32
+    var bidSizeNano: Int32
+    var askSizeNano: Int32
+    var state: UInt8
+
+    private struct Incomplete: Error {}
+
+    init(_ bytes: UnsafeRawBufferPointer) throws {
+        var reader = CQLReader(bytes)
+        func next() throws -> UnsafeRawBufferPointer? {
+            reader.remaining == 0 ? nil : try reader.optionalBytes()
+        }
+        func number<T: FixedWidthInteger>(_: T.Type) throws -> T? {
+            guard let field = try next() else { return nil }
+            guard field.count == MemoryLayout<T>.size else { throw Incomplete() }
+            return T(bigEndian: field.loadUnaligned(as: T.self))
+        }
+        func required() throws -> Int64 {
+            guard let value = try number(Int64.self) else { throw Incomplete() }
+            return value
+        }
+        eventTimeNs = try number(Int64.self)
+        receiveTimeNs = try required()
+        publishTimeNs = try required()
+        feed = try next().map(Array.init) ?? []
+        epoch = try required()
+        sequence = try required()
+        kind = try number(UInt8.self) ?? 0
+        venueSequence = try number(Int64.self)
+        bidSizeMicros = try number(Int64.self)
+        askSizeMicros = try number(Int64.self)
+        aggressorSide = try number(UInt8.self) ?? 0
+        tradeID = try number(Int64.self)
+        volumeNano = try number(Int32.self) ?? 0
+        bidNano = try number(Int32.self) ?? 0
+        askNano = try number(Int32.self) ?? 0
+        lastNano = try number(Int32.self) ?? 0
+        bidSizeNano = try number(Int32.self) ?? 0
+        askSizeNano = try number(Int32.self) ?? 0
+        state = try number(UInt8.self) ?? 0
+    }
 }

@@ -145,13 +145,13 @@ private struct FrameBuilder {
             frames.append(bytes)
             return true
         }
-        guard let tick = TickRowDecoder.tick(row), let feed = row.bytes(TickRowDecoder.feedColumn) else {
+        guard let (tick, feed) = TickRowDecoder.tick(row) else {
             throw StoreError(.damaged, "a row of \(exchange) \(symbol) lacks columns of a tick")
         }
         guard isWanted(FilingTime.of(eventTimeNs: tick.eventTimeNs, receivedTimeNs: tick.receivedTimeNs).ns) else {
             return false
         }
-        let encoder = encoder(Array(feed))
+        let encoder = encoder(feed)
         let start = frames.count
         begin(0)
         let place = UnsafeMutableRawBufferPointer(

@@ -7,6 +7,7 @@ import TickStore
 final class PartitionWrite: @unchecked Sendable {
     let partition: TickPartition
     let frame: CQLBuffer
+    /// What it holds in memory.
     let bytes: Int
     let apply: OpenApply
     // Owned by the loop.
@@ -16,7 +17,7 @@ final class PartitionWrite: @unchecked Sendable {
         self.partition = partition
         self.frame = frame
         self.apply = apply
-        bytes = frame.count
+        bytes = frame.heldBytes
     }
 }
 

@@ -14,6 +14,9 @@ public final class CQLBuffer {
 
     deinit { base.deallocate() }
 
+    /// Bytes of memory that it holds.
+    public var heldBytes: Int { capacity }
+
     /// Valid until the next write.
     public var bytes: UnsafeRawBufferPointer {
         @inlinable get { UnsafeRawBufferPointer(start: base, count: used) }
