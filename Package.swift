@@ -57,7 +57,8 @@ let package = Package(
             dependencies: [
                 "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
                 "Bench",
-                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "CassandraStore", "CassandraCQL", "FileDisk",
+                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "CassandraStore", "CassandraCQL", "CQLFrames",
+                "FileDisk",
                 "EventLog",
                 "TickStore", "Disk", "TimeSource",
                 "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",

@@ -2,6 +2,7 @@ import CQLFrames
 import CassandraCQL
 import DayFigures
 import EventLog
+import Glibc
 import MarketModel
 import Synchronization
 import TickCodec
@@ -255,6 +256,7 @@ final class TickApplier: @unchecked Sendable {
         var open: OpenBatch?
         var newest: (block: Block, record: Int)?
         var reader = TickReader()
+        var run = TrackRun()
         var index = Int(group.first)
         var rowsLeft = group.count
         while index >= 0 {
@@ -263,40 +265,43 @@ final class TickApplier: @unchecked Sendable {
             rowsLeft -= 1
             let block = rows.blocks[Int(row.block)]
             let track = block.track(of: Int(row.record))
-            let source = slots[slotBases[Int(row.block)] + track]
-            let feed = catalog.feeds[catalog.sources[source].feed]
+            let slot = slotBases[Int(row.block)] + track
+            if slot != run.slot {
+                run = trackRun(slot, block, track, catalog, record.primaryFeed)
+                run.timeToLive = timeToLive(block.appendTimeNs, wallNs)
+            }
             let payload = block.payload(Int(row.record))
-            let (epoch, sequence) = (block.epoch(track: track), block.sequence(of: Int(row.record)))
+            let sequence = block.sequence(of: Int(row.record))
             // The writer has read these bytes before; what it refused is not among the rows.
             guard (try? reader.read(payload)) != nil,
                 let identity = try? TickRowIdentity(
-                    filingTimeNs: row.filingTimeNs, epoch: epoch, sequence: sequence, feedNumber: feed.number)
+                    filingTimeNs: row.filingTimeNs, epoch: run.epoch, sequence: sequence, feedNumber: run.feedNumber)
             else {
                 count.refusedRows += 1
                 continue
             }
-            let hour = TickPartition.hour(of: row.filingTimeNs)
-            if let batch = open, batch.hour != hour || batch.isFull(configuration.limits) {
+            if let batch = open, !batch.holds(row.filingTimeNs) || batch.isFull(configuration.limits) {
                 writes.append(batch.finish(configuration.writeConsistency, apply))
                 open = nil
             }
             if open == nil {
+                let hour = TickPartition.hour(of: row.filingTimeNs)
                 let partition = partition(group.instrument, hour, &catalog, apply, &writes)
                 let expected = min(rowsLeft + 1, configuration.limits.batchRowsMax)
                 open = OpenBatch(partition, hour, session.session.version, rows: expected)
             }
-            let isWhole = isMadeAgain(reader, payload, catalog.sources[source].encoder)
-            feed.name.withUnsafeBytes { name in
+            let isWhole = run.encoder.map { isMadeAgain(reader, payload, $0) } ?? false
+            run.feed.withUnsafeBytes { name in
                 let place = TickRowEncoder.Place(
                     identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
-                    timeToLive: timeToLive(block.appendTimeNs, wallNs))
+                    timeToLive: run.timeToLive)
                 open?.add(reader, place, insert.id, update: isWhole ? nil : payload)
             }
             count.rows += 1
             if !isWhole { count.wholeRows += 1 }
-            guard feed.name == record.primaryFeed else { continue }
+            guard run.isPrimary else { continue }
             let isNew = record.figures.apply(
-                filingTimeNs: row.filingTimeNs, epoch: epoch, sequence: sequence,
+                filingTimeNs: row.filingTimeNs, epoch: run.epoch, sequence: sequence,
                 trade: row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) })
             if isNew { newest = (block, Int(row.record)) }
         }
@@ -309,6 +314,27 @@ final class TickApplier: @unchecked Sendable {
         catalog.entries[group.instrument].record = record
     }
 
+    /// What is the same of all rows of a block's track.
+    private struct TrackRun {
+        var slot = -1
+        var epoch: UInt64 = 0
+        var feed: [UInt8] = []
+        var feedNumber: UInt16 = 0
+        var encoder: TickEncoder?
+        var isPrimary = false
+        var timeToLive: Int32 = 0
+    }
+
+    private func trackRun(
+        _ slot: Int, _ block: Block, _ track: Int, _ catalog: Catalog, _ primaryFeed: [UInt8]
+    ) -> TrackRun {
+        let source = catalog.sources[slots[slot]]
+        let feed = catalog.feeds[source.feed]
+        return TrackRun(
+            slot: slot, epoch: block.epoch(track: track), feed: feed.name, feedNumber: feed.number,
+            encoder: source.encoder, isPrimary: feed.name == primaryFeed)
+    }
+
     /// Whether the columns give these very bytes back.
     private func isMadeAgain(_ reader: TickReader, _ payload: UnsafeRawBufferPointer, _ encoder: TickEncoder) -> Bool {
         guard !reader.hasConditions, !reader.hasConflation, !reader.hasExact else { return false }
@@ -317,7 +343,10 @@ final class TickApplier: @unchecked Sendable {
             encoded = .allocate(byteCount: encoder.lengthMax * 2, alignment: 16)
         }
         let length = encoder.encode(reader.tick(), into: encoded)
-        return length == payload.count && UnsafeRawBufferPointer(encoded)[..<length].elementsEqual(payload)
+        guard length == payload.count, let made = encoded.baseAddress, let given = payload.baseAddress else {
+            return false
+        }
+        return memcmp(made, given, length) == 0
     }
 
     /// Of what is left of a row's time, at least a second; of a clock that is behind the log's no more than all.
@@ -391,7 +420,7 @@ final class TickApplier: @unchecked Sendable {
 /// A batch that rows of one partition are added to.
 struct OpenBatch {
     let partition: TickPartition
-    let hour: Int64
+    private let fromNs: Int64
     let buffer: CQLBuffer
     private var writer: CQLBatchWriter
 
@@ -401,10 +430,16 @@ struct OpenBatch {
     /// `rows` is how many are likely to come.
     init(_ partition: TickPartition, _ hour: Int64, _ version: CQLVersion, rows: Int) {
         self.partition = partition
-        self.hour = hour
+        // Hours at the ends of Int64 begin outside of it: their rows have batches of their own.
+        let (start, overflow) = hour.multipliedReportingOverflow(by: 3_600_000_000_000)
+        fromNs = overflow ? .max : start
         buffer = CQLBuffer(capacity: 64 + rows * OpenBatch.rowBytes)
         writer = CQLBatchWriter(.unlogged, version, into: buffer)
     }
+
+    /// Whether a filing time lies in the partition's hour.
+    @inline(__always)
+    func holds(_ filingTimeNs: Int64) -> Bool { filingTimeNs >= fromNs && filingTimeNs &- fromNs < 3_600_000_000_000 }
 
     @inline(__always)
     func isFull(_ limits: CassandraStoreLimits) -> Bool {

@@ -1,4 +1,5 @@
 import Bench
+import CQLFrames
 import CassandraCQL
 import CassandraStore
 import EventLoop
@@ -43,9 +44,10 @@ struct CassandraBenchSetup {
                     }
                 )
             },
-            makeStore: { run in
+            makeStore: { run, version in
                 var configuration = configuration
-                configuration.keyspace = "tapedeck_bench_\(time.wallNs() / 1_000_000_000)_\(run)"
+                configuration.version = version
+                configuration.keyspace = "tapedeck_bench_\(time.wallNs() / 1_000_000_000)_\(run)_v\(version.rawValue)"
                 _ = try SchemaTool(configuration, replication: nil).apply()
                 return try CassandraStore(configuration, time: time)
             })

@@ -14,9 +14,9 @@ public enum CassandraBench {
         in flight on one connection, closed loop, protocol v5; driver_batch: the same rows in unlogged batches of 100 \
         within a partition, 16 in flight; read: prepared SELECTs of one row by key, 256 in flight. writer: ticks of \
         50 instruments, as in the bench `store`, encoded beforehand and applied in batches of 16,384, as the writer's \
-        grow to while it is behind, to an empty keyspace, to the end of a final sync. Rates count what was \
-        acknowledged; cpu is this process's user and system time per row or request. A warm-up of a tenth precedes \
-        each of the driver's. Keyspaces that begin with `tapedeck_bench` are left behind.
+        grow to while it is behind, to an empty keyspace, to the end of a final sync; writer_v4 by protocol v4. Rates \
+        count what was acknowledged; cpu is this process's user and system time per row or request. A warm-up of a \
+        tenth precedes each of the driver's. Keyspaces that begin with `tapedeck_bench` are left behind.
         """
 
     /// How much is measured.
@@ -30,7 +30,7 @@ public enum CassandraBench {
     public static func bench(
         time: any TimeSource, size: Size = Size(),
         open: @escaping @Sendable () throws -> (session: CassandraSession, close: @Sendable () -> Void),
-        makeStore: @escaping @Sendable (_ run: Int) throws -> any TickStore
+        makeStore: @escaping @Sendable (_ run: Int, _ version: CQLVersion) throws -> any TickStore
     ) -> Bench {
         Bench(name: "cassandra", method: method) { runs, progress in
             var samples: [String: (unit: String, values: [Double])] = [:]
@@ -55,13 +55,16 @@ public enum CassandraBench {
                     note(kind.rateName, kind.unit, result.rate)
                     note(kind.cpuName, "us", result.cpuMicroseconds)
                 }
-                let store = try makeStore(run)
-                let (started, cpu) = (time.monotonicNs(), cpuNs())
-                for (rows, next) in tape.batches { _ = try apply(store, rows, next, tape.place, time) }
-                try store.close()
-                let elapsed = Double(time.monotonicNs() - started)
-                note("writer_rate", "rows/s", Double(size.ticks) * 1e9 / elapsed)
-                note("writer_cpu", "us", Double(cpuNs() - cpu) / 1000 / Double(size.ticks))
+                for version in [CQLVersion.v5, .v4] {
+                    let store = try makeStore(run, version)
+                    let (started, cpu) = (time.monotonicNs(), cpuNs())
+                    for (rows, next) in tape.batches { _ = try apply(store, rows, next, tape.place, time) }
+                    try store.close()
+                    let elapsed = Double(time.monotonicNs() - started)
+                    let name = version == .v5 ? "writer" : "writer_v4"
+                    note(name + "_rate", "rows/s", Double(size.ticks) * 1e9 / elapsed)
+                    note(name + "_cpu", "us", Double(cpuNs() - cpu) / 1000 / Double(size.ticks))
+                }
                 progress("cassandra: run \(run) of \(runs)")
             }
             return order.map { name in

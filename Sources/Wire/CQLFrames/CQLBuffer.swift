@@ -1,8 +1,9 @@
 /// Bytes that are written: grows, and hands its memory to whoever writes it to a socket. One thread at a time.
 public final class CQLBuffer {
-    @usableFromInline var base: UnsafeMutableRawPointer
-    @usableFromInline var capacity: Int
-    @usableFromInline var used = 0
+    // Each access is over before anything else happens: to check that at run time would be most of a value's cost.
+    @exclusivity(unchecked) @usableFromInline var base: UnsafeMutableRawPointer
+    @exclusivity(unchecked) @usableFromInline var capacity: Int
+    @exclusivity(unchecked) @usableFromInline var used = 0
 
     /// Bytes written.
     public var count: Int { @inlinable get { used } }
