@@ -97,7 +97,7 @@ public enum CassandraSchema {
         ]
     }
 
-    /// What makes a row the whole tick, as one cell: a cell each would cost a node twice the time of the row. The rare
+    /// What makes a row the whole tick, as one cell: a cell each costs a node dearly (docs/BENCHMARKS.md). The rare
     /// ones are last, and left out where they are absent.
     static let tickDetail = CassandraType(
         name: "tick_detail",
