@@ -3,7 +3,6 @@ import CassandraStore
 import EventLog
 import Observability
 import RocksStore
-import SegmentLog
 import TLS
 import TickStore
 
@@ -15,7 +14,7 @@ struct StoreChoice {
 
     /// Opens it. `totalBytes` is the size of the data directory's disk, where the store may take its share of it.
     func open(
-        _ directory: DataDirectory, time: SystemTime, log: SegmentLog, totalBytes: UInt64? = nil,
+        _ directory: DataDirectory, time: SystemTime, log: any EventLog, totalBytes: UInt64? = nil,
         _ diagnostics: Diagnostics
     ) throws -> any TickStore {
         guard options.string(.store) == "cassandra" else {
