@@ -48,6 +48,7 @@ let package = Package(
         .executable(name: "protoc-gen-tapedeck", targets: ["protoc-gen-tapedeck"]),
         .library(
             name: "TapedeckClient", targets: ["TapedeckClient", "MarketProto", "TickCodec", "Protobuf", "GRPC", "TLS"]),
+        .library(name: "CassandraCQL", targets: ["CassandraCQL", "CQLFrames", "TLS", "EventLoop"]),
     ],
     targets: [
         // App
@@ -56,8 +57,10 @@ let package = Package(
             dependencies: [
                 "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
                 "Bench",
-                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
-                "TimeSource",
+                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "CassandraStore", "CassandraCQL", "CQLFrames",
+                "FileDisk",
+                "EventLog",
+                "TickStore", "Disk", "TimeSource",
                 "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",
                 "HTTP1Codec", "Protobuf", "MarketProto",
                 "TickCodec", "VenueFormats",
@@ -99,8 +102,9 @@ let package = Package(
         room(
             "Bench", in: "Operations",
             [
-                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel", "CMallocCount",
+                "EventLog", "TickStore", "Disk", "TimeSource", "TapedeckClient", "GRPC", "HTTP2", "CassandraCQL",
+                "EventLoop", "CQLFrames", "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "MarketModel",
+                "CMallocCount",
             ],
             linkerSettings: [.linkedLibrary("m")]),
         room(
@@ -131,6 +135,12 @@ let package = Package(
                         link("lz4", archive: "liblz4.a"), link("bz2", archive: "libbz2.a"),
                         link("snappy", archive: "libsnappy.a"), link("z", archive: "libz.a"), link("stdc++"),
                     ] : [])),
+        room(
+            "CassandraStore", in: "Adapters",
+            [
+                "TickStore", "EventLog", "TimeSource", "DayFigures", "CassandraCQL", "CQLFrames", "TLS", "EventLoop",
+                "TickCodec", "MarketModel", "CLinux",
+            ]),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
         // Ports
         room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
@@ -157,10 +167,14 @@ let package = Package(
             "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "DNSCodec", "CZlib"],
             linkerSettings: [link("z", archive: "libz.a")]),
         room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
+        room("CassandraCQL", in: "Network", ["CQLFrames", "TLS", "EventLoop"]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("HTTP1Codec", in: "Wire"),
         room("DNSCodec", in: "Wire"),
+        room(
+            "CQLFrames", in: "Wire", ["CLZ4", "CZlib"],
+            linkerSettings: [link("lz4", archive: "liblz4.a"), link("z", archive: "libz.a")]),
         room("MarketProto", in: "Wire", ["Protobuf"]),
         room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
         room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
@@ -172,6 +186,7 @@ let package = Package(
         library("COpenSSL", pkgConfig: "openssl", apt: "libssl-dev", brew: "openssl"),
         library("CRocksDB", pkgConfig: "rocksdb", apt: "librocksdb-dev", brew: "rocksdb"),
         library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
+        library("CLZ4", pkgConfig: "liblz4", apt: "liblz4-dev", brew: "lz4"),
         library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
         library("CYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev", brew: "libyaml"),
         .target(
@@ -201,6 +216,7 @@ let package = Package(
         tests("MarketModelTests", ["MarketModel", "TestSupport"]),
         tests("ProtobufTests", ["Protobuf", "MarketProto", "TestSupport"], exclude: ["Fixtures"]),
         tests("TickCodecTests", ["TickCodec", "Bench", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests("CQLFramesTests", ["CQLFrames", "TestSupport"]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests(
@@ -256,6 +272,14 @@ let package = Package(
         tests(
             "InterceptorTests",
             ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
+        tests("CassandraCQLTests", ["CassandraCQL", "CQLFrames", "EventLoop", "Simulation"]),
+        tests(
+            "CassandraTests",
+            [
+                "CassandraStore", "Drills", "CassandraCQL", "CQLFrames", "RocksStore", "TLS", "EventLoop", "TickStore",
+                "EventLog",
+                "TimeSource", "TickCodec", "MarketModel", "TestSupport",
+            ]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
             "TapedeckTests",
@@ -286,7 +310,7 @@ if isFuzz {
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "TickStore", "Disk", "BookEngine",
                 "GRPC", "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
-                "DNSCodec", "MarketModel", "CZstd", "Simulation",
+                "DNSCodec", "CQLFrames", "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

@@ -17,7 +17,7 @@ struct FuzzTarget: Sendable {
 
     static let all: [FuzzTarget] = [
         // Wire
-        .protobuf, .tick, .decimal, .dns, .binance, .kraken, .coinbase,
+        .protobuf, .tick, .decimal, .dns, .cqlBody, .cqlFraming, .cqlValue, .cqlType, .binance, .kraken, .coinbase,
         // Ports and adapters
         .block, .segment, .recovery, .rowBlock, .storeRecord,
         // Network

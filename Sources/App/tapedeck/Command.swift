@@ -2,6 +2,7 @@
 enum Command: String, CaseIterable, Sendable {
     case up
     case replay
+    case schema
     case quote
     case watch
     case verify
@@ -53,9 +54,19 @@ extension Command {
     /// Options of every command that asks a server.
     static let clientOptions: [OptionName] = [.server, .tlsCA, .tlsCert, .tlsKey, .token]
 
+    /// How Cassandra is reached.
+    static let cassandraOptions: [OptionName] = [
+        .contactPoints, .keyspace, .localDC, .cassandraUser, .cassandraPassword, .cassandraCA, .cassandraCert,
+        .cassandraKey,
+    ]
+
+    /// Which store, and how it is reached.
+    static let storeOptions: [OptionName] = [.store] + cassandraOptions
+
     var definition: CommandDefinition {
         switch self {
         case .up, .replay: feedingDefinition
+        case .schema: schemaDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition
@@ -75,7 +86,7 @@ extension Command {
                     .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
                     .metricsTLS, .channelz, .readyLag,
-                ],
+                ] + Command.storeOptions,
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
                     exits 0. Without --replay a simulated venue feeds it, so that a machine without network shows \
@@ -96,12 +107,29 @@ extension Command {
         return CommandDefinition(
             "take recordings into a data directory, and end",
             operands: "FILE...", count: 1...Int.max,
-            options: [.data, .speed, .tickSyncMs, .logRingMB, .retentionDays, .retentionDiskPercent, .json],
+            options: [.data, .speed, .tickSyncMs, .logRingMB, .retentionDays, .retentionDiskPercent, .json]
+                + Command.storeOptions,
             text: """
                 Plays recordings through the feed, the log and the writer, without serving, until all of it is stored. \
                 Played twice, or broken off and started again, it makes the same rows.
                 """,
             examples: [("tapedeck replay --speed max day.jsonl.gz", "a day's recording into ./tapedeck-data")])
+    }
+
+    private var schemaDefinition: CommandDefinition {
+        CommandDefinition(
+            "the tables in Cassandra",
+            operands: "plan|apply|check", count: 1...1, options: Command.cassandraOptions + [.dataCenters, .json],
+            text: """
+                `plan` prints what the keyspace lacks and the statements that would mend it, `apply` carries them out, \
+                `check` exits 1 where anything differs from what it has to be. Tables that are there keep their rows; \
+                what cannot be changed in place is said and left alone.
+                """,
+            examples: [
+                ("tapedeck schema plan --contact-points 10.0.0.1,10.0.0.2", "what would be done"),
+                ("tapedeck schema apply --data-centers dc-london:3,dc-newyork:3", "three copies in each"),
+                ("tapedeck schema check", "for a monitor: 0 where all is as it has to be"),
+            ])
     }
 
     private var askingDefinition: CommandDefinition {
@@ -138,7 +166,8 @@ extension Command {
         case .verify:
             CommandDefinition(
                 "compare the log with the store",
-                operands: "[SYMBOL...]", count: 0...Int.max, options: [.data, .exchange, .from, .to, .json],
+                operands: "[SYMBOL...]", count: 0...Int.max,
+                options: [.data, .exchange, .from, .to, .json] + Command.storeOptions,
                 text: """
                     Reads both and prints, per instrument, how many ticks agree, are missing, differ or are too many. \
                     Exits 1 where they differ. Stop the platform first: one process uses a data directory at a time.
@@ -252,11 +281,12 @@ extension Command {
         case .bench:
             CommandDefinition(
                 "measure it here",
-                operands: "[NAME|all]", count: 0...1, options: [.runs, .json],
+                operands: "[NAME|all]", count: 0...1, options: [.runs, .json] + Command.cassandraOptions,
                 text: "Runs one bench, or all, and prints the method beside the figures. Without a name it lists them.",
                 examples: [
                     ("tapedeck bench codec", "one"),
                     ("tapedeck bench all --json", "all, one line of JSON per figure"),
+                    ("tapedeck bench cassandra --contact-points 127.0.0.1:9042", "on a node of one's own"),
                 ])
         case .benchServer:
             CommandDefinition(

@@ -34,6 +34,17 @@ enum OptionName: String, CaseIterable, Sendable {
     case metricsTLS = "metrics-tls"
     case channelz
     case readyLag = "ready-lag"
+    // Where rows are kept
+    case store
+    case contactPoints = "contact-points"
+    case keyspace
+    case localDC = "local-dc"
+    case dataCenters = "data-centers"
+    case cassandraUser = "cassandra-user"
+    case cassandraPassword = "cassandra-password"
+    case cassandraCA = "cassandra-ca"
+    case cassandraCert = "cassandra-cert"
+    case cassandraKey = "cassandra-key"
     // What feeds it
     case replay
     case speed
@@ -133,6 +144,9 @@ extension OptionName {
             .streamDeadlineSeconds:
             accessDefinition
         case .callLog, .metricsListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
+        case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .cassandraUser, .cassandraPassword,
+            .cassandraCA, .cassandraCert, .cassandraKey:
+            storeDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate: sourceDefinition
@@ -315,6 +329,44 @@ extension OptionName {
             OptionDefinition(
                 .integer(1...1_000_000), "N", default: "2000", unit: "updates/s",
                 "How busy the simulated venue is, over all its instruments.")
+        }
+    }
+
+    private var storeDefinition: OptionDefinition {
+        switch self {
+        case .store:
+            OptionDefinition(
+                .choice(["embedded", "cassandra"]), "KIND", default: "embedded",
+                "Where rows are kept: in the data directory, or in Cassandra, in tables of `tapedeck schema apply`."
+            )
+        case .contactPoints:
+            OptionDefinition(
+                .text, "HOST[:PORT],...", default: "127.0.0.1:9042",
+                "Nodes of the Cassandra cluster that are asked for all others.")
+        case .keyspace:
+            OptionDefinition(.text, "NAME", default: "market_data", "The keyspace of the tables in Cassandra.")
+        case .localDC:
+            OptionDefinition(
+                .text, "NAME",
+                "The data centre whose Cassandra nodes are used; without it that of the first node that answers.")
+        case .dataCenters:
+            OptionDefinition(
+                .text, "NAME:COPIES,...",
+                "In how many copies each data centre keeps the keyspace, as dc-london:3,dc-newyork:3; without it one "
+                    + "copy in all, for a node of one's own.")
+        case .cassandraUser:
+            OptionDefinition(.text, "NAME", "Who this is, for a Cassandra that asks.")
+        case .cassandraPassword:
+            OptionDefinition(
+                .text, "PASSWORD", "Its password; better in the environment or in the file than on a command line.")
+        case .cassandraCA:
+            OptionDefinition(
+                .path, "FILE",
+                "PEM file with the authority that Cassandra's certificates are checked against; TLS is spoken where it "
+                    + "is given. The certificate has to name the first contact point.")
+        case .cassandraCert:
+            OptionDefinition(.path, "FILE", "PEM file with the certificate that Cassandra is shown.")
+        default: OptionDefinition(.path, "FILE", "PEM file with the key of --cassandra-cert.")
         }
     }
 

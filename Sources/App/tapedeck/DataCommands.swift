@@ -37,7 +37,7 @@ struct DataCommands {
         try directory.requireLog()
         var clean = true
         let log = try DataCommands.openLog(directory.log, time)
-        let store = try RocksStore(directory: directory.store, time: time)
+        let store = try StoreChoice(options).open(directory, time: time, log: log, diagnostics)
         defer { try? store.close() }
         for range in try ranges(symbols, store) {
             var reportedNs = time.monotonicNs()
@@ -64,7 +64,7 @@ struct DataCommands {
         return result.isClean && unfinished.isEmpty ? [] : VerifyText.table(result)
     }
 
-    private func ranges(_ symbols: [String], _ store: RocksStore) throws -> [Verifier.Range] {
+    private func ranges(_ symbols: [String], _ store: any TickStore) throws -> [Verifier.Range] {
         let fromNs = options.timeNs(.from) ?? .min
         let toNs = options.timeNs(.to) ?? .max
         let exchange = options.optionalString(.exchange)

@@ -8,6 +8,7 @@ import Glibc
 import Observability
 import RocksStore
 import SegmentLog
+import TickStore
 import WriterService
 
 /// What a command could not do. The message says what happened, to which thing, and what to do next.
@@ -50,7 +51,7 @@ final class EmbeddedPlatform {
     let time: SystemTime
     let diagnostics: Diagnostics
     let log: SegmentLog
-    let store: RocksStore
+    let store: any TickStore
     private let writer: WriterService
     private var writerThread: ServiceThread?
     private var feeds: [(service: FeedService, thread: ServiceThread)] = []
@@ -79,9 +80,8 @@ final class EmbeddedPlatform {
             lastReportNs = nowNs
             diagnostics.log(.info, "log", "reading the log's end: \(done >> 20) of \(total >> 20) MiB")
         }
-        var limits = RocksStoreLimits()
-        limits.diskBytesMax = try disk.space().totalBytes / 100 * UInt64(options.int(.retentionDiskPercent))
-        store = try RocksStore(directory: directory.store, time: time, limits: limits)
+        store = try StoreChoice(options).open(
+            directory, time: time, log: log, totalBytes: try disk.space().totalBytes, diagnostics)
         writer = WriterService(log: log, store: store, time: time) { diagnostics.log(.warning, "writer", $0) }
         metrics = PlatformMetrics(
             log: log, store: store, writer: writer, lagRecordsMax: UInt64(options.int(.readyLag)))
@@ -211,6 +211,9 @@ final class EmbeddedPlatform {
     func backup(to target: String) throws {
         let copy = DataDirectory(path: target)
         try copy.create()
+        guard let store = store as? RocksStore else {
+            throw CommandError("rows are in Cassandra: back them up there (nodetool snapshot); nothing was copied")
+        }
         try store.checkpoint(to: copy.store)
         try log.backup(to: try FileDisk(directory: copy.log))
     }

@@ -6,23 +6,23 @@ import EventLoop
 import FeedService
 import Glibc
 import Observability
-import RocksStore
 import SegmentLog
 import Synchronization
+import TickStore
 import WriterService
 
 /// What log, store, writer and feeds tell those who watch the process: metrics, and whether it is ready. Asked on the
 /// monitoring loop; everything it asks answers from memory.
 final class PlatformMetrics: Sendable {
     private let log: SegmentLog
-    private let store: RocksStore
+    private let store: any TickStore
     private let writer: WriterService
     private let lagRecordsMax: UInt64
     private let feeds = Mutex<[FeedService]>([])
     private let isServing = Atomic<Bool>(false)
 
     /// `lagRecordsMax` is how far the store may be behind the log while the process counts as ready.
-    init(log: SegmentLog, store: RocksStore, writer: WriterService, lagRecordsMax: UInt64) {
+    init(log: SegmentLog, store: any TickStore, writer: WriterService, lagRecordsMax: UInt64) {
         self.log = log
         self.store = store
         self.writer = writer

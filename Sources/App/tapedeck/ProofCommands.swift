@@ -30,9 +30,11 @@ struct ProofCommands {
         let benches = benches(scratch)
         guard let name else {
             for bench in benches { print("\(bench.name)\n  \(bench.method)") }
+            print("cassandra (not among all: needs --contact-points)\n  \(CassandraBench.method)")
             return .success
         }
-        let chosen = name == "all" ? benches : benches.filter { $0.name == name }
+        let named = name == "cassandra" ? [try CassandraBenchSetup(options, time).bench()] : benches
+        let chosen = name == "all" ? benches : named.filter { $0.name == name }
         guard !chosen.isEmpty else {
             throw CommandError(
                 "no bench is named \(name); there are \(benches.map(\.name).joined(separator: ", ")) and all")

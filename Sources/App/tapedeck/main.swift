@@ -61,6 +61,7 @@ enum Program {
             }
         case .simulateEdge: return try SimulateEdgeCommand(options, diagnostics).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
+        case .schema: return try SchemaCommand(options).run(operands[0])
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
         case .inspect: return try DataCommands(options, diagnostics).inspect()
         case .dump: return try DataCommands(options, diagnostics).dump(operands)

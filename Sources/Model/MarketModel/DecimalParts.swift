@@ -74,7 +74,7 @@ public enum TimestampParts {
 
 /// The quotient rounded toward negative infinity; `divisor` is a positive constant.
 @inlinable @inline(__always)
-func floorDivide(_ value: Int64, by divisor: Int64) -> Int64 {
+public func floorDivide(_ value: Int64, by divisor: Int64) -> Int64 {
     let quotient = value / divisor
     return quotient &+ ((value &- quotient &* divisor) >> 63)
 }

@@ -101,7 +101,7 @@ public enum StoreBench {
     }
 
     /// The ticks of one hour, as the log would hand them to the writer.
-    private struct Tape {
+    struct Tape {
         let place = TopicPartition(.ticksRaw, 0)
         let startNs: Int64 = 1_700_002_800_000_000_000
         var instruments: [Instrument] = []

@@ -14,8 +14,12 @@ public protocol TickStore: AnyObject, Sendable {
     /// The offset to go on at: what the last `apply` gave, or nil for a place never applied.
     func nextOffset(_ place: TopicPartition) throws(StoreError) -> UInt64?
 
-    /// Makes everything applied durable; returns what `apply` would.
+    /// Makes everything applied durable, now or as often as the store does that; returns what `apply` would.
     func sync(_ place: TopicPartition) throws(StoreError) -> UInt64
+
+    /// The writer of this process writes the place no more; another's may. What is known of it is asked for again when
+    /// it comes back.
+    func release(_ place: TopicPartition) throws(StoreError)
 
     /// All instruments that have a tick, sorted.
     func instruments() throws(StoreError) -> [Instrument]
@@ -41,11 +45,13 @@ public protocol TickStore: AnyObject, Sendable {
     func close() throws(StoreError)
 }
 
-// A store that does not know offsets answers by filing time alone.
+// What a store does by itself that knows no offsets, and that one process has alone.
 extension TickStore {
     public func heldOffsets(_ place: TopicPartition) -> HeldOffsets { HeldOffsets() }
 
     public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] { [] }
+
+    public func release(_ place: TopicPartition) throws(StoreError) {}
 }
 
 /// Rows to store: places in blocks of the log, with what the writer found in their fields.
@@ -122,7 +128,7 @@ public struct StoreStatistics: Sendable, Hashable {
 public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What kind of failure it is.
     public enum Code: String, Sendable {
-        case diskFull, readOnly, locked, damaged, unknownFormat, closed, io
+        case diskFull, readOnly, locked, damaged, unknownFormat, unreachable, closed, io
     }
 
     public let code: Code

@@ -1,0 +1,144 @@
+import CQLFrames
+import CassandraCQL
+import EventLoop
+import Synchronization
+import TickStore
+
+/// A session for threads that wait: each call returns when the cluster has answered. Never on an event loop.
+final class BlockingSession: @unchecked Sendable {
+    let session: CassandraSession
+    private let loop: EventLoop
+    private let place: String
+
+    /// Opens a session on a loop of its own. `report` hears of the cluster, on the loop.
+    init(
+        _ configuration: CassandraStoreConfiguration, report: @escaping @Sendable (CQLSessionEvent) -> Void = { _ in }
+    ) throws(StoreError) {
+        var options = CQLSessionOptions(contactPoints: configuration.contactPoints)
+        options.localDataCenter = configuration.localDataCenter
+        options.connection.version = configuration.version
+        options.connection.compression = configuration.compression
+        options.connection.credentials = configuration.credentials
+        options.connection.applicationName = "tapedeck"
+        options.connectionsPerNode = configuration.connectionsPerNode
+        options.requestMilliseconds = configuration.limits.requestMilliseconds
+        options.openMilliseconds = configuration.limits.openMilliseconds
+        options.backoff.maxMilliseconds = 2000
+        place = configuration.contactPoints.map(\.description).joined(separator: ", ")
+        loop = EventLoop(name: "cassandra")
+        let monitor = Monitor()
+        let result = Mutex<Result<CassandraSession, CQLConnectionError>?>(nil)
+        CassandraSession.open(
+            options, on: loop, transport: CQLSockets(tls: configuration.tls), report: report
+        ) { opened in
+            result.withLock { $0 = opened }
+            monitor.withLock { monitor.broadcast() }
+        }
+        // The session ends the wait itself.
+        while result.withLock({ $0 == nil }) {
+            _ = monitor.withLock { monitor.wait(milliseconds: 1000) { result.withLock { $0 != nil } } }
+        }
+        switch result.withLock({ $0 }) {
+        case .success(let opened): session = opened
+        case .failure(let error):
+            loop.stop()
+            let isRetryable = error.code == .unreachable || error.code == .silent || error.code == .lost
+            throw StoreError(
+                isRetryable ? .unreachable : .io, "Cassandra at \(place): \(error)", retryable: isRetryable)
+        case nil:
+            loop.stop()
+            throw StoreError(.unreachable, "Cassandra at \(place): no answer", retryable: true)
+        }
+    }
+
+    /// Ends it; nothing may be asked afterwards.
+    func close() {
+        loop.runAndWait { [session] _ in session.closeOnLoop() }
+        // Sockets close in later turns.
+        loop.stop()
+    }
+
+    /// Runs a closure on the session's loop.
+    func onLoop(_ body: @escaping @Sendable () -> Void) { loop.execute(body) }
+
+    func failure(_ error: CQLRequestError, _ what: String) -> StoreError {
+        let code: StoreError.Code = error.isRetryable ? .unreachable : error.code == .closed ? .closed : .io
+        let hint =
+            error.server?.detail == .invalid
+            ? "; `tapedeck schema check` says what the tables lack, `tapedeck schema apply` makes them" : ""
+        return StoreError(
+            code, "Cassandra at \(place): cannot \(what): \(error.message)\(hint)", retryable: error.isRetryable)
+    }
+
+    /// Sends all requests at once and waits for all answers, in their order.
+    func ask(
+        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], keyspace: String? = nil
+    ) -> [CQLCall.Outcome] {
+        let monitor = Monitor()
+        let outcomes = Mutex<(left: Int, list: [CQLCall.Outcome?])>(
+            (requests.count, [CQLCall.Outcome?](repeating: nil, count: requests.count)))
+        var options = CQLCallOptions()
+        options.isIdempotent = true
+        let calls = requests.enumerated().map { index, request in
+            CQLCall(
+                request.request, session.version, token: request.token, keyspace: keyspace,
+                prepared: request.statement, options: options
+            ) { outcome in
+                let left = outcomes.withLock { state in
+                    state.list[index] = outcome
+                    state.left -= 1
+                    return state.left
+                }
+                if left == 0 { monitor.withLock { monitor.broadcast() } }
+            }
+        }
+        session.submit(calls)
+        while outcomes.withLock({ $0.left > 0 }) {
+            _ = monitor.withLock { monitor.wait(milliseconds: 1000) { outcomes.withLock { $0.left == 0 } } }
+        }
+        return outcomes.withLock { state in
+            state.list.map { $0 ?? .failure(CQLRequestError.closed) }
+        }
+    }
+
+    func prepare(_ text: String) throws(StoreError) -> CQLPrepared {
+        let outcome = ask([(.prepare(text, keyspace: nil), nil, nil)])[0]
+        switch outcome {
+        case .success(let answer):
+            guard case .result(.prepared(let result)) = answer.response else {
+                throw StoreError(.io, "Cassandra at \(place): PREPARE was answered by \(answer.response.opcode)")
+            }
+            let statement = CQLPrepared(text, result)
+            return loop.runAndWait { [session] _ in session.rememberOnLoop(statement) }
+        case .failure(let error): throw failure(error, "prepare \"\(text)\"")
+        }
+    }
+
+    /// Carries out a statement that is not prepared; all its rows.
+    func query(
+        _ text: String, _ values: [(CQLValue, CQLType)] = [], _ consistency: CQLConsistency = .localOne
+    ) throws(StoreError) -> [[CQLValue]] {
+        var rows: [[CQLValue]] = []
+        var state: [UInt8]?
+        repeat {
+            guard let bound = try? CQLBoundValues(values) else {
+                throw StoreError(.io, "values that are none of their types for \"\(text)\"")
+            }
+            var parameters = CQLParameters(consistency: consistency, values: bound)
+            parameters.pageSize = 5000
+            parameters.pagingState = state
+            switch ask([(.query(text, parameters), nil, nil)])[0] {
+            case .failure(let error): throw failure(error, "carry out \"\(text)\"")
+            case .success(let answer):
+                guard case .result(.rows(let page)) = answer.response else { return rows }
+                do {
+                    rows += try page.values()
+                } catch {
+                    throw StoreError(.io, "Cassandra at \(place): unreadable rows of \"\(text)\": \(error)")
+                }
+                state = page.metadata.pagingState
+            }
+        } while state != nil
+        return rows
+    }
+}

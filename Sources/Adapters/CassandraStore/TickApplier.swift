@@ -1,0 +1,494 @@
+import CQLFrames
+import CassandraCQL
+import DayFigures
+import EventLog
+import Glibc
+import MarketModel
+import Synchronization
+import TickCodec
+import TickStore
+
+/// Turns rows into batches of one partition each, and keeps last ticks and day figures.
+///
+/// Owned by the holder of the store's apply lock, but for ``record(_:)`` and `counters`. Arrays are kept from apply to
+/// apply, so that a row costs no allocation.
+final class TickApplier: @unchecked Sendable {
+    private let session: BlockingSession
+    private let window: WriteWindow
+    private let configuration: CassandraStoreConfiguration
+    private let insert: CQLPrepared
+    private let partitionInsert: CQLPrepared
+    private let latestInsert: CQLPrepared
+    private let latestSelect: CQLPrepared
+    private let offsetInsert: CQLPrepared
+    /// Guards the catalog's records for those who only look; the applier itself is one thread.
+    private let catalog: Mutex<Catalog>
+    let counters = Mutex(CassandraStore.Counters())
+
+    private var partitionCount = 0
+    private var partitions: [PartitionID: TickPartition] = [:]
+    private var nextFlushNs: Int64 = .min
+    private var lastTimestamp: Int64 = 0
+    private var slots: [Int] = []
+    private var slotBases: [Int] = []
+    private var nextRow: [Int32] = []
+    private var groups: [Group] = []
+    private var groupOfInstrument: [Int32] = []
+    private var encoded = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+
+    private struct PartitionID: Hashable {
+        let instrument: Int
+        let hour: Int64
+    }
+
+    private struct Group {
+        let instrument: Int
+        var first: Int32
+        var last: Int32
+        var count = 1
+    }
+
+    init(
+        _ session: BlockingSession, _ window: WriteWindow, _ configuration: CassandraStoreConfiguration
+    ) throws(StoreError) {
+        self.session = session
+        self.window = window
+        self.configuration = configuration
+        let keyspace = configuration.keyspace
+        insert = try session.prepare(TickRowEncoder.insert(keyspace))
+        partitionInsert = try session.prepare(
+            "INSERT INTO \(keyspace).tick_partitions (exchange, symbol, trade_date, bucket) VALUES (?, ?, ?, ?)")
+        latestInsert = try session.prepare(InstrumentRecord.insert(keyspace))
+        latestSelect = try session.prepare(InstrumentRecord.select(keyspace))
+        offsetInsert = try session.prepare(
+            "INSERT INTO \(keyspace).writer_offsets (log, topic, partition, next_offset) VALUES (?, ?, ?, ?)")
+        var catalog = Catalog()
+        for (name, number) in try FeedNumbers.all(session, keyspace) { catalog.addFeed(name, number: number) }
+        self.catalog = Mutex(catalog)
+    }
+
+    deinit { encoded.deallocate() }
+
+    /// An instrument's record in this process, and the place it goes with; nil where it has none.
+    func record(_ instrument: Instrument) -> (InstrumentRecord, TopicPartition)? {
+        catalog.withLock { catalog in
+            guard let number = catalog.number(of: instrument), let record = catalog.entries[number].record else {
+                return nil
+            }
+            return (record, record.place)
+        }
+    }
+
+    func forget(_ place: TopicPartition) { catalog.withLock { $0.forget(place) } }
+
+    // MARK: Rows
+
+    /// Hands rows at or past offset `from` to the window. On an error nothing of it is.
+    func apply(_ rows: TickRows, from: UInt64, of place: TopicPartition, wallNs: Int64) throws(StoreError) {
+        try resolve(rows)
+        group(rows, from: from)
+        defer { resetGroups() }
+        try load()
+        let apply = OpenApply()
+        var writes: [PartitionWrite] = []
+        var count = CassandraStore.Counters()
+        catalog.withLock { catalog in
+            for group in groups { write(group, rows, place, wallNs, &catalog, apply, &writes, &count) }
+        }
+        window.submit(writes)
+        let counted = count
+        counters.withLock { counters in
+            counters.rows += counted.rows
+            counters.batches += UInt64(writes.count)
+            counters.wholeRows += counted.wholeRows
+            counters.refusedRows += counted.refusedRows
+        }
+    }
+
+    /// Finds each track's source; feeds that are new get their numbers.
+    private func resolve(_ rows: TickRows) throws(StoreError) {
+        slots.removeAll(keepingCapacity: true)
+        slotBases.removeAll(keepingCapacity: true)
+        for block in rows.blocks {
+            slotBases.append(slots.count)
+            for track in 0..<block.trackCount { slots.append(try source(block, track)) }
+        }
+    }
+
+    private func source(_ block: Block, _ track: Int) throws(StoreError) -> Int {
+        if let known = catalog.withLock({ $0.source(block, track: track) }) { return known }
+        let name = Array(block.feedBytes(track: track))
+        let feed: Int
+        if let known = catalog.withLock({ $0.feed(name) }) {
+            feed = known
+        } else {
+            let number = try FeedNumbers.number(of: name, session, configuration.keyspace)
+            feed = catalog.withLock { catalog in
+                catalog.addFeed(name, number: number)
+                return catalog.feed(name) ?? 0
+            }
+        }
+        guard let source = catalog.withLock({ $0.addSource(block, track: track, feed: feed) }) else {
+            throw StoreError(
+                .io,
+                "\(block.topicPartition) at offset \(block.firstOffset): '\(block.exchange(track: track))' and "
+                    + "'\(block.symbol(track: track))' do not name an instrument; the writer must refuse such records")
+        }
+        return source
+    }
+
+    /// Links the rows of each instrument, in the order given.
+    private func group(_ rows: TickRows, from: UInt64) {
+        nextRow.removeAll(keepingCapacity: true)
+        nextRow.append(contentsOf: repeatElement(-1, count: rows.rows.count))
+        catalog.withLock { catalog in
+            while groupOfInstrument.count < catalog.entries.count { groupOfInstrument.append(-1) }
+            for index in rows.rows.indices {
+                let row = rows.rows[index]
+                let block = rows.blocks[Int(row.block)]
+                guard block.firstOffset &+ UInt64(row.record) >= from else { continue }
+                let slot = slotBases[Int(row.block)] + block.track(of: Int(row.record))
+                let instrument = catalog.sources[slots[slot]].instrument
+                let group = Int(groupOfInstrument[instrument])
+                if group < 0 {
+                    groupOfInstrument[instrument] = Int32(groups.count)
+                    groups.append(Group(instrument: instrument, first: Int32(index), last: Int32(index)))
+                } else {
+                    nextRow[Int(groups[group].last)] = Int32(index)
+                    groups[group].last = Int32(index)
+                    groups[group].count += 1
+                }
+            }
+        }
+    }
+
+    private func resetGroups() {
+        for group in groups { groupOfInstrument[group.instrument] = -1 }
+        groups.removeAll(keepingCapacity: true)
+    }
+
+    /// Asks for the records of instruments that are seen for the first time, all at once.
+    private func load() throws(StoreError) {
+        let missing = catalog.withLock { catalog in
+            groups.map(\.instrument).filter { !catalog.entries[$0].isLoaded }.map {
+                ($0, catalog.entries[$0].instrument)
+            }
+        }
+        guard !missing.isEmpty else { return }
+        var start = 0
+        while start < missing.count {
+            let part = missing[start..<min(start + 2000, missing.count)]
+            start += part.count
+            var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
+            for (_, instrument) in part {
+                let values = try bind(latestSelect, [.text(instrument.exchange), .text(instrument.symbol)])
+                let parameters = CQLParameters(consistency: configuration.readConsistency, values: values)
+                requests.append(
+                    (
+                        .execute(
+                            CQLPreparedID(id: latestSelect.id, resultMetadataID: latestSelect.shape.metadataID),
+                            parameters), latestSelect.token(values), latestSelect
+                    ))
+            }
+            let outcomes = session.ask(requests, keyspace: configuration.keyspace)
+            for ((number, instrument), outcome) in zip(part, outcomes) {
+                switch outcome {
+                case .failure(let error): throw session.failure(error, "read the last tick of \(instrument)")
+                case .success(let answer):
+                    guard case .result(.rows(let rows)) = answer.response else { continue }
+                    let row = try? rows.values().first
+                    catalog.withLock { catalog in
+                        catalog.entries[number].record = row.flatMap { InstrumentRecord($0) }
+                        catalog.entries[number].isLoaded = true
+                    }
+                }
+            }
+        }
+    }
+
+    private func bind(_ statement: CQLPrepared, _ values: [CQLValue]) throws(StoreError) -> CQLBoundValues {
+        do {
+            return try CQLBoundValues(values, for: statement.parameters.columns)
+        } catch {
+            throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
+        }
+    }
+
+    private func partition(
+        _ instrument: Int, _ hour: Int64, _ catalog: inout Catalog, _ apply: OpenApply, _ writes: inout [PartitionWrite]
+    ) -> TickPartition {
+        if catalog.entries[instrument].hour == hour, let known = catalog.entries[instrument].partition { return known }
+        let id = PartitionID(instrument: instrument, hour: hour)
+        let found: TickPartition
+        if let known = partitions[id] {
+            found = known
+        } else {
+            // A few hours of each instrument; what is forgotten is written down once more.
+            if partitions.count > 8 * catalog.entries.count + 1024 { partitions.removeAll() }
+            partitionCount += 1
+            let instrumentName = catalog.entries[instrument].instrument
+            found = TickPartition(
+                number: partitionCount, exchange: instrumentName.exchange, symbol: instrumentName.symbol, hour: hour)
+            partitions[id] = found
+            let buffer = CQLBuffer(capacity: 256)
+            var batch = CQLBatchWriter(.unlogged, session.session.version, into: buffer)
+            batch.statement(partitionInsert.id, values: 4)
+            buffer.append(found.key)
+            batch.finish(configuration.writeConsistency)
+            writes.append(PartitionWrite(found, buffer, apply))
+        }
+        catalog.entries[instrument].hour = hour
+        catalog.entries[instrument].partition = found
+        return found
+    }
+
+    /// Batches of one instrument's rows, and what they make of its record.
+    private func write(
+        _ group: Group, _ rows: TickRows, _ place: TopicPartition, _ wallNs: Int64, _ catalog: inout Catalog,
+        _ apply: OpenApply, _ writes: inout [PartitionWrite], _ count: inout CassandraStore.Counters
+    ) {
+        let first = rows.rows[Int(group.first)]
+        let firstSource = slots[
+            slotBases[Int(first.block)] + rows.blocks[Int(first.block)].track(of: Int(first.record))]
+        var record =
+            catalog.entries[group.instrument].record
+            ?? InstrumentRecord(primaryFeed: catalog.feeds[catalog.sources[firstSource].feed].name, place: place)
+        var open: OpenBatch?
+        var newest: (block: Block, record: Int)?
+        var reader = TickReader()
+        var run = TrackRun()
+        var index = Int(group.first)
+        var rowsLeft = group.count
+        while index >= 0 {
+            let row = rows.rows[index]
+            index = Int(nextRow[index])
+            rowsLeft -= 1
+            let block = rows.blocks[Int(row.block)]
+            let track = block.track(of: Int(row.record))
+            let slot = slotBases[Int(row.block)] + track
+            if slot != run.slot {
+                run = trackRun(slot, block, track, catalog, record.primaryFeed)
+                run.timeToLive = timeToLive(block.appendTimeNs, wallNs)
+            }
+            let payload = block.payload(Int(row.record))
+            let sequence = block.sequence(of: Int(row.record))
+            // The writer has read these bytes before; what it refused is not among the rows.
+            guard (try? reader.read(payload)) != nil,
+                let identity = try? TickRowIdentity(
+                    filingTimeNs: row.filingTimeNs, epoch: run.epoch, sequence: sequence, feedNumber: run.feedNumber)
+            else {
+                count.refusedRows += 1
+                continue
+            }
+            if let batch = open, !batch.holds(row.filingTimeNs) || batch.isFull(configuration.limits) {
+                writes.append(batch.finish(configuration.writeConsistency, apply))
+                open = nil
+            }
+            if open == nil {
+                let hour = TickPartition.hour(of: row.filingTimeNs)
+                let partition = partition(group.instrument, hour, &catalog, apply, &writes)
+                let expected = min(rowsLeft + 1, configuration.limits.batchRowsMax)
+                open = OpenBatch(partition, hour, session.session.version, rows: expected)
+            }
+            let isWhole = run.encoder.map { isMadeAgain(reader, payload, $0) } ?? false
+            run.feed.withUnsafeBytes { name in
+                let place = TickRowEncoder.Place(
+                    identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
+                    timeToLive: run.timeToLive)
+                open?.add(reader, place, insert.id, update: isWhole ? nil : payload)
+            }
+            count.rows += 1
+            if !isWhole { count.wholeRows += 1 }
+            guard run.isPrimary else { continue }
+            let isNew = record.figures.apply(
+                filingTimeNs: row.filingTimeNs, epoch: run.epoch, sequence: sequence,
+                trade: row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) })
+            if isNew { newest = (block, Int(row.record)) }
+        }
+        if let open { writes.append(open.finish(configuration.writeConsistency, apply)) }
+        if let newest {
+            record.update = Array(newest.block.payload(newest.record))
+            record.place = place
+            catalog.entries[group.instrument].isDirty = true
+        }
+        catalog.entries[group.instrument].record = record
+    }
+
+    /// What is the same of all rows of a block's track.
+    private struct TrackRun {
+        var slot = -1
+        var epoch: UInt64 = 0
+        var feed: [UInt8] = []
+        var feedNumber: UInt16 = 0
+        var encoder: TickEncoder?
+        var isPrimary = false
+        var timeToLive: Int32 = 0
+    }
+
+    private func trackRun(
+        _ slot: Int, _ block: Block, _ track: Int, _ catalog: Catalog, _ primaryFeed: [UInt8]
+    ) -> TrackRun {
+        let source = catalog.sources[slots[slot]]
+        let feed = catalog.feeds[source.feed]
+        return TrackRun(
+            slot: slot, epoch: block.epoch(track: track), feed: feed.name, feedNumber: feed.number,
+            encoder: source.encoder, isPrimary: feed.name == primaryFeed)
+    }
+
+    /// Whether the columns give these very bytes back.
+    private func isMadeAgain(_ reader: TickReader, _ payload: UnsafeRawBufferPointer, _ encoder: TickEncoder) -> Bool {
+        guard !reader.hasConditions, !reader.hasConflation, !reader.hasExact else { return false }
+        if encoded.count < encoder.lengthMax {
+            encoded.deallocate()
+            encoded = .allocate(byteCount: encoder.lengthMax * 2, alignment: 16)
+        }
+        let length = encoder.encode(reader.tick(), into: encoded)
+        guard length == payload.count, let made = encoded.baseAddress, let given = payload.baseAddress else {
+            return false
+        }
+        return memcmp(made, given, length) == 0
+    }
+
+    /// Of what is left of a row's time, at least a second; of a clock that is behind the log's no more than all.
+    private func timeToLive(_ appendTimeNs: Int64, _ wallNs: Int64) -> Int32 {
+        let (age, overflow) = wallNs.subtractingReportingOverflow(appendTimeNs)
+        let seconds = overflow ? 0 : max(0, age) / 1_000_000_000
+        return Int32(clamping: max(1, configuration.timeToLiveSeconds - seconds))
+    }
+
+    // MARK: Last ticks, figures and offsets
+
+    func isFlushDue(_ monotonicNs: Int64) -> Bool { monotonicNs >= nextFlushNs }
+
+    /// Writes the records that changed, and when those are acknowledged the offsets.
+    func flush(_ offsets: [TopicPartition: UInt64], wallNs: Int64, monotonicNs: Int64) throws(StoreError) {
+        let dirty = catalog.withLock { catalog in
+            catalog.entries.indices.filter { catalog.entries[$0].isDirty }
+        }
+        lastTimestamp = max(lastTimestamp + 1, floorDivide(wallNs, by: 1000))
+        var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
+        for number in dirty {
+            let values = catalog.withLock { catalog -> [CQLValue] in
+                let entry = catalog.entries[number]
+                guard var record = entry.record else { return [] }
+                record.nextOffset = offsets[record.place] ?? record.nextOffset
+                catalog.entries[number].record?.nextOffset = record.nextOffset
+                return [.text(entry.instrument.exchange), .text(entry.instrument.symbol)] + record.values
+            }
+            guard !values.isEmpty else { continue }
+            requests.append(request(latestInsert, try bind(latestInsert, values + [.bigint(lastTimestamp)])))
+        }
+        try carryOut(requests, "write last ticks")
+        for number in dirty { catalog.withLock { $0.entries[number].isDirty = false } }
+        requests = []
+        for (place, next) in offsets.sorted(by: { $0.key.partition < $1.key.partition }) {
+            requests.append(
+                request(
+                    offsetInsert,
+                    try bind(
+                        offsetInsert,
+                        [
+                            .text(configuration.log), .int(Int32(place.topic.number)), .int(Int32(place.partition)),
+                            .bigint(Int64(bitPattern: next)),
+                        ])))
+        }
+        try carryOut(requests, "write offsets")
+        nextFlushNs = monotonicNs &+ configuration.limits.flushIntervalNs
+        counters.withLock { $0.flushes += 1 }
+    }
+
+    private func request(
+        _ statement: CQLPrepared, _ values: CQLBoundValues
+    ) -> (request: CQLRequest, token: Int64?, statement: CQLPrepared?) {
+        let parameters = CQLParameters(consistency: configuration.writeConsistency, values: values)
+        return (
+            .execute(CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID), parameters),
+            statement.token(values), statement
+        )
+    }
+
+    private func carryOut(
+        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], _ what: String
+    ) throws(StoreError) {
+        guard !requests.isEmpty else { return }
+        for outcome in session.ask(requests, keyspace: configuration.keyspace) {
+            if case .failure(let error) = outcome { throw session.failure(error, what) }
+        }
+    }
+}
+
+/// A batch that rows of one partition are added to.
+struct OpenBatch {
+    let partition: TickPartition
+    private let fromNs: Int64
+    let buffer: CQLBuffer
+    private var writer: CQLBatchWriter
+
+    /// Bytes of a row, roughly.
+    private static let rowBytes = 260
+
+    /// `rows` is how many are likely to come.
+    init(_ partition: TickPartition, _ hour: Int64, _ version: CQLVersion, rows: Int) {
+        self.partition = partition
+        // Hours at the ends of Int64 begin outside of it: their rows have batches of their own.
+        let (start, overflow) = hour.multipliedReportingOverflow(by: 3_600_000_000_000)
+        fromNs = overflow ? .max : start
+        buffer = CQLBuffer(capacity: 64 + rows * OpenBatch.rowBytes)
+        writer = CQLBatchWriter(.unlogged, version, into: buffer)
+    }
+
+    /// Whether a filing time lies in the partition's hour.
+    @inline(__always)
+    func holds(_ filingTimeNs: Int64) -> Bool { filingTimeNs >= fromNs && filingTimeNs &- fromNs < 3_600_000_000_000 }
+
+    @inline(__always)
+    func isFull(_ limits: CassandraStoreLimits) -> Bool {
+        writer.count >= limits.batchRowsMax || writer.byteCount >= limits.batchBytesMax
+    }
+
+    /// One more row. `update` is the whole tick where columns cannot give it back.
+    @inline(__always)
+    mutating func add(
+        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], update: UnsafeRawBufferPointer?
+    ) {
+        writer.statement(insert, values: TickRowEncoder.valueCount)
+        partition.key.withUnsafeBytes { buffer.append($0) }
+        TickRowEncoder.append(reader, place, update: update, to: buffer)
+    }
+
+    func finish(_ consistency: CQLConsistency, _ apply: OpenApply) -> PartitionWrite {
+        writer.finish(consistency)
+        return PartitionWrite(partition, buffer, apply)
+    }
+}
+
+/// Numbers of feeds, which all processes share.
+enum FeedNumbers {
+    static func all(_ session: BlockingSession, _ keyspace: String) throws(StoreError) -> [([UInt8], UInt16)] {
+        let rows = try session.query(
+            "SELECT number, name FROM \(keyspace).feeds WHERE scope = 'ticks'", [], .localQuorum)
+        return rows.compactMap { row in
+            guard let number = row[0].integer.flatMap({ UInt16(exactly: $0) }), let name = row[1].string else {
+                return nil
+            }
+            return (Array(name.utf8), number)
+        }
+    }
+
+    /// A feed's number: the one it has, or the next that nobody has, agreed on by a lightweight transaction.
+    static func number(
+        of name: [UInt8], _ session: BlockingSession, _ keyspace: String
+    ) throws(StoreError) -> UInt16 {
+        for _ in 0..<100 {
+            let known = try all(session, keyspace)
+            if let number = known.first(where: { $0.0 == name })?.1 { return number }
+            let next = (known.map(\.1).max() ?? 1) + 1
+            guard next < UInt16.max else { break }
+            let text = String(decoding: name, as: UTF8.self)
+            _ = try session.query(
+                "INSERT INTO \(keyspace).feeds (scope, number, name) VALUES ('ticks', ?, ?) IF NOT EXISTS",
+                [(.int(Int32(next)), .int), (.text(text), .text)], .localQuorum)
+        }
+        throw StoreError(.io, "no number for feed \(String(decoding: name, as: UTF8.self)) in keyspace \(keyspace)")
+    }
+}

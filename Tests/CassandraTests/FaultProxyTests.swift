@@ -1,0 +1,237 @@
+import CQLFrames
+import EventLoop
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import CassandraCQL
+
+/// What a faulty server does to one of its answers.
+private enum Fault: String, CaseIterable {
+    case unknownOpcode, otherStream, nobodysStream, dropped, twice, truncatedBody, longerBody, noise, wrongVersion
+    case hugeLength, requestOpcode, warnedGarbage, halfAndCut, unknownError, unprepared
+
+    /// The bytes that are sent in place of a frame; nil: the connection ends behind them.
+    func bytes(_ frame: [UInt8]) -> (bytes: [UInt8], ends: Bool) {
+        var changed = frame
+        switch self {
+        case .unknownOpcode: changed[4] = 0x77
+        case .otherStream: changed[3] ^= 1
+        case .nobodysStream: changed[2] = 0x7f
+        case .dropped: return ([], false)
+        case .twice: return (frame + frame, false)
+        case .truncatedBody:
+            changed.removeLast()
+            changed[8] -= 1
+        case .longerBody:
+            changed.append(9)
+            changed[8] += 1
+        case .noise: return ([UInt8](repeating: 0xa5, count: 300), false)
+        case .wrongVersion: changed[0] = 0x83
+        case .hugeLength: changed[5] = 0x7f
+        case .requestOpcode: changed[4] = CQLOpcode.query.rawValue
+        case .warnedGarbage: changed[1] |= CQLFrameFlags.warning.rawValue
+        case .halfAndCut: return (Array(frame[..<(frame.count / 2)]), true)
+        case .unknownError: return (Fault.error(0x6666, frame), false)
+        case .unprepared: return (Fault.error(0x2500, frame) + [0, 2, 7, 7], false)
+        }
+        return (changed, false)
+    }
+
+    private static func error(_ code: Int32, _ frame: [UInt8]) -> [UInt8] {
+        let message: [UInt8] = [0, 1, 0x78]
+        let extra = code == 0x2500 ? 4 : 0
+        let length = UInt8(4 + message.count + extra)
+        return [frame[0], 0, frame[2], frame[3], CQLOpcode.error.rawValue, 0, 0, 0, length]
+            + withUnsafeBytes(of: code.bigEndian, Array.init) + message
+    }
+}
+
+/// Passes frames of protocol v4 between a driver and a node, and breaks one of the node's answers of each connection.
+private final class FaultProxy: Sendable {
+    private let listener: Listener
+    private let state: LoopConfined<State>
+    private let loop: EventLoop
+    let port: Int
+
+    fileprivate final class State: Sendable {
+        /// What is done to the so many-th answer of each connection; nil: nothing.
+        nonisolated(unsafe) var fault: Fault?
+        nonisolated(unsafe) var after = 0
+        let made = Atomic<Int>(0)
+        nonisolated(unsafe) var open: [ObjectIdentifier: FaultyPair] = [:]
+    }
+
+    init(to port: Int) throws {
+        let group = EventLoopGroup(count: 1, name: "proxy")
+        let loop = group.loops[0]
+        let state = State()
+        self.loop = loop
+        self.state = LoopConfined(state)
+        listener = try Listener(host: "127.0.0.1", port: 0, group: group) { client in
+            guard let address = try? SocketAddress(host: "127.0.0.1", port: port) else { return client.close() }
+            Socket.connect(address, loop: loop) { result in
+                guard case .success(let server) = result else { return client.close() }
+                let pair = FaultyPair(client, server, state)
+                state.open[ObjectIdentifier(pair)] = pair
+                pair.start()
+            }
+        }
+        self.port = listener.port
+    }
+
+    /// How many answers were broken so far.
+    var made: Int { state.value.made.load(ordering: .relaxed) }
+
+    func set(_ fault: Fault?, after: Int) {
+        let state = state
+        loop.execute {
+            state.value.fault = fault
+            state.value.after = after
+        }
+    }
+
+    func stop() {
+        let state = state
+        loop.execute { for pair in Array(state.value.open.values) { pair.close() } }
+        listener.close()
+    }
+}
+
+private final class FaultyPair {
+    private let client: Socket
+    private let server: Socket
+    private let state: FaultProxy.State
+    private let decoder = CQLFrameDecoder(.frames(.none))
+    private var answers = 0
+    private lazy var fromClient = FaultyWay { [unowned self] in received($0, isFromServer: false) }
+    private lazy var fromServer = FaultyWay { [unowned self] in received($0, isFromServer: true) }
+
+    init(_ client: Socket, _ server: Socket, _ state: FaultProxy.State) {
+        self.client = client
+        self.server = server
+        self.state = state
+    }
+
+    func start() {
+        fromClient.ended = { [weak self] in self?.close() }
+        fromServer.ended = { [weak self] in self?.close() }
+        client.owner = fromClient
+        server.owner = fromServer
+        client.startReading()
+        server.startReading()
+    }
+
+    private func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
+        guard isFromServer else { return server.write(bytes) }
+        decoder.feed(bytes)
+        defer { decoder.endFeed() }
+        while let frame = try? decoder.next() {
+            let buffer = CQLBuffer()
+            let start = frame.header.begin(buffer)
+            buffer.append(frame.body)
+            CQLFrameHeader.end(buffer, start)
+            answers += 1
+            // The handshake and the driver's questions about the cluster are let through.
+            guard let fault = state.fault, answers == state.after, frame.header.opcode == .result else {
+                client.write(buffer.bytes)
+                continue
+            }
+            state.made.add(1, ordering: .relaxed)
+            let broken = fault.bytes(Array(buffer.bytes))
+            broken.bytes.withUnsafeBytes { client.write($0) }
+            if broken.ends { close() }
+        }
+    }
+
+    func close() {
+        client.close()
+        server.close()
+        state.open[ObjectIdentifier(self)] = nil
+    }
+}
+
+private final class FaultyWay: ByteStreamOwner {
+    private let take: (UnsafeRawBufferPointer) -> Void
+    var ended: () -> Void = {}
+
+    init(_ take: @escaping (UnsafeRawBufferPointer) -> Void) { self.take = take }
+
+    func received(_ bytes: UnsafeRawBufferPointer) { take(bytes) }
+    func drained() {}
+    func closed(_ error: StreamError?) { ended() }
+}
+
+/// Sends a session's sockets to a proxy, whatever address the cluster gives.
+private struct ProxyTransport: CQLTransport {
+    let port: Int
+
+    func connect(
+        _ address: CQLAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
+    ) {
+        CQLSockets().connect(CQLAddress(host: "127.0.0.1", port: port), loop: loop, done)
+    }
+}
+
+@Suite(.enabled(if: CassandraNode.isPresent, "../shared is absent"), .serialized, .timeLimit(.minutes(3)))
+struct FaultProxyTests {
+    @Test(arguments: Fault.allCases)
+    fileprivate func `A broken answer costs a connection, and no row`(_ fault: Fault) async throws {
+        let node = try await SharedCassandra.shared.node()
+        let proxy = try FaultProxy(to: node.port)
+        let real = try await RealSession.open(node.port, transport: ProxyTransport(port: proxy.port)) {
+            $0.connection.version = .v4
+            $0.connection.heartbeatMilliseconds = 400
+            $0.connection.heartbeatTimeoutMilliseconds = 400
+        }
+        let session = real.session
+        let table = "faults.\(fault.rawValue.lowercased())"
+        _ = try await session.query(
+            "CREATE KEYSPACE IF NOT EXISTS faults "
+                + "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
+        )
+        _ = try await session.query("CREATE TABLE IF NOT EXISTS \(table) (k int PRIMARY KEY)")
+        let insert = try await session.prepare("INSERT INTO \(table) (k) VALUES (?)")
+        proxy.set(fault, after: 60)
+        var options = CassandraSession.Options()
+        options.call.isIdempotent = true
+        options.call.timeoutMilliseconds = 2000
+        let callOptions = options
+        var acknowledged: Set<Int64> = []
+        var failures: [CQLRequestError] = []
+        for start in stride(from: 0, to: 240, by: 20) {
+            let outcomes = await withTaskGroup(of: (Int, CQLRequestError?).self) { group in
+                for n in start..<(start + 20) {
+                    group.addTask {
+                        do {
+                            try await session.execute(insert, [.int(Int32(n))], options: callOptions)
+                            return (n, nil)
+                        } catch {
+                            return (n, error as? CQLRequestError ?? CQLRequestError.closed)
+                        }
+                    }
+                }
+                return await group.reduce(into: [(Int, CQLRequestError?)]()) { $0.append($1) }
+            }
+            for (n, error) in outcomes {
+                if let error { failures.append(error) } else { acknowledged.insert(Int64(n)) }
+            }
+        }
+        #expect(proxy.made > 0, "the fault was made")
+        proxy.set(nil, after: 0)
+        // One connection at a time is lost; the others' requests are tried again.
+        let known: Set<CQLRequestError.Code> = [.timeout, .noNode, .connectionLost, .server, .overloaded]
+        for error in failures { #expect(known.contains(error.code), "\(error)") }
+        #expect(acknowledged.count >= 150, "\(acknowledged.count) of 240: \(failures.prefix(3))")
+        var rows: Set<Int64> = []
+        try await until {
+            // Until the connection is back.
+            guard let found = try? await session.query("SELECT k FROM \(table)") else { return false }
+            rows = Set(try found.values().compactMap { $0[0].integer })
+            return true
+        }
+        #expect(acknowledged.isSubset(of: rows), "\(acknowledged.subtracting(rows).sorted()) were acknowledged")
+        await real.close()
+        proxy.stop()
+    }
+}

@@ -1,0 +1,157 @@
+import Foundation
+import Synchronization
+
+/// A real Cassandra node of `../shared/engines` on loopback, wiped at the end.
+///
+/// All calls but ``stop()`` wait for the engine's scripts on threads of their own: those of async tests are as many as
+/// there are cores.
+public final class CassandraNode: Sendable {
+    public static let isPresent = FileManager.default.isExecutableFile(atPath: script)
+    private static let script = SharedData.path("engines/cassandra/cassandra")
+
+    public let port: Int
+    private let folder: String
+    private let options: [String]
+
+    private init(port: Int, folder: String, options: [String]) {
+        self.port = port
+        self.folder = folder
+        self.options = options
+    }
+
+    /// Why an engine did not do what it was told.
+    public struct Failure: Error, CustomStringConvertible {
+        public let description: String
+    }
+
+    /// Starts a node with options of the engine's `start`, and returns when it serves.
+    public static func start(_ options: [String] = []) async throws -> CassandraNode {
+        try await onThread {
+            // Clusters whose ports differ by a multiple of 200 collide: ports of one process do not.
+            for attempt in 0..<5 {
+                let port = 20_100 + Int(getpid()) % 90 + nextPort.add(100, ordering: .relaxed).newValue % 4000
+                let folder = NSTemporaryDirectory() + "tapedeck-cassandra-\(getpid())-\(port)"
+                let node = CassandraNode(port: port, folder: folder, options: options)
+                guardian(folder)
+                let arguments = ["start", "--data", folder, "--port", "\(port)", "--heap", "640m"] + options
+                let ended = try run(arguments)
+                if ended.status == 0 { return node }
+                node.stop()
+                guard attempt < 4, ended.output.contains("already listens") else {
+                    throw Failure(description: "cassandra \(arguments.joined(separator: " ")): \(ended.output)")
+                }
+            }
+            throw Failure(description: "no free ports")
+        }
+    }
+
+    private static let nextPort = Atomic<Int>(0)
+
+    /// SIGKILL.
+    public func kill() async throws { try await tell(["kill", "--data", folder, "1"]) }
+
+    /// Starts it again, and returns when it serves.
+    public func restart() async throws { try await tell(["restart", "--data", folder, "1"]) }
+
+    public func pause() async throws { try await tell(["pause", "--data", folder, "1"]) }
+    public func resume() async throws { try await tell(["resume", "--data", folder, "1"]) }
+
+    /// Runs the engine's nodetool; what it prints.
+    public func nodetool(_ arguments: [String]) async throws -> String {
+        try await tell(["nodetool", "--data", folder] + arguments)
+    }
+
+    /// Runs CQL by the engine's own client, which is no client of ours; what it prints.
+    @discardableResult
+    public func execute(_ statements: String...) async throws -> String {
+        try await tell(["exec", "--data", folder] + statements)
+    }
+
+    /// Ends it and removes its data.
+    public func stop() { _ = try? Self.run(["stop", "--data", folder, "--wipe"]) }
+
+    @discardableResult
+    private func tell(_ arguments: [String]) async throws -> String {
+        try await Self.onThread {
+            let ended = try Self.run(arguments)
+            guard ended.status == 0 else {
+                throw Failure(description: "cassandra \(arguments.joined(separator: " ")): \(ended.output)")
+            }
+            return ended.output
+        }
+    }
+
+    static func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
+        }
+    }
+
+    private static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
+        try EngineProcess.runBlocking([script] + arguments)
+    }
+
+    /// Wipes the node when this process has ended, however that came.
+    private static func guardian(_ folder: String) {
+        let script =
+            "trap '' INT TERM HUP; while kill -0 \(getpid()) 2>/dev/null; do sleep 1; done; "
+            + "exec \"$0\" stop --data \"$1\" --wipe"
+        _ = try? EngineProcess.start(["/bin/bash", "-c", script, Self.script, folder], output: "/dev/null")
+    }
+}
+
+/// Programs that leave others behind. Foundation's `Process` waits for whoever has a descriptor of its own, and what is
+/// started at the same time inherits them; here nobody inherits any.
+public enum EngineProcess {
+    /// Runs a program to its end: its exit code and everything it wrote.
+    public static func run(_ words: [String]) async throws -> (status: Int32, output: String) {
+        try await CassandraNode.onThread { try runBlocking(words) }
+    }
+
+    static func runBlocking(_ words: [String]) throws -> (status: Int32, output: String) {
+        let file = NSTemporaryDirectory() + "tapedeck-output-" + UUID().uuidString
+        defer { unlink(file) }
+        let status = wait(try start(words, output: file))
+        return (status, (try? String(contentsOfFile: file, encoding: .utf8)) ?? "")
+    }
+
+    static func start(_ words: [String], output: String) throws -> pid_t {
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+        posix_spawn_file_actions_adddup2(&actions, 1, 2)
+        let close =
+            "for f in /proc/self/fd/*; do n=${f##*/}; [ \"$n\" -le 2 ] || eval \"exec $n>&-\"; done; "
+        var arguments = (["/bin/bash", "-c", close + "exec \"$@\"", "bash"] + words).map { strdup($0) } + [nil]
+        defer { for argument in arguments { free(argument) } }
+        var pid = pid_t()
+        let error = posix_spawn(&pid, "/bin/bash", &actions, nil, &arguments, environ)
+        guard error == 0 else {
+            throw CassandraNode.Failure(description: "\(words[0]): \(String(cString: strerror(error)))")
+        }
+        return pid
+    }
+
+    /// Waits for its end; its exit code, 128 and more where a signal ended it.
+    static func wait(_ pid: pid_t) -> Int32 {
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0 { if errno != EINTR { return -1 } }
+        return status & 0x7f == 0 ? status >> 8 & 0xff : 128 + status & 0x7f
+    }
+}
+
+/// The node that most tests of a target share: started by the first that asks.
+public actor SharedCassandra {
+    public static let shared = SharedCassandra()
+
+    private var starting: Task<CassandraNode, any Error>?
+
+    public func node() async throws -> CassandraNode {
+        if let starting { return try await starting.value }
+        let task = Task { try await CassandraNode.start() }
+        starting = task
+        return try await task.value
+    }
+}
