@@ -56,7 +56,8 @@ let package = Package(
             dependencies: [
                 "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
                 "Bench",
-                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "FileDisk", "EventLog", "TickStore", "Disk",
+                "Drills", "TapedeckClient", "SegmentLog", "KafkaLog", "RocksStore", "FileDisk", "EventLog", "TickStore",
+                "Disk",
                 "TimeSource",
                 "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",
                 "HTTP1Codec", "Protobuf", "MarketProto",
@@ -132,6 +133,17 @@ let package = Package(
                         link("snappy", archive: "libsnappy.a"), link("z", archive: "libz.a"), link("stdc++"),
                     ] : [])),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
+        room(
+            "KafkaLog", in: "Adapters",
+            ["EventLog", "TimeSource", "TickCodec", "MarketModel", "CRdKafka", "CLinux"],
+            linkerSettings: [link("rdkafka", archive: "librdkafka.a")]
+                // Debian has no archive of SASL's library; it comes with that of Kafka.
+                + (isStatic
+                    ? [
+                        link("lz4", archive: "liblz4.a"), link("zstd", archive: "libzstd.a"),
+                        link("sasl2", archive: "libsasl2.so.2"), link("ssl", archive: "libssl.a"),
+                        link("crypto", archive: "libcrypto.a"), link("z", archive: "libz.a"),
+                    ] : [])),
         // Ports
         room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
         room("TickStore", in: "Ports", ["EventLog", "MarketModel"]),
@@ -173,6 +185,7 @@ let package = Package(
         library("CRocksDB", pkgConfig: "rocksdb", apt: "librocksdb-dev", brew: "rocksdb"),
         library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
         library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
+        library("CRdKafka", pkgConfig: "rdkafka", apt: "librdkafka-dev", brew: "librdkafka"),
         library("CYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev", brew: "libyaml"),
         .target(
             name: "CSimdJSON", path: "Sources/C/CSimdJSON", publicHeadersPath: "include",
@@ -219,6 +232,13 @@ let package = Package(
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
         tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),
+        tests(
+            "KafkaLogTests",
+            [
+                "KafkaLog", "FeedService", "WriterService", "EdgeService", "SegmentLog", "FileDisk", "Simulation",
+                "EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "GRPC",
+                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport",
+            ]),
         tests(
             "RocksStoreTests",
             [

@@ -2,6 +2,10 @@
 enum Command: String, CaseIterable, Sendable {
     case up
     case replay
+    case run
+    case topics
+    case lag
+    case groups
     case quote
     case watch
     case verify
@@ -56,6 +60,7 @@ extension Command {
     var definition: CommandDefinition {
         switch self {
         case .up, .replay: feedingDefinition
+        case .run, .topics, .lag, .groups: clusterDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition

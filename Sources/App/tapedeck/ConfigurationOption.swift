@@ -32,6 +32,25 @@ enum OptionName: String, CaseIterable, Sendable {
     case callLog = "call-log"
     case metricsListen = "metrics-listen"
     case readyLag = "ready-lag"
+    // A cluster in place of a data directory
+    case log
+    case brokers
+    case topicPrefix = "topic-prefix"
+    case kafkaLogin = "kafka-login"
+    case kafkaUser = "kafka-user"
+    case kafkaPassword = "kafka-password"
+    case kafkaCA = "kafka-ca"
+    case kafkaCert = "kafka-cert"
+    case kafkaKey = "kafka-key"
+    case kafkaSet = "kafka-set"
+    case instance
+    case historyMinutes = "history-minutes"
+    case lostRecords = "lost-records"
+    case partitions
+    case replication
+    case toTime = "to-time"
+    case by
+    case yes
     // What feeds it
     case replay
     case speed
@@ -86,6 +105,10 @@ enum ValueKind: Sendable, Hashable {
     case path
     /// As `path`, and may be given more than once.
     case paths
+    /// As `text`, and may be given more than once.
+    case texts
+    /// A time span back or forward, as `-15m`, `2h` or `30s`.
+    case span
     /// Whole numbers, inclusive.
     case integer(ClosedRange<Int64>)
     /// `HOST:PORT`, IPv6 hosts in brackets; port 0 lets the system choose.
@@ -131,6 +154,10 @@ extension OptionName {
             .streamDeadlineSeconds:
             accessDefinition
         case .callLog, .metricsListen, .readyLag: monitoringDefinition
+        case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
+            .kafkaSet:
+            kafkaDefinition
+        case .instance, .historyMinutes, .lostRecords, .partitions, .replication, .toTime, .by, .yes: clusterDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate: sourceDefinition

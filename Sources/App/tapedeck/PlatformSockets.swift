@@ -10,14 +10,19 @@ struct PlatformSockets {
     /// start: the system chooses one. An address that was asked for is.
     init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
         clients = try PlatformSockets.bind(options.address(.listen))
+        metrics = try PlatformSockets.metrics(options, diagnostics)
+    }
+
+    /// The one for those who watch alone.
+    static func metrics(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws -> ListeningSocket {
         let address = options.address(.metricsListen)
         do {
-            metrics = try PlatformSockets.bind(address)
+            return try bind(address)
         } catch {
             guard options.source(.metricsListen) == .defaultValue else { throw error }
-            metrics = try PlatformSockets.bind(Address(host: address.host, port: 0))
-            diagnostics.log(
-                .warning, "metrics", "\(error); serving metrics on \(metrics.host):\(metrics.port) instead")
+            let socket = try bind(Address(host: address.host, port: 0))
+            diagnostics.log(.warning, "metrics", "\(error); serving metrics on \(socket.host):\(socket.port) instead")
+            return socket
         }
     }
 

@@ -59,6 +59,10 @@ enum Program {
             case .parent where options.bool(.noSupervisor): return try UpCommand(options, diagnostics).run()
             case .parent: return try Supervisor(options, diagnostics, arguments).run()
             }
+        case .run: return try RunCommand(options, diagnostics).run(operands[0])
+        case .topics: return try TopicsCommand(options, diagnostics).run(operands[0])
+        case .lag: return try LagCommand(options, diagnostics).run(operands)
+        case .groups: return try GroupsCommand(options, diagnostics).run(operands)
         case .simulateEdge: return try SimulateEdgeCommand(options, diagnostics).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
