@@ -103,7 +103,7 @@ struct TidyTests {
             #expect(stages.count == 1, "\(target.name) is in \(stages.count) stages of scripts/stages")
         }
         let budgets = lines.compactMap { Int($0.split(separator: " ", omittingEmptySubsequences: true)[1]) }
-        #expect(budgets.count == lines.count && budgets.reduce(0, +) < 25 * 60)
+        #expect(budgets.count == lines.count && budgets.reduce(0, +) < 45 * 60)
     }
 
     @Test(

@@ -48,11 +48,35 @@ struct KafkaCluster {
     /// The first offset at or after a time of each place; those that have none are left out.
     func offsets(_ places: [TopicPartition], at timeMs: Int64) throws(LogError) -> [TopicPartition: UInt64] {
         guard !places.isEmpty else { return [:] }
-        let list = PartitionList(capacity: places.count)
-        for place in places { list.add(configuration.name(of: place.topic), Int32(place.partition), offset: timeMs) }
-        let code = rd_kafka_offsets_for_times(handle.rk, list.list, timeoutMs)
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw handle.fail("asking for offsets", code) }
-        return try read(list, "asking for the offset", places)
+        var triesLeft = timeoutMs / KafkaCluster.retryMs
+        while true {
+            let list = PartitionList(capacity: places.count)
+            for place in places {
+                list.add(configuration.name(of: place.topic), Int32(place.partition), offset: timeMs)
+            }
+            let code = rd_kafka_offsets_for_times(handle.rk, list.list, timeoutMs)
+            let codes = [code] + (0..<list.count).map { list[$0].err }
+            // A topic that was just made, or a broker that just went, has no leader for a moment.
+            guard triesLeft > 0, codes.contains(where: KafkaCluster.passes) else {
+                guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw handle.fail("asking for offsets", code) }
+                return try read(list, "asking for the offset", places)
+            }
+            triesLeft -= 1
+            poll(nil, 0, KafkaCluster.retryMs)
+        }
+    }
+
+    private static let retryMs: Int32 = 100
+
+    private static func passes(_ code: rd_kafka_resp_err_t) -> Bool {
+        switch code {
+        case RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
+            RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH, RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
+            true
+        default: false
+        }
     }
 
     /// What a group committed; places without are left out. `group` has the group's id.

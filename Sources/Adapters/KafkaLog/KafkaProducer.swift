@@ -132,11 +132,11 @@ final class KafkaProducer: @unchecked Sendable {
             guard leftNs > 0 else {
                 produced[full.topic]?.full += 1
                 let problem = handle.context.problem.withLock { $0 }
+                let cause = problem.isEmpty ? "" : " (the latest problem: \(problem))"
                 throw LogError(
                     .unavailable,
                     "the queue of \(full.topic) is full: \(produced[full.topic]?.queued ?? 0) records wait for the "
-                        + "brokers \(configuration.brokers)\(problem.isEmpty ? "" : " (the latest problem: \(problem))")",
-                    retryable: true)
+                        + "brokers \(configuration.brokers)\(cause)", retryable: true)
             }
             _ = monitor.wait(ns: leftNs)
         }

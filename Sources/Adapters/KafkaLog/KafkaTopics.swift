@@ -93,6 +93,7 @@ public struct KafkaTopicState: Sendable, Hashable {
 
 /// What has to be done for topics to be as they should be.
 public struct KafkaTopicPlan: Sendable, Hashable {
+    /// One thing to do.
     public enum Step: Sendable, Hashable {
         case create(KafkaTopic)
         /// Keys go to other partitions from then on: order per instrument holds only apart, before and after.

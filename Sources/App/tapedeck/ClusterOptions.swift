@@ -135,8 +135,7 @@ extension OptionName {
         case .historyMinutes:
             OptionDefinition(
                 .integer(0...10_080), "N", default: "60", unit: "minutes",
-                "How far back an edge reads the log when it starts, for the latest prices and days. 0 begins at the end."
-            )
+                "How far back an edge reads the log when it starts, for the latest prices and days. 0: not at all.")
         case .lostRecords:
             OptionDefinition(
                 .choice(["stop", "skip"]), "WHAT", default: "stop",

@@ -182,8 +182,8 @@ public final class WriterService: Sendable {
     private func lose(_ place: TopicPartition, _ from: UInt64, _ to: UInt64, _ reason: String) throws(WriterError) {
         if configuration.stopsAtLostRecords {
             throw WriterError(
-                "writer: records \(from)..<\(to) of \(place) are gone: \(reason). Somebody must decide: `tapedeck groups "
-                    + "reset` lets the group go on at another offset")
+                "writer: records \(from)..<\(to) of \(place) are gone: \(reason). Somebody must decide: "
+                    + "`--lost-records skip` goes on behind them")
         }
         state.withLock { $0.recordsLost += to - from }
         report("writer: records \(from)..<\(to) of \(place) are lost to the store: \(reason)")
