@@ -15,7 +15,7 @@ STAGES := $(shell scripts/stage --names)
 PLAIN := swift build -c release --scratch-path .build-bench --product tapedeck
 SOURCES := find Sources Tests -name '*.swift' -not -path '*/Generated/*' -not -path '*/Fixtures/*' -print0
 
-.PHONY: help deps deps-build deps-test build up test $(STAGES) bench bench-edge fuzz soak dist format lint proto clean
+.PHONY: help deps deps-build deps-test build up test $(STAGES) bench bench-edge bench-cluster fuzz soak dist format lint proto clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: build ## all benches that need no other server; JSON=1 for one line of JS
 
 bench-edge: deps-test build ## the edge beside the peers of ../shared/peers, in one run; JSON=1, CASES="unary64 stream8"
 	@scripts/bench-edge $(if $(filter 1,$(JSON)),--json) --runs $(or $(RUNS),3) $(CASES)
+
+bench-cluster: deps-test build ## what runs on Kafka beside the Go peer of ../shared/peers, on one broker; JSON=1, CASES="feed"
+	@scripts/bench-cluster $(if $(filter 1,$(JSON)),--json) --runs $(or $(RUNS),3) $(CASES)
 
 fuzz: deps-test ## fuzz every parser; SECONDS=20 each, TARGETS="tick block" for some
 	@scripts/fuzz --seconds $(or $(SECONDS),20) $(TARGETS)

@@ -95,6 +95,18 @@ final class Broker: Sendable {
         try Broker.run(Broker.script, [arguments[0], "--data", data] + arguments.dropFirst())
     }
 
+    /// One record, with headers as `name:value`.
+    func produce(_ topic: String, headers: String, _ value: String) throws {
+        let line = headers + "\t" + value + "\n"
+        try Broker.run(
+            "/bin/bash",
+            [
+                "-c",
+                "printf '%s' \"$0\" | \"$1\" tool --data \"$2\" --internal producer --topic \"$3\" "
+                    + "--property parse.headers=true", line, Broker.script, data, topic,
+            ])
+    }
+
     /// Kafka's own tool, on the plain listener.
     @discardableResult
     func tool(_ arguments: String...) throws -> String {
@@ -117,7 +129,7 @@ struct Tape {
         configuration.requestTimeoutNs = 20_000_000_000
         configuration.tipBacklog = 100_000
         self.configuration = configuration
-        let admin = try KafkaAdmin(configuration) { _ in }
+        let admin = try KafkaAdmin(configuration) { _, _ in }
         defer { admin.close() }
         var wanted = KafkaTopic.published(prefix: configuration.prefix, replication: 1, partitions: partitions)
             .filter { topics.contains($0.topic) }
@@ -128,7 +140,7 @@ struct Tape {
     }
 
     func open(
-        following: [Topic] = [], report: @escaping @Sendable (String) -> Void = { _ in },
+        following: [Topic] = [], report: @escaping KafkaReport = { _, _ in },
         changing change: (inout KafkaConfiguration) -> Void = { _ in }
     ) throws -> KafkaLog {
         var configuration = configuration
@@ -138,18 +150,32 @@ struct Tape {
     }
 }
 
+extension Tape {
+    /// One record by Kafka's own tool, with headers as `name:value`.
+    func produce(_ topic: Topic, headers: String, _ value: String) throws {
+        try broker.produce(configuration.name(of: topic), headers: headers, value)
+    }
+}
+
 /// Lines that a log reported.
 final class Reports: Sendable {
     private let lines = Mutex<[String]>([])
     var all: [String] { lines.withLock { $0 } }
-    func add(_ line: String) { lines.withLock { $0.append(line) } }
+    func add(_ kind: String, _ line: String) { lines.withLock { $0.append(line) } }
     func contains(_ text: String) -> Bool { all.contains { $0.contains(text) } }
 }
 
 /// Runs what waits for brokers on a thread of its own: those of tests are as many as there are cores.
 func apart<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
-    try await withCheckedThrowingContinuation { continuation in
-        Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
+    // A task of the test's own, so that what fails in it is the test's failure.
+    try await Task(executorPreference: OwnThread()) { try body() }.value
+}
+
+/// Each job on a new thread.
+private final class OwnThread: TaskExecutor {
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        Thread.detachNewThread { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
     }
 }
 

@@ -82,3 +82,17 @@ func readAll(_ log: any EventLog, _ place: TopicPartition, from offset: UInt64 =
         }
     }
 }
+
+/// The messages of gRPC frames.
+func frames(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
+    var found: [UnsafeRawBufferPointer] = []
+    var position = 0
+    while position + 5 <= bytes.count {
+        let length = Int(UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: position + 1, as: UInt32.self)))
+        found.append(UnsafeRawBufferPointer(rebasing: bytes[(position + 5)..<(position + 5 + length)]))
+        position += 5 + length
+    }
+    return found
+}
+
+func sequence(of update: UnsafeRawBufferPointer) -> UInt64 { (try? TickReader(update).sequence) ?? 0 }

@@ -8,7 +8,7 @@ public final class KafkaAdmin: @unchecked Sendable {
     let handle: KafkaHandle
 
     /// Nothing is connected to yet. `report` takes lines for people.
-    public init(_ configuration: KafkaConfiguration, report: @escaping @Sendable (String) -> Void) throws(LogError) {
+    public init(_ configuration: KafkaConfiguration, report: @escaping KafkaReport) throws(LogError) {
         self.configuration = configuration
         handle = try KafkaHandle(.consumer, configuration, RecordQueue.settings, report: report)
     }

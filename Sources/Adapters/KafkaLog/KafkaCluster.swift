@@ -1,6 +1,7 @@
 import CRdKafka
 import EventLog
 import Glibc
+import Synchronization
 
 /// Questions to the brokers, each waited for.
 struct KafkaCluster {
@@ -24,6 +25,7 @@ struct KafkaCluster {
         let code = rd_kafka_metadata(handle.rk, 1, nil, &metadata, timeoutMs)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata else { throw handle.fail("learning the topics", code) }
         defer { rd_kafka_metadata_destroy(metadata) }
+        handle.context.refusal.withLock { $0 = "" }
         var counts: [Topic: Int] = [:]
         for index in 0..<Int(metadata.pointee.topic_cnt) {
             let topic = metadata.pointee.topics[index]

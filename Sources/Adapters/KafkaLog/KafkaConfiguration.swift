@@ -1,4 +1,9 @@
 import EventLog
+import Glibc
+
+/// Takes a line for people, from any thread: a fixed word for its kind (`kafka.group`), and what happened. Whoever
+/// writes it down may do so once per kind and period.
+public typealias KafkaReport = @Sendable (_ kind: String, _ what: String) -> Void
 
 /// How to reach a Kafka cluster, and the limits of what is kept of it in this process.
 public struct KafkaConfiguration: Sendable {
@@ -24,6 +29,10 @@ public struct KafkaConfiguration: Sendable {
     public var queuedLoadsMax = 65_536
     /// How long a call waits for brokers before it throws, nanoseconds.
     public var requestTimeoutNs: Int64 = 30_000_000_000
+    /// With a spill: after the queue of ticks has been full for so long, nanoseconds, they go there; and what it holds
+    /// at most, bytes of blocks.
+    public var spillAfterNs: Int64 = 5_000_000_000
+    public var spillBytesMax = 1 << 30
     public var producer = Producer()
     public var group = Group()
     /// Further settings of librdkafka by its own names, for what has no name here; they are set last.
@@ -42,7 +51,7 @@ public struct KafkaConfiguration: Sendable {
         /// Records in one batch.
         public var batchRecordsMax = 500
         /// After this long without an acknowledgement a record is given up, counted and reported, nanoseconds: of ticks
-        /// and books, and of everything else, whose callers wait for it.
+        /// and books, and of everything else, whose callers wait for it. 0: never, as suits ticks with a spill.
         public var ticksDeadlineNs: Int64 = 60_000_000_000
         public var othersDeadlineNs: Int64 = 15_000_000_000
         /// An append of ticks waits this long for room in the queue before it throws, nanoseconds.
@@ -126,6 +135,11 @@ public struct KafkaSecurity: Sendable {
         case .token: properties.append(("sasl.mechanism", "OAUTHBEARER"))
         }
         if let tls {
+            for file in [tls.authorities, tls.certificate, tls.key] {
+                guard let file, access(file, R_OK) != 0 else { continue }
+                throw LogError(
+                    .invalid, "the file \(file) for TLS to the brokers: \(String(cString: strerror(errno)))")
+            }
             if let file = tls.authorities { properties.append(("ssl.ca.location", file)) }
             if let file = tls.certificate { properties.append(("ssl.certificate.location", file)) }
             if let file = tls.key { properties.append(("ssl.key.location", file)) }
@@ -154,7 +168,7 @@ public struct KafkaSecurity: Sendable {
             .invalid,
             "SCRAM needs librdkafka 2.6.1 or newer, and this is \(KafkaHandle.versionText): older ones are refused by "
                 + "Kafka 4 (their nonce is wrong). Log in by PLAIN over TLS or by a client certificate, or install a "
-                + "newer librdkafka (docs/OPERATIONS.md says how)")
+                + "newer librdkafka (docs/CLUSTER.md says how)")
     }
 }
 

@@ -30,6 +30,12 @@ public struct KafkaCounters: Sendable, Hashable {
     /// Records read and put into blocks, and those among them that are none of their topic's messages.
     public var recordsRead: UInt64 = 0
     public var recordsMalformed: UInt64 = 0
+    /// Records that went to the spill because the brokers did not take them, those of them that the brokers have by
+    /// now, and those that it had no room for.
+    public var spilled: UInt64 = 0
+    public var drained: UInt64 = 0
+    public var spillLost: UInt64 = 0
+    public var isSpilling = false
 
     public init() {}
 }

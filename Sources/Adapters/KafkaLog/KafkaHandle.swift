@@ -10,14 +10,16 @@ final class KafkaHandle: @unchecked Sendable {
 
     /// What callbacks reach: no library call is made from them but that for tokens.
     final class Context: Sendable {
-        let report: @Sendable (String) -> Void
+        let report: KafkaReport
         let token: (@Sendable () throws -> KafkaToken)?
         /// The latest thing that the library complained of.
         let problem = Mutex("")
+        /// The latest word that this process is not let in; empty once it was.
+        let refusal = Mutex("")
         /// Told of partitions that come to a member of a group, and go; on the thread that polls.
         let rebalanced = Mutex<(@Sendable (rd_kafka_resp_err_t, Partitions) -> Void)?>(nil)
 
-        init(report: @escaping @Sendable (String) -> Void, token: (@Sendable () throws -> KafkaToken)?) {
+        init(report: @escaping KafkaReport, token: (@Sendable () throws -> KafkaToken)?) {
             self.report = report
             self.token = token
         }
@@ -36,7 +38,7 @@ final class KafkaHandle: @unchecked Sendable {
     /// Makes a client; nothing is connected to yet. `settings` are librdkafka's own; `prepare` may set callbacks.
     init(
         _ kind: Kind, _ configuration: KafkaConfiguration, _ settings: [(String, String)],
-        report: @escaping @Sendable (String) -> Void, prepare: (OpaquePointer) -> Void = { _ in }
+        report: @escaping KafkaReport, prepare: (OpaquePointer) -> Void = { _ in }
     ) throws(LogError) {
         var token: (@Sendable () throws -> KafkaToken)?
         if case .token(let source)? = configuration.security.login { token = source }
@@ -89,13 +91,13 @@ final class KafkaHandle: @unchecked Sendable {
         String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// The topic's handle, made once. `deadlineMs`: how long its records may take to be acknowledged.
+    /// The topic's handle, made once. `deadlineMs`: how long its records may take to be acknowledged, 0 for ever.
     func topic(_ name: String, deadlineMs: Int64? = nil) throws(LogError) -> OpaquePointer {
         if let known = topics.withLock({ $0[name] }) { return known.pointer }
         let conf = rd_kafka_default_topic_conf_dup(rk)
         var text = [CChar](repeating: 0, count: 256)
         if let deadlineMs {
-            _ = rd_kafka_topic_conf_set(conf, "message.timeout.ms", "\(max(deadlineMs, 1))", &text, text.count)
+            _ = rd_kafka_topic_conf_set(conf, "message.timeout.ms", "\(max(deadlineMs, 0))", &text, text.count)
         }
         guard let made = rd_kafka_topic_new(rk, name, conf) else {
             throw fail("topic \(name)", rd_kafka_last_error())
@@ -148,8 +150,17 @@ final class KafkaHandle: @unchecked Sendable {
         switch code {
         case RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__TRANSPORT, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
             RD_KAFKA_RESP_ERR__RESOLVE, RD_KAFKA_RESP_ERR__WAIT_COORD, RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE,
+            RD_KAFKA_RESP_ERR__MSG_TIMED_OUT,
             RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
             RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
+            let refusal = context.refusal.withLock { $0 }
+            // The library tries again for ever; who is not let in would wait for ever.
+            guard refusal.isEmpty else {
+                return LogError(
+                    .denied,
+                    "\(what): the brokers \(brokers) do not let this process in (\(refusal)); check login and "
+                        + "certificates")
+            }
             let problem = context.problem.withLock { $0 }
             let cause = problem.isEmpty ? "" : " (the latest problem: \(problem))"
             return LogError(
@@ -178,9 +189,15 @@ final class KafkaHandle: @unchecked Sendable {
             let context = Unmanaged<Context>.fromOpaque(raw).takeUnretainedValue()
             let line = String(cString: text)
             context.problem.withLock { $0 = line }
+            let isRefusal = ["Authentication failed", "SSL handshake failed", "authentication error"].contains {
+                line.contains($0)
+            }
+            if isRefusal { context.refusal.withLock { $0 = line } }
             // Connections come and go, as with every broker that restarts: said when a call fails for it.
             let kind = facility.map { String(cString: $0) } ?? ""
-            if level <= 2 || kind == "CONFWARN" || kind == "MAXPOLL" { context.report("\(kind): \(line)") }
+            if level <= 2 || kind == "CONFWARN" || kind == "MAXPOLL" {
+                context.report("kafka.client", "\(kind): \(line)")
+            }
         }
 
     /// For ``Context/rebalanced``; set in a configuration before its client is made.
@@ -204,10 +221,10 @@ final class KafkaHandle: @unchecked Sendable {
                 let code = rd_kafka_oauthbearer_set_token(
                     rk, token.value, token.expiryMs, token.principal, nil, 0, &text, text.count)
                 guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { return }
-                context.report("the token for the brokers is refused: \(KafkaHandle.string(text))")
+                context.report("kafka.token", "the token for the brokers is refused: \(KafkaHandle.string(text))")
                 rd_kafka_oauthbearer_set_token_failure(rk, text)
             } catch {
-                context.report("there is no token for the brokers: \(error)")
+                context.report("kafka.token", "there is no token for the brokers: \(error)")
                 rd_kafka_oauthbearer_set_token_failure(rk, "\(error)")
             }
         }

@@ -28,7 +28,7 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
     private let handle: KafkaHandle
     private let limits: KafkaConfiguration.Group
     private let time: any TimeSource
-    private let report: @Sendable (String) -> Void
+    private let notify: KafkaReport
     private let topicName: String
     private var thread: WorkerThread?
     private let monitor = Monitor()
@@ -49,10 +49,10 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
         let configuration = log.configuration
         limits = configuration.group
         time = log.time
-        report = log.report
+        notify = log.notify
         topicName = configuration.name(of: topic)
         handle = try KafkaHandle(
-            .consumer, configuration, KafkaMembership.settings(group, configuration), report: log.report
+            .consumer, configuration, KafkaMembership.settings(group, configuration), report: log.notify
         ) { rd_kafka_conf_set_rebalance_cb($0, KafkaHandle.rebalance) }
         rd_kafka_poll_set_consumer(handle.rk)
         handle.context.rebalanced.withLock { rebalanced in
@@ -79,6 +79,8 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
         }
         return settings
     }
+
+    private func report(_ line: String) { notify("kafka.group", line) }
 
     // MARK: GroupMembership
 
@@ -288,7 +290,9 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
         let list = PartitionList(capacity: due.count)
         for (place, offset) in due { list.add(topicName, Int32(place.partition), offset: Int64(clamping: offset)) }
         let code = rd_kafka_commit(handle.rk, list.list, isAsynchronous ? 1 : 0)
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+        // Of one that is waited for, each partition has a result of its own.
+        let codes = [code] + (0..<list.count).map { list[$0].err }
+        if let code = codes.first(where: { $0 != RD_KAFKA_RESP_ERR_NO_ERROR }) {
             // The next turn tries again; what is committed late is only read again.
             report(handle.fail("group \(group): committing offsets of \(due.count) partitions", code).message)
             return

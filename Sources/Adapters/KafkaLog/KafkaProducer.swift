@@ -23,6 +23,8 @@ final class KafkaProducer: @unchecked Sendable {
         let block: Block
         let ticket: Ticket
         let startedNs: Int64
+        /// In the order of appends.
+        var number: UInt64 = 0
         var left: Int
         var failed = 0
         var failureCode = RD_KAFKA_RESP_ERR_NO_ERROR
@@ -43,7 +45,7 @@ final class KafkaProducer: @unchecked Sendable {
     private let configuration: KafkaConfiguration
     private let durability: DurabilityClass
     private let time: any TimeSource
-    private let report: @Sendable (String) -> Void
+    private let notify: KafkaReport
     private let queue: OpaquePointer
     private let monitor = Monitor()
     // Guarded by `monitor`.
@@ -52,6 +54,11 @@ final class KafkaProducer: @unchecked Sendable {
     private var queuedTotal = 0
     private var isClosing = false
     private var isFlushing = false
+    private var flightCount: UInt64 = 0
+    /// Since when an append finds no room; nil while there is some.
+    private var fullSinceNs: Int64?
+    /// While everything is taken back: what was not acknowledged.
+    private var takenBack: [(number: UInt64, block: Block)]?
     private var stopped: LogError?
     // The thread's own.
     private var messages: [rd_kafka_message_t] = []
@@ -61,12 +68,12 @@ final class KafkaProducer: @unchecked Sendable {
 
     init(
         _ durability: DurabilityClass, _ configuration: KafkaConfiguration, time: any TimeSource,
-        report: @escaping @Sendable (String) -> Void
+        report: @escaping KafkaReport
     ) throws(LogError) {
         self.durability = durability
         self.configuration = configuration
         self.time = time
-        self.report = report
+        notify = report
         handle = try KafkaHandle(
             .producer, configuration,
             [
@@ -81,6 +88,8 @@ final class KafkaProducer: @unchecked Sendable {
         linger = Linger(configuration.producer)
         thread = try WorkerThread(durability == .ticks ? "kafka-ticks" : "kafka-orders") { [unowned self] in run() }
     }
+
+    private func report(_ line: String) { notify("kafka.produce", line) }
 
     // MARK: Callers
 
@@ -113,7 +122,12 @@ final class KafkaProducer: @unchecked Sendable {
                 queuedTotal += count
             }
             let wasEmpty = pending.isEmpty
-            for block in blocks { pending.append(Flight(block, ticket, nowNs)) }
+            for block in blocks {
+                let flight = Flight(block, ticket, nowNs)
+                flightCount += 1
+                flight.number = flightCount
+                pending.append(flight)
+            }
             if wasEmpty { rd_kafka_queue_yield(queue) }
         }
         return ticket
@@ -127,7 +141,11 @@ final class KafkaProducer: @unchecked Sendable {
             let full = counts.first { topic, count in
                 (produced[topic]?.queued ?? 0) + count > configuration.queuedMax(topic)
             }
-            guard let full else { return }
+            guard let full else {
+                fullSinceNs = nil
+                return
+            }
+            if fullSinceNs == nil { fullSinceNs = time.monotonicNs() }
             let leftNs = untilNs - time.monotonicNs()
             guard leftNs > 0 else {
                 produced[full.topic]?.full += 1
@@ -142,10 +160,14 @@ final class KafkaProducer: @unchecked Sendable {
         }
     }
 
-    /// Waits until the broker has all of it, or has not within the deadline. *Blocking.*
-    func wait(for ticket: Ticket) throws(LogError) {
+    /// Waits until the broker has all of it, or has not within the deadline; or somebody says that it is over.
+    /// *Blocking.*
+    func wait(for ticket: Ticket, isOver: () -> Bool = { false }) throws(LogError) {
         try monitor.locked { () throws(LogError) in
-            while ticket.blocksLeft > 0, stopped == nil { _ = monitor.wait(ns: 1_000_000_000) }
+            while ticket.blocksLeft > 0, stopped == nil {
+                if isOver() { throw LogError(.closed, "the log is closed") }
+                _ = monitor.wait(ns: 100_000_000)
+            }
             if let failure = ticket.failure ?? (ticket.blocksLeft > 0 ? stopped : nil) { throw failure }
         }
     }
@@ -170,6 +192,42 @@ final class KafkaProducer: @unchecked Sendable {
             if let stopped { throw stopped }
         }
     }
+
+    /// How long the queue has been full for those who append.
+    var fullNs: Int64 { monitor.locked { fullSinceNs.map { time.monotonicNs() - $0 } ?? 0 } }
+
+    /// Gives back what the brokers have not acknowledged, in the order in which it was appended, and forgets it. What
+    /// is on its way may arrive all the same. Nobody may append meanwhile. *Blocking.*
+    func takeBack() -> [Block] {
+        monitor.locked {
+            takenBack = pending.map { ($0.number, $0.block) }
+            for flight in pending { forget(flight) }
+            pending = []
+        }
+        return monitor.locked {
+            let untilNs = time.monotonicNs() + KafkaProducer.takeBackNsMax
+            while queuedTotal > 0, time.monotonicNs() < untilNs {
+                // Again and again: the thread may have been about to hand some over.
+                rd_kafka_purge(handle.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT)
+                _ = monitor.wait(ns: 50_000_000)
+            }
+            defer {
+                takenBack = nil
+                fullSinceNs = nil
+                monitor.wakeAll()
+            }
+            return (takenBack ?? []).sorted { $0.number < $1.number }.map(\.block)
+        }
+    }
+
+    /// With the lock held.
+    private func forget(_ flight: Flight) {
+        produced[flight.block.topicPartition.topic]?.queued -= flight.block.recordCount
+        queuedTotal -= flight.block.recordCount
+        flight.ticket.blocksLeft -= 1
+    }
+
+    private static let takeBackNsMax: Int64 = 10_000_000_000
 
     var failure: LogError? { monitor.locked { stopped } }
 
@@ -374,6 +432,7 @@ final class KafkaProducer: @unchecked Sendable {
     private func finish(_ flight: Flight, delivered: Int) {
         let topic = flight.block.topicPartition.topic
         let latencyNs = time.monotonicNs() - flight.startedNs
+        if flight.failed > 0, isTakenBack(flight, delivered: delivered) { return }
         var error: LogError?
         if flight.failed > 0 { error = failure(of: flight) }
         monitor.locked {
@@ -398,6 +457,22 @@ final class KafkaProducer: @unchecked Sendable {
         if let error { report(error.message) }
     }
 
+    /// Whether it was purged to be taken back. Of a block's records the brokers may have the first.
+    private func isTakenBack(_ flight: Flight, delivered: Int) -> Bool {
+        guard [RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT].contains(flight.failureCode) else {
+            return false
+        }
+        return monitor.locked {
+            guard takenBack != nil else { return false }
+            let first = flight.firstFailed ?? 0
+            takenBack?.append((flight.number, first == 0 ? flight.block : flight.block.suffix(from: first)))
+            produced[flight.block.topicPartition.topic]?.acknowledged += UInt64(delivered)
+            forget(flight)
+            monitor.wakeAll()
+            return true
+        }
+    }
+
     /// Names what is lost.
     private func failure(of flight: Flight) -> LogError {
         let block = flight.block
@@ -408,27 +483,5 @@ final class KafkaProducer: @unchecked Sendable {
             + "\(block.exchange(track: track))|\(block.symbol(track: track)) \(block.sequence(of: first)) to "
             + "\(block.symbol(track: block.track(of: flight.lastFailed))) \(block.sequence(of: flight.lastFailed))"
         return handle.fail(what, flight.failureCode)
-    }
-}
-
-/// How long ticks wait for others: after a hand-over to as many partitions as make that many requests, the next one
-/// waits until the rate of requests is what is allowed. What comes after a pause goes at once.
-struct Linger {
-    private var lastNs = Int64.min / 2
-    private var intervalNs: Int64 = 0
-    private var limits = KafkaConfiguration.Producer()
-
-    init(_ limits: KafkaConfiguration.Producer = KafkaConfiguration.Producer()) { self.limits = limits }
-
-    /// 0 or less: now. A queue that is half full is not waited on.
-    func waitNs(nowNs: Int64, queued: Int) -> Int64 {
-        if queued >= limits.ticksQueuedMax / 2 { return 0 }
-        return lastNs + intervalNs - nowNs
-    }
-
-    mutating func sent(nowNs: Int64, partitions: Int) {
-        lastNs = nowNs
-        let requestNs = 1_000_000_000 / max(limits.requestsPerSecond, 1)
-        intervalNs = min(Int64(partitions) * requestNs, limits.lingerNsMax)
     }
 }

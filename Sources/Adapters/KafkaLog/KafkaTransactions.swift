@@ -1,6 +1,7 @@
 import CRdKafka
 import EventLog
 import Glibc
+import TimeSource
 
 /// Appends that carry the offsets of what they were made from, each as one transaction: readers see all of it or
 /// nothing. One caller at a time.
@@ -10,10 +11,17 @@ final class KafkaTransactions: @unchecked Sendable {
     private let monitor = Monitor()
     private var isReady = false
 
-    init(_ configuration: KafkaConfiguration, report: @escaping @Sendable (String) -> Void) throws(LogError) {
+    init(
+        _ configuration: KafkaConfiguration, time: any TimeSource, report: @escaping KafkaReport
+    ) throws(LogError) {
         self.configuration = configuration
-        // Of two processes with one name the later fences the earlier: an instance has a name of its own.
-        let instance = configuration.group.instance.isEmpty ? "\(getpid())" : configuration.group.instance
+        // Of two processes with one name the later fences the earlier: an instance has a name of its own, whatever
+        // container it runs in.
+        var host = [CChar](repeating: 0, count: 256)
+        gethostname(&host, host.count - 1)
+        let instance =
+            configuration.group.instance.isEmpty
+            ? "\(KafkaHandle.string(host))-\(getpid())-\(time.wallNs())" : configuration.group.instance
         handle = try KafkaHandle(
             .producer, configuration,
             [

@@ -20,6 +20,8 @@ final class PartitionCursor: @unchecked Sendable {
     /// The client has given out all there was.
     private var isAtEnd = false
     private var failure: LogError?
+    /// With the lock held: it must not be used any more.
+    private(set) var isClosed = false
     private(set) var recordsRead: UInt64 = 0
     var malformed: UInt64 { assembler.malformed }
 
@@ -44,6 +46,8 @@ final class PartitionCursor: @unchecked Sendable {
 
     /// With the lock held. Nothing may use it afterwards.
     func close() {
+        guard !isClosed else { return }
+        isClosed = true
         stop()
         rd_kafka_queue_cb_event_enable(queue, nil, nil)
         rd_kafka_queue_destroy(queue)

@@ -57,12 +57,14 @@ final class TipReader: @unchecked Sendable {
     private let handle: KafkaHandle
     private let configuration: KafkaConfiguration
     private let queue: OpaquePointer
-    private let report: @Sendable (String) -> Void
+    private let notify: KafkaReport
     private let monitor = Monitor()
     /// Guards the assemblers and `recordsRead`: taken before `monitor` where both are.
     private let assembly = Monitor()
     private var topics: [OpaquePointer: Topic] = [:]
     private var thread: WorkerThread?
+    /// The thread's own: whose the latest message was.
+    private var latest: (topic: OpaquePointer, number: Int32, partition: Partition)?
     private var partitions: [TopicPartition: Partition] = [:]
     // Guarded by `monitor`, as what is in the partitions but their assemblers.
     private var order: [(partition: Partition, bytes: Int)] = []
@@ -76,10 +78,10 @@ final class TipReader: @unchecked Sendable {
     /// Begins to follow each place at an offset; `goal` is its end now.
     init(
         _ configuration: KafkaConfiguration, _ places: [(place: TopicPartition, from: UInt64, goal: UInt64)],
-        report: @escaping @Sendable (String) -> Void
+        report: @escaping KafkaReport
     ) throws(LogError) {
         self.configuration = configuration
-        self.report = report
+        notify = report
         handle = try KafkaHandle(
             .consumer, configuration,
             RecordQueue.settings + [("fetch.min.bytes", "1"), ("queued.min.messages", "20000")],
@@ -115,6 +117,8 @@ final class TipReader: @unchecked Sendable {
         rd_kafka_queue_destroy(queue)
         handle.destroy()
     }
+
+    private func report(_ line: String) { notify("kafka.follow", line) }
 
     // MARK: Readers
 
@@ -224,9 +228,14 @@ final class TipReader: @unchecked Sendable {
         for listener in notify { listener() }
     }
 
+    /// Messages of a partition come in runs.
     private func partition(of message: rd_kafka_message_t) -> Partition? {
-        guard let topic = message.rkt, let kind = topics[topic] else { return nil }
-        return partitions[TopicPartition(kind, UInt16(truncatingIfNeeded: message.partition))]
+        if let latest, latest.topic == message.rkt, latest.number == message.partition { return latest.partition }
+        guard let topic = message.rkt, let kind = topics[topic],
+            let partition = partitions[TopicPartition(kind, UInt16(truncatingIfNeeded: message.partition))]
+        else { return nil }
+        latest = (topic, message.partition, partition)
+        return partition
     }
 
     private func take(

@@ -16,6 +16,7 @@ extension Command {
         case .run: runDefinition
         case .topics: topicsDefinition
         case .lag: lagDefinition
+        case .benchFeed: benchDefinition
         default: groupsDefinition
         }
     }
@@ -25,7 +26,8 @@ extension Command {
             "run one service of a platform on a cluster",
             operands: "feed|writer|edge", count: 1...1,
             options: Command.kafkaOptions + [
-                .replay, .speed, .seed, .rate, .data, .instance, .lostRecords, .listen, .loops, .historyMinutes,
+                .replay, .speed, .seed, .rate, .data, .spillMB, .instance, .lostRecords, .listen, .loops,
+                .historyMinutes,
                 .drainSeconds, .logRingMB, .readerLagMB, .readerQueueMB, .retentionDiskPercent, .tlsCert, .tlsKey,
                 .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond,
                 .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
@@ -68,6 +70,22 @@ extension Command {
                 and how long it takes to catch up.
                 """,
             examples: [("tapedeck lag --brokers 127.0.0.1:9092", "all groups")])
+    }
+
+    private var benchDefinition: CommandDefinition {
+        CommandDefinition(
+            "append made-up ticks to Kafka and say how fast it went",
+            options: Command.kafkaOptions + [.symbolCount, .batch, .sourceRate, .records],
+            text: """
+                What `make bench-cluster` measures beside other feeds: ticks are encoded and appended until the \
+                brokers have acknowledged all. Prints one line of JSON.
+                """,
+            examples: [
+                (
+                    "tapedeck bench-feed --brokers 127.0.0.1:9092 --topic-prefix bench.",
+                    "a million ticks as fast as the brokers take them"
+                )
+            ])
     }
 
     private var groupsDefinition: CommandDefinition {
@@ -141,6 +159,11 @@ extension OptionName {
                 .choice(["stop", "skip"]), "WHAT", default: "stop",
                 "What a writer does where retention took records before they were stored: stop, so that somebody "
                     + "decides, or count them, say so and go on.")
+        case .spillMB:
+            OptionDefinition(
+                .integer(0...1_048_576), "N", default: "1024", unit: "MiB",
+                "What a feed keeps in spill/ of --data while the brokers do not take its ticks; what does not fit is "
+                    + "lost and counted. 0: no spill, and ticks are given up after a minute.")
         case .partitions:
             OptionDefinition(
                 .integer(1...1000), "N",
@@ -200,7 +223,7 @@ struct ClusterOptions {
     }
 
     /// What the log reports, as lines of the diagnostics.
-    static func report(_ diagnostics: Diagnostics) -> @Sendable (String) -> Void {
-        { diagnostics.log(.warning, "kafka", $0) }
+    static func report(_ diagnostics: Diagnostics) -> KafkaReport {
+        { kind, what in diagnostics.log(.warning, "kafka", kind: kind, what) }
     }
 }

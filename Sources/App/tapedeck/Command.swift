@@ -19,6 +19,7 @@ enum Command: String, CaseIterable, Sendable {
     case simulateEdge = "simulate-edge"
     case bench
     case benchServer = "bench-server"
+    case benchFeed = "bench-feed"
     case drill
     case version
     case help
@@ -60,7 +61,7 @@ extension Command {
     var definition: CommandDefinition {
         switch self {
         case .up, .replay: feedingDefinition
-        case .run, .topics, .lag, .groups: clusterDefinition
+        case .run, .topics, .lag, .groups, .benchFeed: clusterDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition

@@ -46,6 +46,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case instance
     case historyMinutes = "history-minutes"
     case lostRecords = "lost-records"
+    case spillMB = "spill-mb"
     case partitions
     case replication
     case toTime = "to-time"
@@ -59,6 +60,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case symbolCount = "symbols"
     case batch
     case sourceRate = "source-rate"
+    case records
     // What goes wrong on purpose
     case drops
     case duplicates
@@ -157,10 +159,11 @@ extension OptionName {
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
             .kafkaSet:
             kafkaDefinition
-        case .instance, .historyMinutes, .lostRecords, .partitions, .replication, .toTime, .by, .yes: clusterDefinition
+        case .instance, .historyMinutes, .lostRecords, .spillMB, .partitions, .replication, .toTime, .by, .yes:
+            clusterDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
-        case .symbolCount, .batch, .sourceRate: sourceDefinition
+        case .symbolCount, .batch, .sourceRate, .records: sourceDefinition
         case .drops, .duplicates, .reorders, .crossed, .oversize, .stalls, .resets, .goaways, .stallMs, .printSchedule:
             faultDefinition
         default: requestDefinition
@@ -172,6 +175,8 @@ extension OptionName {
         case .symbolCount:
             OptionDefinition(
                 .integer(1...450_000), "N", default: "1000", "How many symbols there are: AAPL, MSFT and so on.")
+        case .records:
+            OptionDefinition(.integer(1...1_000_000_000), "N", default: "1000000", "How many ticks are made in all.")
         case .batch:
             OptionDefinition(
                 .integer(1...65536), "N", default: "256", unit: "ticks", "The most ticks that are appended at once.")

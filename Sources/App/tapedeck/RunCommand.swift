@@ -9,6 +9,7 @@ import Glibc
 import KafkaLog
 import Observability
 import RocksStore
+import SegmentLog
 import SimulatedVenue
 import TickStore
 import WriterService
@@ -42,7 +43,14 @@ struct RunCommand {
 
     private func feed(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
         try UpCommand.requireFiles(options.strings(.replay))
+        var configuration = configuration
+        let spillMB = options.int(.spillMB)
+        configuration.spillBytesMax = spillMB << 20
+        // With a spill no tick is ever given up for its age.
+        if spillMB > 0 { configuration.producer.ticksDeadlineNs = 0 }
         let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))
+        let spill = spillMB > 0 ? try FeedSpill.open(options, time, beside: log) : nil
+        if let spill { try log.spill(into: spill) }
         let operations = try operations(log)
         let diagnostics = diagnostics
         let feeds = UpCommand(options, diagnostics).sources.map { source in
@@ -68,6 +76,7 @@ struct RunCommand {
         operations.close()
         var failure = feeds.lazy.compactMap(\.thread.failure).first
         do { try log.close() } catch { failure = failure ?? error.message }
+        try spill?.close()
         let counters = feeds.reduce(into: FeedCounters()) { $0.add($1.service.counters) }
         diagnostics.log(.info, "feed", "since the start: \(FeedText.line(counters))")
         return try end(failure)
@@ -194,6 +203,23 @@ struct RunCommand {
     }
 }
 
+/// Where a feed puts ticks while the brokers do not take them.
+enum FeedSpill {
+    /// As many partitions as the brokers have; what the brokers have of it by now is kept for an hour at most.
+    static func open(_ options: ResolvedOptions, _ time: SystemTime, beside log: KafkaLog) throws -> SegmentLog {
+        let path = options.string(.data) + "/spill"
+        try DataDirectory(path: path).create()
+        var configuration = SegmentLog.Configuration()
+        configuration.diskSharePercent = 100
+        configuration.tipBytes = 8 << 20
+        for topic in [Topic.ticksRaw, .booksDeltas] {
+            configuration.partitionCounts[topic] = log.partitionCount(topic)
+            configuration.retentions[topic] = SegmentLog.Configuration.Retention(timeNs: 3_600_000_000_000)
+        }
+        return try SegmentLog(disk: try FileDisk(directory: path), time: time, configuration: configuration)
+    }
+}
+
 /// What an edge without a store knows of the past: the log since a time.
 enum EdgeHistory {
     static func store(_ log: KafkaLog, _ time: SystemTime, minutes: Int) throws -> NoStore {
@@ -238,6 +264,13 @@ enum KafkaMetrics {
             family("tapedeck_produce_queue_full_total", .counter, "Appends that found no room in time.") {
                 .whole($0.full)
             },
+            MetricFamily(
+                "tapedeck_spill_records_total", .counter, "Records that went to the spill, by what became of them.",
+                labels: ["what"],
+                [
+                    .init(["spilled"], .whole(counters.spilled)), .init(["drained"], .whole(counters.drained)),
+                    .init(["lost"], .whole(counters.spillLost)),
+                ]),
             MetricFamily(
                 "tapedeck_log_records_read_total", .counter, "Records read from the brokers.",
                 [.init(.whole(counters.recordsRead))]),

@@ -51,6 +51,7 @@ enum Program {
             level: Diagnostics.Level(name: options.string(.logLevel)) ?? .info,
             format: options.string(.logFormat) == "json" ? .json : .text, wallNs: { time.wallNs() })
         switch invocation.command {
+        case .benchFeed: return try BenchFeed(options, diagnostics).run()
         case .benchServer: return try BenchServer(options, diagnostics).run()
         case .up:
             switch Supervision.takeRole() {
