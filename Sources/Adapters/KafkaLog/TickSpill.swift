@@ -64,8 +64,8 @@ final class TickSpill: @unchecked Sendable {
             isSpilling = true
             notify(
                 "kafka.spill.begin",
-                "the brokers \(configuration.brokers) do not take ticks: \(count) that waited and what comes now go to the "
-                    + "spill")
+                "the brokers \(configuration.brokers) do not take ticks: \(count) that waited and what comes now "
+                    + "go to the spill")
             try put(back + blocks)
             monitor.wakeAll()
         }
