@@ -60,9 +60,12 @@ extension KafkaTests {
                 // What was finished before the partition went is committed, and is where its new owner goes on.
                 for place in ofB.withLock({ $0 }) {
                     let end = second.endOffset(place, .durable)
-                    #expect(
-                        second.committedOffset(group: GroupTests.group, place) == (end > 0 ? end : nil),
-                        "\(place): \(reports.all)")
+                    let committed = second.committedOffset(group: GroupTests.group, place)
+                    // Before 2.10 the library's generation may pass a member that keeps its partitions waiting: its
+                    // commit is refused, which is said, and the new owner reads again what was finished.
+                    let isRefused =
+                        KafkaLog.libraryVersion < 0x020a_00ff && reports.contains("generation id is not valid")
+                    #expect(isRefused || committed == (end > 0 ? end : nil), "\(place): \(reports.all)")
                 }
                 b.leave()
                 #expect(try GroupTests.partitions(a, count: 4).count == 4)

@@ -34,6 +34,19 @@ import TickCodec
         }
     }
 
+    @Test func `Defaults are the published values, or those that the deviations name`() {
+        let configuration = KafkaConfiguration(brokers: "b:9092")
+        #expect(configuration.producer.lingerNsMax == 5_000_000)
+        #expect(configuration.producer.batchRecordsMax == 500)
+        #expect(configuration.producer.ticksQueuedMax == 65_536 && configuration.producer.othersQueuedMax == 4096)
+        #expect(configuration.queuedMax(.ticksRaw) == 65_536 && configuration.queuedMax(.booksDeltas) == 4096)
+        #expect(configuration.group.commitIntervalNs == 1_000_000_000)
+        #expect(configuration.group.heldReportNs == 5_000_000_000)
+        let settings = Dictionary(RecordQueue.settings) { $1 }
+        #expect(settings["max.partition.fetch.bytes"] == "1048576" && settings["fetch.max.bytes"] == "10485760")
+        #expect(settings["auto.offset.reset"] == "error" && settings["enable.auto.commit"] == "false")
+    }
+
     @Test
     func `A tick after a pause goes at once, a busy feed lingers by its partitions, and never longer than the limit`() {
         var linger = Linger(KafkaConfiguration.Producer())

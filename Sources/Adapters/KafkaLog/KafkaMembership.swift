@@ -157,10 +157,10 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
             reportHeld(nowNs)
             if nowNs - committedNs >= limits.commitIntervalNs {
                 committedNs = nowNs
-                commit(nil, isAsynchronous: true)
+                commit(nil)
             }
         }
-        commit(nil, isAsynchronous: false)
+        commit(nil)
         close()
     }
 
@@ -232,7 +232,7 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
         } else {
             if rd_kafka_assignment_lost(handle.rk) == 0 {
                 waitForBatches(places)
-                commit(places, isAsynchronous: false)
+                commit(places)
             } else {
                 report("group \(group): \(places.count) partitions of \(topic) were lost to other members")
             }
@@ -279,21 +279,23 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
 
     // MARK: Offsets
 
-    /// Commits what is finished and not committed, of these places or of all.
-    private func commit(_ places: Set<TopicPartition>?, isAsynchronous: Bool) {
+    /// Commits what is finished and not committed, of these places or of all. Waits for the brokers, so that what
+    /// counts as committed is.
+    private func commit(_ places: Set<TopicPartition>?) {
         let due = monitor.locked {
             progress.filter { place, now in
                 now.finished.through > now.committed && assigned.contains(place) && places?.contains(place) != false
             }.mapValues(\.finished.through)
         }
         guard !due.isEmpty else { return }
-        let list = PartitionList(capacity: due.count)
-        for (place, offset) in due { list.add(topicName, Int32(place.partition), offset: Int64(clamping: offset)) }
-        let code = rd_kafka_commit(handle.rk, list.list, isAsynchronous ? 1 : 0)
-        // Of one that is waited for, each partition has a result of its own.
-        let codes = [code] + (0..<list.count).map { list[$0].err }
-        if let code = codes.first(where: { $0 != RD_KAFKA_RESP_ERR_NO_ERROR }) {
-            // The next turn tries again; what is committed late is only read again.
+        var code = commit(due)
+        // While a group rebalances, its generation may change under a commit: one more time under the new one.
+        for _ in 0..<KafkaMembership.commitRetries where places != nil && KafkaMembership.isOutdated(code) {
+            time.sleep(ns: KafkaMembership.commitRetryNs)
+            code = commit(due)
+        }
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            // The next turn tries again, or another member reads again what is not committed.
             report(handle.fail("group \(group): committing offsets of \(due.count) partitions", code).message)
             return
         }
@@ -304,5 +306,21 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
                 progress[place] = now
             }
         }
+    }
+
+    private static let commitRetries = 3
+    private static let commitRetryNs: Int64 = 100_000_000
+
+    private static func isOutdated(_ code: rd_kafka_resp_err_t) -> Bool {
+        code == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION || code == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS
+    }
+
+    /// The first thing that went wrong.
+    private func commit(_ offsets: [TopicPartition: UInt64]) -> rd_kafka_resp_err_t {
+        let list = PartitionList(capacity: offsets.count)
+        for (place, offset) in offsets { list.add(topicName, Int32(place.partition), offset: Int64(clamping: offset)) }
+        let code = rd_kafka_commit(handle.rk, list.list, 0)
+        let codes = [code] + (0..<list.count).map { list[$0].err }
+        return codes.first { $0 != RD_KAFKA_RESP_ERR_NO_ERROR } ?? RD_KAFKA_RESP_ERR_NO_ERROR
     }
 }
