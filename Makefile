@@ -15,7 +15,7 @@ STAGES := $(shell scripts/stage --names)
 PLAIN := swift build -c release --scratch-path .build-bench --product tapedeck
 SOURCES := find Sources Tests -name '*.swift' -not -path '*/Generated/*' -not -path '*/Fixtures/*' -print0
 
-.PHONY: help deps deps-build deps-test build up test $(STAGES) bench bench-edge bench-cassandra fuzz soak dist format lint proto clean
+.PHONY: help deps deps-build deps-test build up test $(STAGES) bench bench-edge bench-cassandra bench-cluster fuzz soak dist format lint proto clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-edge: deps-test build ## the edge beside the peers of ../shared/peers, in 
 
 bench-cassandra: deps-test build ## the Cassandra driver and store beside the Python driver and the Go peer; JSON=1
 	@scripts/bench-cassandra $(if $(filter 1,$(JSON)),--json) --runs $(or $(RUNS),3)
+
+bench-cluster: deps-test build ## what runs on Kafka beside the Go peer of ../shared/peers, on one broker; JSON=1, CASES="feed"
+	@scripts/bench-cluster $(if $(filter 1,$(JSON)),--json) --runs $(or $(RUNS),3) $(CASES)
 
 fuzz: deps-test ## fuzz every parser; SECONDS=20 each, TARGETS="tick block" for some
 	@scripts/fuzz --seconds $(or $(SECONDS),20) $(TARGETS)

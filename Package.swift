@@ -57,10 +57,8 @@ let package = Package(
             dependencies: [
                 "FeedService", "WriterService", "EdgeService", "Observability", "AccessControl", "Admin", "Repair",
                 "Bench",
-                "Drills", "TapedeckClient", "SegmentLog", "RocksStore", "CassandraStore", "CassandraCQL", "CQLFrames",
-                "FileDisk",
-                "EventLog",
-                "TickStore", "Disk", "TimeSource",
+                "Drills", "TapedeckClient", "SegmentLog", "KafkaLog", "RocksStore", "CassandraStore", "CassandraCQL",
+                "CQLFrames", "FileDisk", "EventLog", "TickStore", "Disk", "TimeSource",
                 "SimulatedVenue", "FaultSchedule", "BookEngine", "EventLoop", "HTTP2", "GRPC", "TLS", "HTTP1",
                 "HTTP1Codec", "Protobuf", "MarketProto",
                 "TickCodec", "VenueFormats",
@@ -142,6 +140,17 @@ let package = Package(
                 "TickCodec", "MarketModel", "CLinux",
             ]),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
+        room(
+            "KafkaLog", in: "Adapters",
+            ["EventLog", "TimeSource", "TickCodec", "MarketModel", "CRdKafka", "CLinux"],
+            linkerSettings: [link("rdkafka", archive: "librdkafka.a")]
+                // Debian has no archive of SASL's library; it comes with that of Kafka.
+                + (isStatic
+                    ? [
+                        link("lz4", archive: "liblz4.a"), link("zstd", archive: "libzstd.a"),
+                        link("sasl2", archive: "libsasl2.so.2"), link("ssl", archive: "libssl.a"),
+                        link("crypto", archive: "libcrypto.a"), link("z", archive: "libz.a"),
+                    ] : [])),
         // Ports
         room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
         room("TickStore", in: "Ports", ["EventLog", "MarketModel"]),
@@ -188,6 +197,7 @@ let package = Package(
         library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
         library("CLZ4", pkgConfig: "liblz4", apt: "liblz4-dev", brew: "lz4"),
         library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
+        library("CRdKafka", pkgConfig: "rdkafka", apt: "librdkafka-dev", brew: "librdkafka"),
         library("CYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev", brew: "libyaml"),
         .target(
             name: "CSimdJSON", path: "Sources/C/CSimdJSON", publicHeadersPath: "include",
@@ -235,6 +245,13 @@ let package = Package(
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
         tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),
+        tests(
+            "KafkaLogTests",
+            [
+                "KafkaLog", "FeedService", "WriterService", "EdgeService", "SegmentLog", "FileDisk", "Simulation",
+                "EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "GRPC",
+                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport",
+            ]),
         tests(
             "RocksStoreTests",
             [

@@ -91,7 +91,7 @@ struct ConfigurationTests {
         ("up -r", "up has no option -r"),
         ("up now", "up does not know what to do with `now`"),
         ("quote", "SYMBOL is missing"),
-        ("quote A --replay f", "It belongs to: up."),
+        ("quote A --replay f", "It belongs to: up, run."),
         ("wacth", "Did you mean `tapedeck watch`?"),
         ("xyzzy", "`tapedeck help` lists the commands."),
         ("--data d", "a command comes first"),

@@ -3,6 +3,10 @@ enum Command: String, CaseIterable, Sendable {
     case up
     case replay
     case schema
+    case run
+    case topics
+    case lag
+    case groups
     case quote
     case watch
     case verify
@@ -16,6 +20,7 @@ enum Command: String, CaseIterable, Sendable {
     case simulateEdge = "simulate-edge"
     case bench
     case benchServer = "bench-server"
+    case benchFeed = "bench-feed"
     case drill
     case version
     case help
@@ -67,6 +72,7 @@ extension Command {
         switch self {
         case .up, .replay: feedingDefinition
         case .schema: schemaDefinition
+        case .run, .topics, .lag, .groups, .benchFeed: clusterDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .backup, .restore: copyingDefinition

@@ -128,6 +128,13 @@ struct ResolvedOptions: Sendable {
         return time
     }
 
+    /// Nanoseconds; nil where none was given.
+    func spanNs(_ option: OptionName) -> Int64? {
+        guard let value = values[option]?.value else { return nil }
+        guard case .span(let span) = value else { preconditionFailure("\(option) is no time span") }
+        return span
+    }
+
     /// True where a flag, a variable, the file or the default gave a value.
     func isSet(_ option: OptionName) -> Bool { values[option] != nil }
 
@@ -162,7 +169,7 @@ struct ResolvedOptions: Sendable {
                     "\(entry.key.mark): there is no option \(ResolvedOptions.quoted(entry.key.text))",
                     hints: nearest.map { ["Did you mean \($0)?"] } ?? ["Known: \(names.joined(separator: ", "))."])
             }
-            if entry.values.count != 1, option.definition.kind != .paths {
+            if entry.values.count != 1, option.definition.kind != .paths, option.definition.kind != .texts {
                 throw UsageError("\(entry.key.mark): \(option.rawValue) takes one value, not a list")
             }
             var fromFile = ResolvedOptions()

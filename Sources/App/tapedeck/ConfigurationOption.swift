@@ -45,6 +45,26 @@ enum OptionName: String, CaseIterable, Sendable {
     case cassandraCA = "cassandra-ca"
     case cassandraCert = "cassandra-cert"
     case cassandraKey = "cassandra-key"
+    // A cluster in place of a data directory
+    case log
+    case brokers
+    case topicPrefix = "topic-prefix"
+    case kafkaLogin = "kafka-login"
+    case kafkaUser = "kafka-user"
+    case kafkaPassword = "kafka-password"
+    case kafkaCA = "kafka-ca"
+    case kafkaCert = "kafka-cert"
+    case kafkaKey = "kafka-key"
+    case kafkaSet = "kafka-set"
+    case instance
+    case historyMinutes = "history-minutes"
+    case lostRecords = "lost-records"
+    case spillMB = "spill-mb"
+    case partitions
+    case replication
+    case toTime = "to-time"
+    case by
+    case yes
     // What feeds it
     case replay
     case speed
@@ -53,6 +73,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case symbolCount = "symbols"
     case batch
     case sourceRate = "source-rate"
+    case records
     // What goes wrong on purpose
     case drops
     case duplicates
@@ -99,6 +120,10 @@ enum ValueKind: Sendable, Hashable {
     case path
     /// As `path`, and may be given more than once.
     case paths
+    /// As `text`, and may be given more than once.
+    case texts
+    /// A time span back or forward, as `-15m`, `2h` or `30s`.
+    case span
     /// Whole numbers, inclusive.
     case integer(ClosedRange<Int64>)
     /// `HOST:PORT`, IPv6 hosts in brackets; port 0 lets the system choose.
@@ -147,9 +172,14 @@ extension OptionName {
         case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .cassandraUser, .cassandraPassword,
             .cassandraCA, .cassandraCert, .cassandraKey:
             storeDefinition
+        case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
+            .kafkaSet:
+            kafkaDefinition
+        case .instance, .historyMinutes, .lostRecords, .spillMB, .partitions, .replication, .toTime, .by, .yes:
+            clusterDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
-        case .symbolCount, .batch, .sourceRate: sourceDefinition
+        case .symbolCount, .batch, .sourceRate, .records: sourceDefinition
         case .drops, .duplicates, .reorders, .crossed, .oversize, .stalls, .resets, .goaways, .stallMs, .printSchedule:
             faultDefinition
         default: requestDefinition
@@ -161,6 +191,8 @@ extension OptionName {
         case .symbolCount:
             OptionDefinition(
                 .integer(1...450_000), "N", default: "1000", "How many symbols there are: AAPL, MSFT and so on.")
+        case .records:
+            OptionDefinition(.integer(1...1_000_000_000), "N", default: "1000000", "How many ticks are made in all.")
         case .batch:
             OptionDefinition(
                 .integer(1...65536), "N", default: "256", unit: "ticks", "The most ticks that are appended at once.")

@@ -22,6 +22,8 @@ enum ConfigurationValue: Sendable, Hashable {
     case speed(ReplaySpeed)
     /// Nanoseconds since the Unix epoch.
     case time(Int64)
+    /// Nanoseconds.
+    case span(Int64)
 }
 
 extension ValueKind {
@@ -30,7 +32,7 @@ extension ValueKind {
         switch self {
         case .flag: text == "true" ? .flag(true) : text == "false" ? .flag(false) : nil
         case .text, .path: text.isEmpty ? nil : .text(text)
-        case .paths: text.isEmpty ? nil : .texts([text])
+        case .paths, .texts: text.isEmpty ? nil : .texts([text])
         case .integer(let range):
             ValueKind.integer(text).flatMap { range.contains($0) ? .integer($0) : nil }
         case .address: ValueKind.address(text).map { .address($0) }
@@ -40,6 +42,7 @@ extension ValueKind {
                 ? .speed(.unlimited)
                 : ValueKind.integer(text).flatMap { (1...10_000).contains($0) ? .speed(.times(Int($0))) : nil }
         case .time: UTCTime.parse(text).map { .time($0) }
+        case .span: ValueKind.span(text).map { .span($0) }
         }
     }
 
@@ -47,7 +50,7 @@ extension ValueKind {
     var allowed: String {
         switch self {
         case .flag: "true or false"
-        case .text: "a name"
+        case .text, .texts: "a name"
         case .path, .paths: "a path"
         case .integer(let range):
             range.upperBound == Int64.max
@@ -56,8 +59,17 @@ extension ValueKind {
         case .address: "HOST:PORT with a port from 0 to 65535, as 127.0.0.1:50051 or [::1]:50051"
         case .choice(let names): "one of " + names.joined(separator: ", ")
         case .speed: "a whole number from 1 to 10000, or max"
+        case .span: "a time span, as -15m, 2h or 30s"
         case .time: "a UTC time, as 2024-08-08 or 2024-08-08T09:30:00Z or 2024-08-08T09:30:00.123456789Z"
         }
+    }
+
+    private static func span(_ text: String) -> Int64? {
+        let units: [Character: Int64] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
+        guard let unit = text.last.flatMap({ units[$0] }), let number = integer(String(text.dropLast())),
+            abs(number) <= 100_000_000
+        else { return nil }
+        return number * unit * 1_000_000_000
     }
 
     /// Plain decimal digits with an optional minus.

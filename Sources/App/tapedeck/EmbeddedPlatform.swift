@@ -143,7 +143,7 @@ final class EmbeddedPlatform {
         edge.setServing(operations.readiness.isReady)
     }
 
-    private static func limits(_ options: ResolvedOptions) -> EdgeLimits {
+    static func limits(_ options: ResolvedOptions) -> EdgeLimits {
         var limits = EdgeLimits()
         limits.cursorLagBytesMax = UInt64(options.int(.readerLagMB)) << 20
         limits.queueBytesMax = options.int(.readerQueueMB) << 20

@@ -35,7 +35,10 @@ final class PlatformMetrics: Sendable {
     func setServing(_ value: Bool) { isServing.store(value, ordering: .relaxed) }
 
     func register(in metrics: MetricsRegistry) {
-        metrics.register { [self] in feedFamilies() + logFamilies() + writerFamilies() + ProcessMetrics.families() }
+        metrics.register { [self] in
+            FeedMetrics.families(feeds.withLock { $0 }.map(\.counters)) + logFamilies()
+                + WriterMetrics.families(writer.counters) + [lagFamily] + ProcessMetrics.families()
+        }
     }
 
     func register(in readiness: Readiness) {
@@ -50,35 +53,6 @@ final class PlatformMetrics: Sendable {
     }
 
     // MARK: Families
-
-    private func feedFamilies() -> [MetricFamily] {
-        let all = feeds.withLock { $0 }.map(\.counters)
-        let sum = all.reduce(into: FeedCounters()) { $0.add($1) }
-        let bad = BadInput.allCases.map { MetricFamily.Sample([$0.rawValue], .whole(sum.bad[$0] ?? 0)) }
-        let violations = BookViolation.allCases.map {
-            MetricFamily.Sample([$0.rawValue], .whole(sum.violations[$0] ?? 0))
-        }
-        let lastNs = all.map(\.lastPublishNs).max() ?? 0
-        return [
-            MetricFamily(
-                "tapedeck_feed_messages_total", .counter, "Messages of venues.", [.init(.whole(sum.messages))]),
-            MetricFamily("tapedeck_feed_ticks_total", .counter, "Ticks published.", [.init(.whole(sum.ticks))]),
-            MetricFamily(
-                "tapedeck_feed_ticks_known_total", .counter, "Ticks that the log had already.",
-                [.init(.whole(sum.ticksKnown))]),
-            MetricFamily(
-                "tapedeck_feed_bad_input_total", .counter, "What feeds could not use.", labels: ["kind"], bad),
-            MetricFamily(
-                "tapedeck_feed_violations_total", .counter, "Books dropped because they could not be right any more.",
-                labels: ["kind"], violations),
-            MetricFamily(
-                "tapedeck_feed_stale_instruments", .gauge, "Instruments without a valid book.",
-                [.init(.signed(Int64(sum.staleInstruments)))]),
-            MetricFamily(
-                "tapedeck_feed_last_publish_timestamp_seconds", .gauge, "When the last tick was published.",
-                [.init(.number(Double(lastNs) / 1e9))]),
-        ]
-    }
 
     private var places: [TopicPartition] {
         Topic.sources.flatMap { topic in
@@ -114,20 +88,56 @@ final class PlatformMetrics: Sendable {
         }
     }
 
-    private func writerFamilies() -> [MetricFamily] {
-        let counters = writer.counters
+    private var lagFamily: MetricFamily {
+        MetricFamily(
+            "tapedeck_writer_lag_records", .gauge, "Records in the log that are not stored yet.", labels: ["partition"],
+            lags().map { .init(["\($0.partition)"], .whole($0.records)) })
+    }
+}
+
+/// What feeds published and could not use.
+enum FeedMetrics {
+    static func families(_ all: [FeedCounters]) -> [MetricFamily] {
+        let sum = all.reduce(into: FeedCounters()) { $0.add($1) }
+        let bad = BadInput.allCases.map { MetricFamily.Sample([$0.rawValue], .whole(sum.bad[$0] ?? 0)) }
+        let violations = BookViolation.allCases.map {
+            MetricFamily.Sample([$0.rawValue], .whole(sum.violations[$0] ?? 0))
+        }
+        let lastNs = all.map(\.lastPublishNs).max() ?? 0
+        return [
+            MetricFamily(
+                "tapedeck_feed_messages_total", .counter, "Messages of venues.", [.init(.whole(sum.messages))]),
+            MetricFamily("tapedeck_feed_ticks_total", .counter, "Ticks published.", [.init(.whole(sum.ticks))]),
+            MetricFamily(
+                "tapedeck_feed_ticks_known_total", .counter, "Ticks that the log had already.",
+                [.init(.whole(sum.ticksKnown))]),
+            MetricFamily(
+                "tapedeck_feed_bad_input_total", .counter, "What feeds could not use.", labels: ["kind"], bad),
+            MetricFamily(
+                "tapedeck_feed_violations_total", .counter, "Books dropped because they could not be right any more.",
+                labels: ["kind"], violations),
+            MetricFamily(
+                "tapedeck_feed_stale_instruments", .gauge, "Instruments without a valid book.",
+                [.init(.signed(Int64(sum.staleInstruments)))]),
+            MetricFamily(
+                "tapedeck_feed_last_publish_timestamp_seconds", .gauge, "When the last tick was published.",
+                [.init(.number(Double(lastNs) / 1e9))]),
+        ]
+    }
+}
+
+/// What a writer stored and could not store.
+enum WriterMetrics {
+    static func families(_ counters: WriterCounters) -> [MetricFamily] {
         let counts: [(name: String, help: String, value: UInt64)] = [
             ("rows", "Ticks stored.", counters.rows), ("batches", "Batches stored.", counters.batches),
             ("dead_letters", "Records that could not be read.", counters.deadLetters),
             ("records_lost", "Records that were gone before they were stored.", counters.recordsLost),
             ("retries", "Batches that were tried again.", counters.retries),
         ]
-        let lag = MetricFamily(
-            "tapedeck_writer_lag_records", .gauge, "Records in the log that are not stored yet.", labels: ["partition"],
-            lags().map { .init(["\($0.partition)"], .whole($0.records)) })
         return counts.map {
             MetricFamily("tapedeck_writer_\($0.name)_total", .counter, $0.help, [.init(.whole($0.value))])
-        } + [lag]
+        }
     }
 }
 

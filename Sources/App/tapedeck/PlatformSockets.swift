@@ -13,22 +13,23 @@ struct PlatformSockets {
     /// What a service manager has bound already is taken as it is.
     init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws {
         let activation = try SocketActivation(ConfigurationEnvironment.read(), process: getpid())
-        clients = try activation?.clients ?? PlatformSockets.bind(options.address(.listen))
-        let address = options.address(.metricsListen)
         for case let (socket?, what) in [(activation?.clients, "clients"), (activation?.metrics, "metrics")] {
             diagnostics.log(.info, "up", "\(what) come by \(Address(socket)), which the service manager has bound")
         }
-        if let socket = activation?.metrics {
-            metrics = socket
-            return
-        }
+        clients = try activation?.clients ?? PlatformSockets.bind(options.address(.listen))
+        metrics = try activation?.metrics ?? PlatformSockets.metrics(options, diagnostics)
+    }
+
+    /// The one for those who watch alone.
+    static func metrics(_ options: ResolvedOptions, _ diagnostics: Diagnostics) throws -> ListeningSocket {
+        let address = options.address(.metricsListen)
         do {
-            metrics = try PlatformSockets.bind(address)
+            return try bind(address)
         } catch {
             guard options.source(.metricsListen) == .defaultValue else { throw error }
-            metrics = try PlatformSockets.bind(Address(host: address.host, port: 0))
-            diagnostics.log(
-                .warning, "metrics", "\(error); serving metrics on \(metrics.host):\(metrics.port) instead")
+            let socket = try bind(Address(host: address.host, port: 0))
+            diagnostics.log(.warning, "metrics", "\(error); serving metrics on \(socket.host):\(socket.port) instead")
+            return socket
         }
     }
 

@@ -70,7 +70,7 @@ struct UpCommand {
     }
 
     /// Refuses what is no readable file before anything is opened or served.
-    private static func requireFiles(_ paths: [String]) throws(CommandError) {
+    static func requireFiles(_ paths: [String]) throws(CommandError) {
         for path in paths {
             var status = stat()
             guard stat(path, &status) == 0 else {
@@ -86,15 +86,17 @@ struct UpCommand {
     }
 
     private func startFeeds(_ platform: EmbeddedPlatform) {
+        for source in sources { platform.startFeed(source) }
+    }
+
+    /// The recordings, or the simulated venue where there are none.
+    var sources: [FeedSource] {
         let recordings = options.strings(.replay)
-        guard recordings.isEmpty else {
-            for path in recordings { platform.startFeed(.recording(path: path, speed: speed)) }
-            return
-        }
+        guard recordings.isEmpty else { return recordings.map { .recording(path: $0, speed: speed) } }
         var venue = SimulatedVenue.Configuration()
         venue.seed = UInt64(options.int(.seed))
         venue.messagesPerSecond = options.int(.rate)
-        platform.startFeed(.simulated(venue))
+        return [.simulated(venue)]
     }
 
     private var speed: PlaySpeed {

@@ -51,6 +51,7 @@ enum Program {
             level: Diagnostics.Level(name: options.string(.logLevel)) ?? .info,
             format: options.string(.logFormat) == "json" ? .json : .text, wallNs: { time.wallNs() })
         switch invocation.command {
+        case .benchFeed: return try BenchFeed(options, diagnostics).run()
         case .benchServer: return try BenchServer(options, diagnostics).run()
         case .up:
             switch Supervision.takeRole() {
@@ -59,6 +60,10 @@ enum Program {
             case .parent where options.bool(.noSupervisor): return try UpCommand(options, diagnostics).run()
             case .parent: return try Supervisor(options, diagnostics, arguments).run()
             }
+        case .run: return try RunCommand(options, diagnostics).run(operands[0])
+        case .topics: return try TopicsCommand(options, diagnostics).run(operands[0])
+        case .lag: return try LagCommand(options, diagnostics).run(operands)
+        case .groups: return try GroupsCommand(options, diagnostics).run(operands)
         case .simulateEdge: return try SimulateEdgeCommand(options, diagnostics).run()
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .schema: return try SchemaCommand(options).run(operands[0])

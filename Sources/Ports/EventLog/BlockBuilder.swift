@@ -19,6 +19,15 @@ public final class BlockBuilder {
             precondition(max(self.exchange.count, self.symbol.count, self.feed.count) <= Int(UInt16.max))
             keyHash = RecordKey.hash(exchange: self.exchange, symbol: self.symbol)
         }
+
+        /// The same of names as bytes, with ``RecordKey/hash(exchange:symbol:)`` of them.
+        public init(keyHash: UInt64, exchange: [UInt8], symbol: [UInt8], feed: [UInt8]) {
+            precondition(max(exchange.count, symbol.count, feed.count) <= Int(UInt16.max))
+            self.keyHash = keyHash
+            self.exchange = exchange
+            self.symbol = symbol
+            self.feed = feed
+        }
     }
 
     @usableFromInline struct Track {

@@ -13,17 +13,20 @@ public protocol EventLog: AnyObject, Sendable {
     var failure: LogError? { get }
 
     func partitionCount(_ topic: Topic) -> Int
+    /// Where an instrument's records belong.
+    func partition(of topic: Topic, exchange: String, symbol: String) -> UInt16
 
     /// Appends blocks (unstamped, from ``BlockBuilder``) of topics of one durability class, and commits the offsets
     /// that a log-to-log service consumed for them, as one transaction. *Blocking.*
     ///
     /// Ticks: written when it returns, so they survive the end of the process, and synced within the configured
-    /// interval. Orders: synced when it returns. Throws when the disk is full or failed; then nothing of it was
-    /// appended.
+    /// interval; where the log is a broker, they are in a bounded queue, and the broker has them soon after or the
+    /// log counts them as lost. Orders and dead letters: synced, or acknowledged by the broker, when it returns. Throws
+    /// when the disk is full or failed, or the queue full; then nothing of it was appended.
     @discardableResult
     func append(_ blocks: [Block], consumed: [GroupOffset]) throws(LogError) -> AppendReceipt
 
-    /// Returns when everything appended before is synced. *Blocking.*
+    /// Returns when everything appended before is synced, or acknowledged by the broker. *Blocking.*
     func sync() throws(LogError)
 
     /// The oldest offset that exists; equal to the end when there is none.
@@ -66,6 +69,9 @@ public protocol EventLog: AnyObject, Sendable {
     /// allows. What had to be removed anyway is counted and reported by range.
     func hold(reader: String, _ place: TopicPartition, from offset: UInt64)
 
+    /// Becomes a member of a consumer group that divides a topic's partitions among its members. *Blocking.*
+    func join(group: String, _ topic: Topic) throws(LogError) -> any GroupMembership
+
     /// Ends readers' waits, syncs, and marks a clean stop. *Blocking.*
     func close() throws(LogError)
 }
@@ -89,7 +95,8 @@ public enum StartPosition: Sendable, Hashable {
 
 /// What there is at an offset.
 public enum ReadResult: Sendable {
-    /// The block and the index in it of the record asked for.
+    /// The block and the index in it of the record asked for; where the log has none of that offset (a broker's offsets
+    /// have gaps after transactions and compaction), of the first one after it. Within a block there are no gaps.
     case block(Block, index: Int)
     /// Nothing there yet.
     case atEnd
@@ -103,7 +110,7 @@ public enum ReadResult: Sendable {
 
 /// Where an append went.
 public struct AppendReceipt: Sendable {
-    /// The first offset of each block, in order.
+    /// The first offset of each block, in order; empty where the log does not know them yet (ticks on a broker).
     public let firstOffsets: [UInt64]
     public let appendTimeNs: Int64
 
@@ -208,6 +215,13 @@ public struct LogError: Error, Sendable, Hashable, CustomStringConvertible {
         case tooLarge
         /// The call asks for what cannot be: a partition that does not exist, an offset past the end.
         case invalid
+        /// A broker cannot be reached, or does not answer in time.
+        case unavailable
+        /// A broker knows who asks and says no, or cannot know who asks.
+        case denied
+        /// What a reader has to read next is gone, by retention or because the log was cut: someone must decide where
+        /// it goes on.
+        case lost
         case closed
         case io
     }

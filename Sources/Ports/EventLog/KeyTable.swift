@@ -59,7 +59,10 @@ public struct KeyTable: Sendable {
         return keys.count - 1
     }
 
-    private func find(_ bytes: UnsafeRawBufferPointer, _ lengths: UInt64, _ keyHash: UInt64, _ tag: UInt64) -> Int? {
+    /// As ``find(_:track:tag:)``, by what ``Block/names(track:)`` and ``Block/keyHash(track:)`` of a block would say.
+    public func find(
+        _ bytes: UnsafeRawBufferPointer, _ lengths: UInt64, _ keyHash: UInt64, _ tag: UInt64 = 0
+    ) -> Int? {
         let mask = slots.count &- 1
         var slot = KeyTable.hash(bytes, keyHash, tag) & mask
         while slots[slot] >= 0 {

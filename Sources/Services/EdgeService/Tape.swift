@@ -128,7 +128,8 @@ final class Tape {
         let partition = Int(place.partition)
         loading[partition] = false
         switch result {
-        case .success(.block(let block, let index)) where block.firstOffset + UInt64(index) == next[partition]:
+        // Past what was asked for where the log has nothing between; before it when something came in meanwhile.
+        case .success(.block(let block, let index)) where block.firstOffset + UInt64(index) >= next[partition]:
             handle(block, from: index, place)
             next[partition] = block.endOffset
             endTurn()

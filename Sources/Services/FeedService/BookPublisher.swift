@@ -69,8 +69,7 @@ final class BookPublisher {
     /// again.
     func add(_ instrument: Instrument, epoch: UInt64) {
         let known = lastPlace(of: instrument)
-        let hash = RecordKey.hash(exchange: instrument.exchange.utf8, symbol: instrument.symbol.utf8)
-        let builder = Int(hash % UInt64(builders.count))
+        let builder = Int(log.partition(of: .booksDeltas, exchange: instrument.exchange, symbol: instrument.symbol))
         let key = builders[builder].register(
             BlockBuilder.Key(exchange: instrument.exchange, symbol: instrument.symbol, feed: feed))
         lines.append(

@@ -238,8 +238,7 @@ final class FeedEngine {
             epoch = fixed
             if let known, known.epoch == fixed { publishedThrough = known.sequence }
         }
-        let hash = RecordKey.hash(exchange: instrument.exchange.utf8, symbol: instrument.symbol.utf8)
-        let builder = Int(hash % UInt64(builders.count))
+        let builder = Int(log.partition(of: .ticksRaw, exchange: instrument.exchange, symbol: instrument.symbol))
         let key = builders[builder].register(
             BlockBuilder.Key(exchange: instrument.exchange, symbol: instrument.symbol, feed: feed))
         lines.append(

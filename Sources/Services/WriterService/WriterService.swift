@@ -23,8 +23,20 @@ public struct WriterConfiguration: Sendable {
     /// Pause before a failed apply is tried again: doubles from the first to the second.
     public var retryIntervalNs: Int64 = 100_000_000
     public var retryIntervalNsMax: Int64 = 5_000_000_000
+    /// The consumer group that writers of one store are members of, where the log is shared by processes.
+    public var group = "cassandra-writer"
+    /// Records that retention took before they were stored end the writer, so that somebody decides; otherwise they are
+    /// counted and reported, and it goes on behind them.
+    public var stopsAtLostRecords = false
 
     public init() {}
+}
+
+/// Why a writer stopped.
+public struct WriterError: Error, Sendable, CustomStringConvertible {
+    /// What happened, to which partition, and what to do next.
+    public let description: String
+    init(_ description: String) { self.description = description }
 }
 
 /// What the writer did since it started.
@@ -78,78 +90,109 @@ public final class WriterService: Sendable {
     /// lost then, the next start goes on at the stored offset.
     public func run() throws {
         do {
-            var partitions = try (0..<log.partitionCount(.ticksRaw)).map { partition in
-                try Partition(TopicPartition(.ticksRaw, UInt16(partition)), log: log, store: store)
-            }
-            var batch = BatchSize(configuration)
+            let group = try log.join(group: configuration.group, .ticksRaw)
+            defer { group.leave() }
+            var partitions: [Partition] = []
+            var size = BatchSize(configuration)
             while true {
                 let isLast = stopping.load(ordering: .acquiring)
+                try settle(&partitions, group)
                 var moved = false
                 for index in partitions.indices {
-                    moved = try step(&partitions[index], &batch, drain: isLast) || moved
+                    moved = try step(&partitions[index], &size, group, drain: isLast) || moved
                 }
                 if isLast, !moved { break }
-                if !moved { idle(partitions) }
+                if !moved { try idle(&partitions, size, group) }
             }
-            for partition in partitions { _ = try store.sync(partition.place) }
+            for index in partitions.indices { try sync(&partitions[index], group) }
         } catch {
             state.withLock { $0.failure = "\(error)" }
             throw error
         }
     }
 
-    /// Everything below this is durable in the store, so the log may let it go.
-    private func release(_ place: TopicPartition, _ durable: UInt64) {
-        log.hold(reader: WriterService.readerName, place, from: durable)
-    }
-
-    private func idle(_ partitions: [Partition]) {
-        guard let first = partitions.first else { return }
-        let timeout: Int64 = partitions.count == 1 ? 50_000_000 : 2_000_000
-        _ = log.wait(first.place, at: first.next, .durable, timeoutNs: timeout)
-        if partitions.count == 1 || log.endOffset(first.place, .durable) <= first.next {
-            for partition in partitions {
-                if let durable = try? store.sync(partition.place) { release(partition.place, durable) }
-            }
+    /// Goes on with the partitions that are this member's now. What was read of others and is not stored yet is theirs.
+    private func settle(_ partitions: inout [Partition], _ group: any GroupMembership) throws {
+        let places = try group.partitions()
+        guard places != partitions.map(\.place) else { return }
+        partitions = try places.map { place in
+            if let known = partitions.first(where: { $0.place == place }) { return known }
+            let partition = try Partition(place, log: log, store: store, group: configuration.group)
+            group.begin(place, at: partition.next)
+            return partition
         }
     }
 
-    /// One batch of one partition; false when it had nothing.
-    private func step(_ partition: inout Partition, _ size: inout BatchSize, drain: Bool) throws -> Bool {
+    /// Everything below is durable in the store, so the log may let it go.
+    private func release(_ partition: inout Partition, _ durable: UInt64, _ group: any GroupMembership) {
+        log.hold(reader: WriterService.readerName, partition.place, from: durable)
+        guard durable > partition.released else { return }
+        group.finish(partition.released..<durable, of: partition.place)
+        partition.released = durable
+    }
+
+    private func sync(_ partition: inout Partition, _ group: any GroupMembership) throws {
+        release(&partition, try store.sync(partition.place), group)
+    }
+
+    /// Waits for more, or until the oldest batch has waited long enough.
+    private func idle(_ partitions: inout [Partition], _ size: BatchSize, _ group: any GroupMembership) throws {
+        let nowNs = time.monotonicNs()
+        var waitNs: Int64 = 50_000_000
+        for case let firstNs? in partitions.map(\.firstNs) { waitNs = min(waitNs, firstNs + size.intervalNs - nowNs) }
+        if waitNs > 0 {
+            group.wait(partitions.map { ($0.place, $0.batch.next) }, timeoutNs: waitNs)
+        }
+        for index in partitions.indices where partitions[index].firstNs == nil {
+            // What nothing was applied to since has nothing to make durable.
+            guard partitions[index].released < partitions[index].next else { continue }
+            if let durable = try? store.sync(partitions[index].place) { release(&partitions[index], durable, group) }
+        }
+    }
+
+    /// Reads what there is of one partition, and applies it when it is enough or has waited long enough. False when
+    /// there was nothing to do.
+    private func step(
+        _ partition: inout Partition, _ size: inout BatchSize, _ group: any GroupMembership, drain: Bool
+    ) throws -> Bool {
         let place = partition.place
-        var batch = Batch(next: partition.next)
-        var firstNs: Int64?
-        while batch.rowCount < size.rows, batch.bytes < configuration.batchBytesMax {
-            switch try log.readBlocking(place, at: batch.next, .durable) {
+        var moved = false
+        while partition.batch.rowCount < size.rows, partition.batch.bytes < configuration.batchBytesMax {
+            switch try log.readBlocking(place, at: partition.batch.next, .durable) {
             case .block(let block, let index):
-                if firstNs == nil { firstNs = time.monotonicNs() }
-                batch.add(block, from: index, place, deadLetteredThrough: partition.deadLetteredThrough)
+                if partition.firstNs == nil { partition.firstNs = time.monotonicNs() }
+                partition.batch.add(block, from: index, place, deadLetteredThrough: partition.deadLetteredThrough)
+                moved = true
             case .atEnd, .onDisk:
-                guard let first = firstNs, !drain else {
-                    return try finish(&partition, batch, &size, full: false)
+                if !drain, let firstNs = partition.firstNs, firstNs + size.intervalNs > time.monotonicNs() {
+                    return moved
                 }
-                let left = first + size.intervalNs - time.monotonicNs()
-                if left <= 0 { return try finish(&partition, batch, &size, full: false) }
-                _ = log.wait(place, at: batch.next, .durable, timeoutNs: left)
+                return try finish(&partition, &size, group, full: false) || moved
             case .expired(let oldest):
-                lose(place, batch.next, oldest, "retention removed them before they were stored")
-                batch.next = oldest
+                try lose(place, partition.batch.next, oldest, "retention removed them before they were stored")
+                partition.batch.next = oldest
             case .damaged(let next, let reason):
-                lose(place, batch.next, next, reason)
-                batch.next = next
+                try lose(place, partition.batch.next, next, reason)
+                partition.batch.next = next
             }
         }
-        return try finish(&partition, batch, &size, full: true)
+        return try finish(&partition, &size, group, full: true) || moved
     }
 
-    private func lose(_ place: TopicPartition, _ from: UInt64, _ to: UInt64, _ reason: String) {
+    private func lose(_ place: TopicPartition, _ from: UInt64, _ to: UInt64, _ reason: String) throws(WriterError) {
+        if configuration.stopsAtLostRecords {
+            throw WriterError(
+                "writer: records \(from)..<\(to) of \(place) are gone: \(reason). Somebody must decide: "
+                    + "`--lost-records skip` goes on behind them")
+        }
         state.withLock { $0.recordsLost += to - from }
         report("writer: records \(from)..<\(to) of \(place) are lost to the store: \(reason)")
     }
 
-    private func finish(_ partition: inout Partition, _ batch: Batch, _ size: inout BatchSize, full: Bool) throws
-        -> Bool
-    {
+    private func finish(
+        _ partition: inout Partition, _ size: inout BatchSize, _ group: any GroupMembership, full: Bool
+    ) throws -> Bool {
+        let batch = partition.batch
         guard batch.next > partition.next else { return false }
         if !batch.corrupt.isEmpty {
             try deadLetter(partition.place, batch.corrupt)
@@ -159,7 +202,9 @@ public final class WriterService: Sendable {
         let durable = try apply(batch, partition.place)
         size.adapt(full: full, applyNs: time.monotonicNs() - started)
         partition.next = batch.next
-        release(partition.place, durable)
+        partition.batch = Batch(next: batch.next)
+        partition.firstNs = nil
+        release(&partition, durable, group)
         state.withLock {
             $0.batches += 1
             $0.rows += UInt64(batch.rows.rows.count)
@@ -212,15 +257,25 @@ public final class WriterService: Sendable {
 /// Where the writer is in one partition.
 private struct Partition {
     let place: TopicPartition
-    /// The next offset to read.
+    /// The first offset that is not applied.
     var next: UInt64
+    /// The group was told of everything below.
+    var released: UInt64
     /// Corrupt records below this are dead-lettered already.
     var deadLetteredThrough: UInt64
+    /// What was read and is not applied yet, and since when it waits.
+    var batch: Batch
+    var firstNs: Int64?
 
-    init(_ place: TopicPartition, log: any EventLog, store: any TickStore) throws {
+    init(_ place: TopicPartition, log: any EventLog, store: any TickStore, group: String) throws {
         self.place = place
-        // A writer that never ran begins with the first record there is.
-        next = try store.nextOffset(place) ?? log.offset(of: .earliest, in: place)
+        // The store's own offset comes first, then the group's. A writer that never ran begins with the first record
+        // there is.
+        next =
+            try store.nextOffset(place) ?? log.committedOffset(group: group, place)
+            ?? log.offset(of: .earliest, in: place)
+        released = next
+        batch = Batch(next: next)
         deadLetteredThrough = log.committedOffset(group: WriterService.deadLetterGroup, place) ?? 0
         log.hold(reader: WriterService.readerName, place, from: next)
     }

@@ -1,0 +1,41 @@
+import EventLog
+
+/// What a log did since it was opened.
+public struct KafkaCounters: Sendable, Hashable {
+    /// Of one topic's records that this process sent.
+    public struct Produced: Sendable, Hashable {
+        public var acknowledged: UInt64 = 0
+        /// Given up after the deadline, or refused by the broker.
+        public var failed: UInt64 = 0
+        /// Waiting for their acknowledgement now, and the most that there were.
+        public var queued = 0
+        public var queuedMost = 0
+        /// Appends that found no room in time.
+        public var full: UInt64 = 0
+        /// From append to acknowledgement, by block: nanoseconds together, the longest, and blocks that took at most as
+        /// long as ``KafkaCounters/latencyBoundsNs`` says, with one more for the rest.
+        public var latencyNsSum: UInt64 = 0
+        public var latencyNsMost: Int64 = 0
+        public var latencyCounts = [UInt64](repeating: 0, count: KafkaCounters.latencyBoundsNs.count + 1)
+
+        public init() {}
+    }
+
+    public static let latencyBoundsNs: [Int64] = [
+        1_000_000, 2_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 250_000_000, 500_000_000,
+        1_000_000_000, 5_000_000_000,
+    ]
+
+    public var produced: [Topic: Produced] = [:]
+    /// Records read and put into blocks, and those among them that are none of their topic's messages.
+    public var recordsRead: UInt64 = 0
+    public var recordsMalformed: UInt64 = 0
+    /// Records that went to the spill because the brokers did not take them, those of them that the brokers have by
+    /// now, and those that it had no room for.
+    public var spilled: UInt64 = 0
+    public var drained: UInt64 = 0
+    public var spillLost: UInt64 = 0
+    public var isSpilling = false
+
+    public init() {}
+}

@@ -1,0 +1,177 @@
+import CRdKafka
+import EventLog
+import Glibc
+
+/// A consumer group as the brokers know it.
+public struct KafkaGroupState: Sendable, Hashable {
+    public var name: String
+    /// Kafka's own word: Stable, Empty, Dead and others.
+    public var state: String
+    public var members: [Member]
+    /// The next offset to be processed, by place; of this platform's topics alone.
+    public var committed: [TopicPartition: UInt64]
+
+    /// A process that takes part.
+    public struct Member: Sendable, Hashable {
+        public var clientID: String
+        public var host: String
+        /// Empty where it has no fixed name.
+        public var instance: String
+    }
+}
+
+extension KafkaAdmin {
+    /// All groups under the prefix that committed something of this platform's topics or have members, by name.
+    public func groups() throws(LogError) -> [KafkaGroupState] {
+        let event = try ask(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, "listing groups") { options, queue in
+            rd_kafka_ListConsumerGroups(handle.rk, options, queue)
+        }
+        defer { rd_kafka_event_destroy(event) }
+        var count = 0
+        var names: [String] = []
+        if let list = rd_kafka_ListConsumerGroups_result_valid(rd_kafka_event_ListConsumerGroups_result(event), &count)
+        {
+            names = (0..<count).compactMap { index in
+                list[index].map { String(cString: rd_kafka_ConsumerGroupListing_group_id($0)) }
+            }
+        }
+        return try groups(names.filter { $0.hasPrefix(configuration.prefix) }.sorted())
+    }
+
+    /// The groups of these names on the brokers.
+    public func groups(_ names: [String]) throws(LogError) -> [KafkaGroupState] {
+        guard !names.isEmpty else { return [] }
+        let texts = names.map { strdup($0) }
+        defer { for text in texts { free(text) } }
+        var pointers = texts.map { UnsafePointer<CChar>($0) }
+        let event = try ask(RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, "describing groups") { options, queue in
+            rd_kafka_DescribeConsumerGroups(handle.rk, &pointers, pointers.count, options, queue)
+        }
+        defer { rd_kafka_event_destroy(event) }
+        var count = 0
+        guard
+            let list = rd_kafka_DescribeConsumerGroups_result_groups(
+                rd_kafka_event_DescribeConsumerGroups_result(event), &count)
+        else { return [] }
+        var groups: [KafkaGroupState] = []
+        for index in 0..<count {
+            guard let group = list[index] else { continue }
+            let name = String(cString: rd_kafka_ConsumerGroupDescription_group_id(group))
+            groups.append(
+                KafkaGroupState(
+                    name: name,
+                    state: String(
+                        cString: rd_kafka_consumer_group_state_name(rd_kafka_ConsumerGroupDescription_state(group))),
+                    members: KafkaAdmin.members(of: group), committed: try committed(name)))
+        }
+        return groups.sorted { $0.name < $1.name }
+    }
+
+    private static func members(of group: OpaquePointer) -> [KafkaGroupState.Member] {
+        (0..<rd_kafka_ConsumerGroupDescription_member_count(group)).compactMap { index in
+            guard let member = rd_kafka_ConsumerGroupDescription_member(group, index) else { return nil }
+            func text(_ pointer: UnsafePointer<CChar>?) -> String { pointer.map { String(cString: $0) } ?? "" }
+            return KafkaGroupState.Member(
+                clientID: text(rd_kafka_MemberDescription_client_id(member)),
+                host: text(rd_kafka_MemberDescription_host(member)),
+                instance: text(rd_kafka_MemberDescription_group_instance_id(member)))
+        }
+    }
+
+    /// What a group committed, of this platform's topics.
+    private func committed(_ group: String) throws(LogError) -> [TopicPartition: UInt64] {
+        let request = rd_kafka_ListConsumerGroupOffsets_new(group, nil)
+        var requests: [OpaquePointer?] = [request]
+        defer { if let request { rd_kafka_ListConsumerGroupOffsets_destroy(request) } }
+        let what = "asking for the offsets of group \(group)"
+        let event = try ask(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, what) { options, queue in
+            rd_kafka_ListConsumerGroupOffsets(handle.rk, &requests, 1, options, queue)
+        }
+        defer { rd_kafka_event_destroy(event) }
+        var count = 0
+        guard
+            let results = rd_kafka_ListConsumerGroupOffsets_result_groups(
+                rd_kafka_event_ListConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
+        else { return [:] }
+        if let error = rd_kafka_group_result_error(result) {
+            throw handle.fail(what, rd_kafka_error_code(error), detail: String(cString: rd_kafka_error_string(error)))
+        }
+        var offsets: [TopicPartition: UInt64] = [:]
+        guard let list = rd_kafka_group_result_partitions(result) else { return [:] }
+        for index in 0..<Int(list.pointee.cnt) {
+            let entry = list.pointee.elems[index]
+            let name = String(cString: entry.topic)
+            guard entry.offset >= 0, entry.err == RD_KAFKA_RESP_ERR_NO_ERROR, name.hasPrefix(configuration.prefix),
+                let topic = Topic(name: String(name.dropFirst(configuration.prefix.count)))
+            else { continue }
+            offsets[TopicPartition(topic, UInt16(truncatingIfNeeded: entry.partition))] = UInt64(entry.offset)
+        }
+        return offsets
+    }
+
+    /// Has a group go on at these offsets. The brokers refuse it while the group has members.
+    public func reset(_ group: String, to offsets: [TopicPartition: UInt64]) throws(LogError) {
+        let list = PartitionList(capacity: offsets.count)
+        for (place, offset) in offsets {
+            list.add(configuration.name(of: place.topic), Int32(place.partition), offset: Int64(clamping: offset))
+        }
+        let request = rd_kafka_AlterConsumerGroupOffsets_new(group, list.list)
+        var requests: [OpaquePointer?] = [request]
+        defer { if let request { rd_kafka_AlterConsumerGroupOffsets_destroy(request) } }
+        let what = "setting the offsets of group \(group)"
+        let event = try ask(RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, what) { options, queue in
+            rd_kafka_AlterConsumerGroupOffsets(handle.rk, &requests, 1, options, queue)
+        }
+        defer { rd_kafka_event_destroy(event) }
+        var count = 0
+        guard
+            let results = rd_kafka_AlterConsumerGroupOffsets_result_groups(
+                rd_kafka_event_AlterConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
+        else { return }
+        if let error = rd_kafka_group_result_error(result) {
+            throw handle.fail(what, rd_kafka_error_code(error), detail: String(cString: rd_kafka_error_string(error)))
+        }
+        guard let results = rd_kafka_group_result_partitions(result) else { return }
+        for index in 0..<Int(results.pointee.cnt) {
+            let entry = results.pointee.elems[index]
+            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+                throw handle.fail("\(what) at \(String(cString: entry.topic))/\(entry.partition)", entry.err)
+            }
+        }
+    }
+
+    // MARK: Offsets
+
+    /// How many partitions each known topic has.
+    public func partitionCounts() throws(LogError) -> [Topic: Int] { try cluster.partitionCounts() }
+
+    /// Where each place begins.
+    public func starts(_ places: [TopicPartition]) throws(LogError) -> [TopicPartition: UInt64] {
+        try cluster.offsets(places, at: KafkaCluster.earliest)
+    }
+
+    /// Where each place ends now.
+    public func ends(_ places: [TopicPartition]) throws(LogError) -> [TopicPartition: UInt64] {
+        try cluster.offsets(places, at: KafkaCluster.latest)
+    }
+
+    /// The first record at or after a time (ns since the epoch); places that have none are left out.
+    public func offsets(_ places: [TopicPartition], atNs timeNs: Int64) throws(LogError) -> [TopicPartition: UInt64] {
+        try cluster.offsets(places, at: max(timeNs / 1_000_000 + (timeNs % 1_000_000 > 0 ? 1 : 0), 0))
+    }
+
+    /// When the record at or after an offset was given to the brokers, ns since the epoch; nil where none comes within
+    /// two seconds.
+    public func timestampNs(of place: TopicPartition, at offset: UInt64) throws(LogError) -> Int64? {
+        let topic = try handle.topic(configuration.name(of: place.topic))
+        guard rd_kafka_consume_start(topic, Int32(place.partition), Int64(clamping: offset)) == 0 else {
+            throw handle.fail("reading \(place)", rd_kafka_last_error())
+        }
+        defer { rd_kafka_consume_stop(topic, Int32(place.partition)) }
+        guard let message = rd_kafka_consume(topic, Int32(place.partition), 2000) else { return nil }
+        defer { rd_kafka_message_destroy(message) }
+        guard message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR else { return nil }
+        let timeMs = rd_kafka_message_timestamp(message, nil)
+        return timeMs > 0 ? timeMs.multipliedReportingOverflow(by: 1_000_000).partialValue : nil
+    }
+}

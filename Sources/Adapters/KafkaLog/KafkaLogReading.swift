@@ -1,0 +1,169 @@
+import CRdKafka
+import EventLog
+import Synchronization
+import TimeSource
+
+extension KafkaLog {
+    public func startOffset(_ place: TopicPartition) -> UInt64 {
+        if let known = state.withLock({ $0.starts[place] }) { return known }
+        return (try? cluster.offsets([place], at: KafkaCluster.earliest)[place]) ?? 0
+    }
+
+    public func endOffset(_ place: TopicPartition, _ visibility: Visibility) -> UInt64 {
+        if let end = tip?.end(place) { return end }
+        var low: Int64 = 0
+        var high: Int64 = 0
+        let name = configuration.name(of: place.topic)
+        if state.withLock({ $0.cursors[place] != nil }),
+            rd_kafka_get_watermark_offsets(reader.rk, name, Int32(place.partition), &low, &high)
+                == RD_KAFKA_RESP_ERR_NO_ERROR, high > 0
+        {
+            // 0 where nothing was fetched yet.
+            return UInt64(high)
+        }
+        return (try? cluster.offsets([place], at: KafkaCluster.latest)[place]) ?? 0
+    }
+
+    public func offset(of start: StartPosition, in place: TopicPartition) throws(LogError) -> UInt64 {
+        switch start {
+        case .earliest: return try oldest(place)
+        case .latest: return try cluster.offsets([place], at: KafkaCluster.latest)[place] ?? 0
+        case .offset(let offset): return offset
+        case .time(let timeNs):
+            let timeMs = timeNs / 1_000_000 + (timeNs % 1_000_000 > 0 ? 1 : 0)
+            if let found = try cluster.offsets([place], at: max(timeMs, 0))[place] { return found }
+            return try cluster.offsets([place], at: KafkaCluster.latest)[place] ?? 0
+        }
+    }
+
+    /// Asks the brokers.
+    private func oldest(_ place: TopicPartition) throws(LogError) -> UInt64 {
+        let start = try cluster.offsets([place], at: KafkaCluster.earliest)[place] ?? 0
+        state.withLock { $0.starts[place] = start }
+        return start
+    }
+
+    func refreshStarts() {
+        let places = state.withLock { Array($0.starts.keys) }
+        guard !places.isEmpty, let starts = try? cluster.offsets(places, at: KafkaCluster.earliest) else { return }
+        state.withLock { $0.starts.merge(starts) { $1 } }
+    }
+
+    public func read(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult {
+        guard let found = tip?.read(place, at: offset) else { return .onDisk }
+        guard case .onDisk = found else { return found }
+        let start = state.withLock { $0.starts[place] ?? 0 }
+        return offset < start ? .expired(oldest: start) : cache.find(place, offset) ?? .onDisk
+    }
+
+    public func readBlocking(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) throws(LogError)
+        -> ReadResult
+    {
+        let known = read(place, at: offset, visibility)
+        if case .atEnd = known, let failure = tip?.failure(place) { throw failure }
+        guard case .onDisk = known else { return known }
+        let member = state.withLock { $0.memberships.first { $0.isMember(of: place) } }
+        func find(through end: UInt64) throws(LogError) -> PartitionCursor.Found {
+            try with(place) { cursor throws(LogError) in
+                try cursor.read(
+                    at: offset, timeoutNs: configuration.requestTimeoutNs, isPatient: member == nil, through: end)
+            }
+        }
+        var found = try find(through: 0)
+        // A member comes again and again; whoever else asks is told for certain.
+        if member == nil, case .end = found { found = try find(through: try self.offset(of: .latest, in: place)) }
+        switch found {
+        case .block(let block):
+            member?.took(place, through: block.endOffset)
+            if tip?.follows(place) == true { cache.add(block, from: min(offset, block.firstOffset)) }
+            return .block(block, index: Int(max(offset, block.firstOffset) - block.firstOffset))
+        case .end: return .atEnd
+        case .outOfRange:
+            let oldest = try oldest(place)
+            if offset < oldest { return .expired(oldest: oldest) }
+            let end = try self.offset(of: .latest, in: place)
+            guard offset > end else { return .atEnd }
+            throw LogError(
+                .lost,
+                "\(place) ends at offset \(end), before \(offset) where its reader is to go on: the topic was cut or "
+                    + "made anew. `tapedeck groups reset` decides where the group goes on")
+        }
+    }
+
+    /// The place's cursor, with its lock held. One that was closed meanwhile, because the partition went to another
+    /// member, is replaced.
+    private func with<R>(
+        _ place: TopicPartition, _ body: (PartitionCursor) throws(LogError) -> R
+    ) throws(LogError) -> R {
+        while true {
+            let cursor = try cursor(place)
+            let result = try cursor.monitor.locked { () throws(LogError) -> R? in
+                cursor.isClosed ? nil : try body(cursor)
+            }
+            if let result { return result }
+        }
+    }
+
+    private func cursor(_ place: TopicPartition) throws(LogError) -> PartitionCursor {
+        try state.withLock { state throws(LogError) in
+            if state.isClosed { throw LogError(.closed, "the log is closed") }
+            if let known = state.cursors[place] { return known }
+            let made = PartitionCursor(
+                place, reader, topic: try reader.topic(configuration.name(of: place.topic)), time: time,
+                ready: Unmanaged.passUnretained(ready).toOpaque())
+            state.cursors[place] = made
+            return made
+        }
+    }
+
+    /// A member goes on with a partition: its fetch is begun, so that many begin at once.
+    func beginReading(_ place: TopicPartition, at offset: UInt64) {
+        do throws(LogError) {
+            try with(place) { cursor throws(LogError) in try cursor.begin(at: offset) }
+        } catch {
+            report(error.message)
+        }
+    }
+
+    /// A partition went to another member: nothing of it is fetched any more.
+    func endReading(_ place: TopicPartition) {
+        guard let cursor = state.withLock({ $0.cursors.removeValue(forKey: place) }) else { return }
+        cursor.monitor.locked { cursor.close() }
+    }
+
+    public func load(
+        _ place: TopicPartition, at offset: UInt64, _ visibility: Visibility,
+        completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
+    ) {
+        let refusal = loads?.submit { [self] in
+            do throws(LogError) {
+                completion(.success(try readBlocking(place, at: offset, visibility)))
+            } catch {
+                completion(.failure(error))
+            }
+        }
+        if let refusal { completion(.failure(refusal)) }
+    }
+
+    public func wait(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility, timeoutNs: Int64) -> Bool {
+        let untilNs = time.monotonicNs() + timeoutNs
+        if let tip, tip.follows(place) { return tip.wait(place, at: offset, untilNs: untilNs, time: time) }
+        let isThere = try? with(place) { cursor throws(LogError) in try cursor.wait(at: offset, timeoutNs: timeoutNs) }
+        return isThere ?? false
+    }
+
+    public func addListener(
+        _ durability: DurabilityClass, _ visibility: Visibility, _ notify: @escaping @Sendable () -> Void
+    ) -> ListenerID {
+        let id = ListenerID(listenerNumber.add(1, ordering: .relaxed).newValue)
+        tip?.addListener(id, durability, notify)
+        return id
+    }
+
+    public func removeListener(_ id: ListenerID) { tip?.removeListener(id) }
+
+    /// Waits until what the followed topics had when this log was opened is in memory. False when the time is over.
+    public func waitUntilCaughtUp(timeoutNs: Int64) -> Bool {
+        tip?.waitUntilCaughtUp(untilNs: time.monotonicNs() + timeoutNs, time: time) ?? true
+    }
+}

@@ -1,0 +1,310 @@
+import CRdKafka
+import EventLog
+import Glibc
+import TimeSource
+
+/// Follows all partitions of some topics at their ends, as no member of any group, and keeps the newest blocks in a
+/// ring for any number of readers. One thread owns the client.
+final class TipReader: @unchecked Sendable {
+    /// One partition's part of the ring.
+    private final class Partition {
+        let assembler: BlockAssembler
+        /// The ring has everything from here to `end`.
+        var coveredFrom: UInt64
+        var end: UInt64
+        /// Where the end was when following began.
+        let goal: UInt64
+        var isCaughtUp: Bool
+        /// Consecutive but for gaps, oldest at `head`; what was let go before it is nil.
+        var blocks: [Block?] = []
+        var head = 0
+        /// Why it is not followed any more.
+        var stopped: LogError?
+
+        init(_ place: TopicPartition, from start: UInt64, goal: UInt64) {
+            assembler = BlockAssembler(place)
+            coveredFrom = start
+            end = start
+            self.goal = goal
+            isCaughtUp = start >= goal
+        }
+
+        func find(_ offset: UInt64) -> Block? {
+            guard head < blocks.count, let last = blocks[blocks.count - 1] else { return nil }
+            if offset >= last.firstOffset { return offset < last.endOffset ? last : nil }
+            var low = head
+            var high = blocks.count - 1
+            // The first block that ends after the offset: where there is a gap, that of the record behind it.
+            while low < high {
+                let middle = (low + high) / 2
+                if let block = blocks[middle], block.endOffset > offset { high = middle } else { low = middle + 1 }
+            }
+            return blocks[low]
+        }
+
+        func dropOldest() {
+            guard head < blocks.count else { return }
+            coveredFrom = blocks[head]?.endOffset ?? coveredFrom
+            blocks[head] = nil
+            head += 1
+            if head > 64, head * 2 > blocks.count {
+                blocks.removeFirst(head)
+                head = 0
+            }
+        }
+    }
+
+    private let handle: KafkaHandle
+    private let configuration: KafkaConfiguration
+    private let queue: OpaquePointer
+    private let notify: KafkaReport
+    private let monitor = Monitor()
+    /// Guards the assemblers and `recordsRead`: taken before `monitor` where both are.
+    private let assembly = Monitor()
+    private var topics: [OpaquePointer: Topic] = [:]
+    private var thread: WorkerThread?
+    /// The thread's own: whose the latest message was.
+    private var latest: (topic: OpaquePointer, number: Int32, partition: Partition)?
+    private var partitions: [TopicPartition: Partition] = [:]
+    // Guarded by `monitor`, as what is in the partitions but their assemblers.
+    private var order: [(partition: Partition, bytes: Int)] = []
+    private var orderHead = 0
+    private var ringBytes = 0
+    private var listeners: [(id: ListenerID, durability: DurabilityClass, notify: @Sendable () -> Void)] = []
+    private var isStopping = false
+    // Guarded by `assembly`.
+    private var recordsRead: UInt64 = 0
+
+    /// Begins to follow each place at an offset; `goal` is its end now.
+    init(
+        _ configuration: KafkaConfiguration, _ places: [(place: TopicPartition, from: UInt64, goal: UInt64)],
+        report: @escaping KafkaReport
+    ) throws(LogError) {
+        self.configuration = configuration
+        notify = report
+        handle = try KafkaHandle(
+            .consumer, configuration,
+            RecordQueue.settings + [("fetch.min.bytes", "1"), ("queued.min.messages", "20000")],
+            report: report)
+        queue = rd_kafka_queue_new(handle.rk)
+        for (place, from, goal) in places {
+            partitions[place] = Partition(place, from: from, goal: goal)
+        }
+        for (place, from, _) in places {
+            let topic = try handle.topic(configuration.name(of: place.topic))
+            topics[topic] = place.topic
+            guard rd_kafka_consume_start_queue(topic, Int32(place.partition), Int64(clamping: from), queue) == 0 else {
+                throw handle.fail("following \(place)", rd_kafka_last_error())
+            }
+        }
+        thread = try WorkerThread("kafka-tip") { [unowned self] in run() }
+    }
+
+    /// Ends the thread and lets the client go. *Blocking.*
+    func stop() {
+        monitor.locked {
+            isStopping = true
+            monitor.wakeAll()
+        }
+        rd_kafka_queue_yield(queue)
+        thread?.join()
+        thread = nil
+        for (topic, kind) in topics {
+            for place in partitions.keys where place.topic == kind {
+                rd_kafka_consume_stop(topic, Int32(place.partition))
+            }
+        }
+        rd_kafka_queue_destroy(queue)
+        handle.destroy()
+    }
+
+    private func report(_ line: String) { notify("kafka.follow", line) }
+
+    // MARK: Readers
+
+    func follows(_ place: TopicPartition) -> Bool { monitor.locked { partitions[place] != nil } }
+
+    func end(_ place: TopicPartition) -> UInt64? { monitor.locked { partitions[place]?.end } }
+
+    /// nil for a place that is not followed.
+    func read(_ place: TopicPartition, at offset: UInt64) -> ReadResult? {
+        monitor.locked {
+            guard let partition = partitions[place] else { return nil }
+            if offset >= partition.end { return .atEnd }
+            guard offset >= partition.coveredFrom else { return .onDisk }
+            guard let block = partition.find(offset) else { return .atEnd }
+            return .block(block, index: Int(max(offset, block.firstOffset) - block.firstOffset))
+        }
+    }
+
+    /// Why a place is not followed any more; nil while it is.
+    func failure(_ place: TopicPartition) -> LogError? { monitor.locked { partitions[place]?.stopped } }
+
+    func wait(_ place: TopicPartition, at offset: UInt64, untilNs: Int64, time: any TimeSource) -> Bool {
+        monitor.locked {
+            while let partition = partitions[place], offset >= partition.end, !isStopping {
+                let leftNs = untilNs - time.monotonicNs()
+                guard leftNs > 0, monitor.wait(ns: leftNs) else { return false }
+            }
+            return !isStopping
+        }
+    }
+
+    /// Waits until every partition has what it had when following began. False when the time is over.
+    func waitUntilCaughtUp(untilNs: Int64, time: any TimeSource) -> Bool {
+        monitor.locked {
+            while partitions.values.contains(where: { !$0.isCaughtUp && $0.stopped == nil }) {
+                let leftNs = untilNs - time.monotonicNs()
+                guard leftNs > 0, !isStopping, monitor.wait(ns: leftNs) else { return false }
+            }
+            return true
+        }
+    }
+
+    func addListener(_ id: ListenerID, _ durability: DurabilityClass, _ notify: @escaping @Sendable () -> Void) {
+        monitor.locked { listeners.append((id, durability, notify)) }
+    }
+
+    func removeListener(_ id: ListenerID) { monitor.locked { listeners.removeAll { $0.id == id } } }
+
+    /// The newest records of instruments of a topic, as far as they were read.
+    func lastPlaces(_ topic: Topic) -> [LastPlace] {
+        assembly.locked {
+            partitions.values.filter { $0.assembler.place.topic == topic }.flatMap { $0.assembler.lastPlaces }
+        }
+    }
+
+    func lastPlace(_ topic: Topic, feed: String, exchange: String, symbol: String, count: Int) -> LastPlace? {
+        let key = KafkaLog.key(exchange: exchange, symbol: symbol)
+        let number = key.withUnsafeBytes { Murmur2.partition($0, count: count) }
+        return assembly.locked {
+            partitions[TopicPartition(topic, UInt16(clamping: number))]?.assembler.lastPlace(
+                feed: feed, exchange: exchange, symbol: symbol)
+        }
+    }
+
+    func add(to counters: inout KafkaCounters) {
+        assembly.locked {
+            counters.recordsRead += recordsRead
+            counters.recordsMalformed += partitions.values.reduce(0) { $0 + $1.assembler.malformed }
+        }
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        while !monitor.locked({ isStopping }) { takeBatch() }
+    }
+
+    /// What a batch brought, before readers see it.
+    private struct Arrivals {
+        var blocks: [(partition: Partition, block: Block)] = []
+        var touched: [Partition] = []
+        var caughtUp: [Partition] = []
+        var stopped: [(partition: Partition, error: LogError)] = []
+    }
+
+    /// Assembles without readers' lock.
+    private func takeBatch() {
+        var arrivals = Arrivals()
+        RecordQueue.take(from: queue, timeoutMs: 100) { message in
+            guard let partition = partition(of: message.pointee) else { return }
+            assembly.locked { take(message, partition, &arrivals) }
+        }
+        assembly.locked {
+            for partition in arrivals.touched {
+                if let block = partition.assembler.end() { arrivals.blocks.append((partition, block)) }
+            }
+        }
+        for (_, error) in arrivals.stopped { report(error.message) }
+        let notify = monitor.locked { () -> [@Sendable () -> Void] in
+            for (partition, block) in arrivals.blocks { add(block, to: partition) }
+            for partition in arrivals.caughtUp { partition.isCaughtUp = true }
+            for (partition, error) in arrivals.stopped where partition.stopped == nil { partition.stopped = error }
+            monitor.wakeAll()
+            let heard = Set(arrivals.blocks.map { $0.partition.assembler.place.topic.durability })
+            return listeners.filter { heard.contains($0.durability) }.map(\.notify)
+        }
+        for listener in notify { listener() }
+    }
+
+    /// Messages of a partition come in runs.
+    private func partition(of message: rd_kafka_message_t) -> Partition? {
+        if let latest, latest.topic == message.rkt, latest.number == message.partition { return latest.partition }
+        guard let topic = message.rkt, let kind = topics[topic],
+            let partition = partitions[TopicPartition(kind, UInt16(truncatingIfNeeded: message.partition))]
+        else { return nil }
+        latest = (topic, message.partition, partition)
+        return partition
+    }
+
+    private func take(
+        _ message: UnsafeMutablePointer<rd_kafka_message_t>, _ partition: Partition, _ arrivals: inout Arrivals
+    ) {
+        let place = partition.assembler.place
+        guard partition.stopped == nil, !arrivals.stopped.contains(where: { $0.partition === partition }) else {
+            return
+        }
+        switch RecordQueue.content(of: message) {
+        case .record(let payload, let key, let offset, let timestampNs):
+            if partition.assembler.isEmpty { arrivals.touched.append(partition) }
+            if let block = partition.assembler.add(payload, key: key, offset: offset, timestampNs: timestampNs) {
+                arrivals.blocks.append((partition, block))
+            }
+            recordsRead += 1
+        case .end: arrivals.caughtUp.append(partition)
+        case .unknownSchema(let offset, let major):
+            arrivals.stopped.append((partition, RecordQueue.unknownSchema(place, offset, major)))
+        case .failed(RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET):
+            arrivals.stopped.append(
+                (
+                    partition,
+                    LogError(
+                        .lost,
+                        "\(place) has no offset \(partition.assembler.next) any more: it was cut, or made anew; start "
+                            + "this process again")
+                ))
+        case .failed(let code): report(handle.fail("following \(place)", code).message)
+        }
+    }
+
+    private func add(_ block: Block, to partition: Partition) {
+        partition.blocks.append(block)
+        partition.end = block.endOffset
+        if partition.end >= partition.goal { partition.isCaughtUp = true }
+        order.append((partition, block.image.count))
+        ringBytes += block.image.count
+        while ringBytes > configuration.tipBytes, orderHead + 1 < order.count {
+            let oldest = order[orderHead]
+            orderHead += 1
+            ringBytes -= oldest.bytes
+            oldest.partition.dropOldest()
+        }
+        if orderHead > 1024, orderHead * 2 > order.count {
+            order.removeFirst(orderHead)
+            orderHead = 0
+        }
+    }
+}
+
+extension BlockAssembler {
+    /// The newest record of each instrument.
+    var lastPlaces: [LastPlace] {
+        zip(names, latest).compactMap { names, latest in
+            guard !names.symbol.isEmpty else { return nil }
+            return LastPlace(
+                feed: String(decoding: names.feed, as: UTF8.self),
+                exchange: String(decoding: names.exchange, as: UTF8.self),
+                symbol: String(decoding: names.symbol, as: UTF8.self), place: place, offset: latest.offset,
+                epoch: latest.epoch, sequence: latest.sequence)
+        }
+    }
+
+    func lastPlace(feed: String, exchange: String, symbol: String) -> LastPlace? {
+        guard let number = find(exchange: Array(exchange.utf8), symbol: Array(symbol.utf8), feed: Array(feed.utf8))
+        else { return nil }
+        return LastPlace(
+            feed: feed, exchange: exchange, symbol: symbol, place: place, offset: latest[number].offset,
+            epoch: latest[number].epoch, sequence: latest[number].sequence)
+    }
+}

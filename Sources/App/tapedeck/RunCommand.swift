@@ -1,0 +1,282 @@
+import Drills
+import EdgeService
+import EventLog
+import EventLoop
+import FeedService
+import FileDisk
+import GRPC
+import Glibc
+import KafkaLog
+import Observability
+import RocksStore
+import SegmentLog
+import SimulatedVenue
+import TickStore
+import WriterService
+
+/// `tapedeck run feed|writer|edge`: one service as a process of its own, with Kafka as the log.
+struct RunCommand {
+    private let options: ResolvedOptions
+    private let diagnostics: Diagnostics
+    private let time = SystemTime()
+
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics) {
+        self.options = options
+        self.diagnostics = diagnostics
+    }
+
+    /// Runs until a signal, or a failure that no retry mends.
+    func run(_ service: String) throws -> ExitCode {
+        let signals = Signals(reloads: UpCommand.reloads(options))
+        var configuration = try ClusterOptions(options).configuration()
+        configuration.clientID = "tapedeck-\(service)"
+        configuration.group.instance = options.optionalString(.instance) ?? ""
+        switch service {
+        case "feed": return try feed(configuration, signals)
+        case "writer": return try write(configuration, signals)
+        case "edge": return try serve(configuration, signals)
+        default: throw CommandError("there is no service `\(service)`; there are feed, writer and edge")
+        }
+    }
+
+    // MARK: Feed
+
+    private func feed(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
+        try UpCommand.requireFiles(options.strings(.replay))
+        var configuration = configuration
+        let spillMB = options.int(.spillMB)
+        configuration.spillBytesMax = spillMB << 20
+        // With a spill no tick is ever given up for its age.
+        if spillMB > 0 { configuration.producer.ticksDeadlineNs = 0 }
+        let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))
+        let spill = spillMB > 0 ? try FeedSpill.open(options, time, beside: log) : nil
+        if let spill { try log.spill(into: spill) }
+        let operations = try operations(log)
+        let diagnostics = diagnostics
+        let feeds = UpCommand(options, diagnostics).sources.map { source in
+            let service = FeedService(log: log, time: time, source: source) { kind, what in
+                diagnostics.log(.warning, "feed", kind: kind, what())
+            }
+            return (service: service, thread: ServiceThread(name: "feed", ended: { _ in }) { try service.run() })
+        }
+        operations.metrics.register { FeedMetrics.families(feeds.map(\.service.counters)) }
+        operations.readiness.add("feed") { feeds.lazy.compactMap(\.service.counters.failure).first }
+        let metrics = try PlatformSockets.metrics(options, diagnostics)
+        operations.listen(on: metrics)
+        ready("feed", address: nil, metrics)
+        wait(signals, operations) {
+            feeds.lazy.compactMap(\.thread.failure).first ?? log.failure?.message
+        } isDone: {
+            feeds.allSatisfy(\.thread.isDone)
+        }
+        for feed in feeds { feed.service.stop() }
+        for feed in feeds where !feed.thread.join(milliseconds: 5000) {
+            diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")
+        }
+        operations.close()
+        var failure = feeds.lazy.compactMap(\.thread.failure).first
+        do { try log.close() } catch { failure = failure ?? error.message }
+        try spill?.close()
+        let counters = feeds.reduce(into: FeedCounters()) { $0.add($1.service.counters) }
+        diagnostics.log(.info, "feed", "since the start: \(FeedText.line(counters))")
+        return try end(failure)
+    }
+
+    // MARK: Writer
+
+    private func write(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
+        var configuration = configuration
+        configuration.topics = [.ticksRaw, .ticksRaw.deadLetter]
+        let directory = DataDirectory(path: options.string(.data))
+        try directory.create()
+        var limits = RocksStoreLimits()
+        let space = try FileDisk(directory: directory.path).space()
+        limits.diskBytesMax = space.totalBytes / 100 * UInt64(options.int(.retentionDiskPercent))
+        let store = try RocksStore(directory: directory.store, time: time, limits: limits)
+        let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))
+        let operations = try operations(log)
+        var settings = WriterConfiguration()
+        settings.stopsAtLostRecords = options.string(.lostRecords) == "stop"
+        let diagnostics = diagnostics
+        let writer = WriterService(log: log, store: store, time: time, configuration: settings) {
+            diagnostics.log(.warning, "writer", $0)
+        }
+        let thread = ServiceThread(name: "writer", ended: { _ in }) { try writer.run() }
+        operations.metrics.register { WriterMetrics.families(writer.counters) }
+        operations.readiness.add("writer") { writer.counters.failure }
+        let metrics = try PlatformSockets.metrics(options, diagnostics)
+        operations.listen(on: metrics)
+        ready("writer", address: nil, metrics)
+        wait(signals, operations) {
+            thread.failure ?? log.failure?.message
+        } isDone: {
+            thread.isDone
+        }
+        writer.stop()
+        if !thread.join(milliseconds: 30_000) {
+            diagnostics.log(.warning, "writer", "the writer did not stop in 30 s; the next start goes on where it was")
+        }
+        operations.close()
+        try log.close()
+        try store.close()
+        diagnostics.log(.info, "writer", "\(writer.counters.rows) rows in \(writer.counters.batches) batches")
+        return try end(thread.failure)
+    }
+
+    // MARK: Edge
+
+    private func serve(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
+        var configuration = configuration
+        configuration.followed = [.ticksRaw, .booksDeltas]
+        configuration.tipBytes = options.int(.logRingMB) << 20
+        let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))
+        if !log.waitUntilCaughtUp(timeoutNs: configuration.requestTimeoutNs) {
+            diagnostics.log(.warning, "edge", "the brokers are slow: the newest records are not all here yet")
+        }
+        let store = try EdgeHistory.store(log, time, minutes: options.int(.historyMinutes))
+        let operations = try operations(log)
+        var server = GRPCServerConfiguration()
+        server.interceptors = operations.interceptors
+        server.reportError = operations.reportError
+        let count = options.int(.loops)
+        let loops = EventLoopGroup(count: count > 0 ? count : Processors.count)
+        ConnectionMetrics.register(loops, in: operations.metrics)
+        let edge = try EdgeService(
+            log: log, store: store, time: time, loops: loops, limits: EmbeddedPlatform.limits(options), server: server)
+        ReaderMetrics.register(edge, in: operations.metrics)
+        operations.declare(edge.methods)
+        operations.metrics.register { EdgeMetrics.families(edge.counters, edge.serverCounters) }
+        let sockets = try PlatformSockets(options, diagnostics)
+        edge.listen(on: sockets.clients, secure: operations.secure)
+        operations.listen(on: sockets.metrics)
+        edge.setServing(true)
+        ready("edge", address: Address(sockets.clients), sockets.metrics)
+        wait(signals, operations) {
+            log.failure?.message
+        } isDone: {
+            false
+        }
+        edge.stop(withinMilliseconds: options.int(.drainSeconds) * 1000)
+        operations.close()
+        try log.close()
+        return try end(nil)
+    }
+
+    // MARK: All of them
+
+    private func operations(_ log: KafkaLog) throws -> PlatformOperations {
+        let operations = try PlatformOperations(options, time, diagnostics)
+        operations.metrics.register { KafkaMetrics.families(log.counters) + ProcessMetrics.families() }
+        operations.readiness.add("log") { log.failure?.message }
+        return operations
+    }
+
+    private func ready(_ service: String, address: Address?, _ metrics: ListeningSocket) {
+        let metrics = Address(metrics).description
+        if let address {
+            print(ReadyLine.make(address: address.description, metrics: metrics))
+        } else {
+            print("{\"ready\":true,\"service\":\"\(service)\",\"metrics\":\"\(metrics)\"}")
+        }
+        fflush(nil)
+        let place = address.map { " on \($0)" } ?? ""
+        diagnostics.log(
+            .info, service, "working\(place), Kafka at \(options.string(.brokers)); end with Ctrl-C")
+    }
+
+    private func wait(
+        _ signals: Signals, _ operations: PlatformOperations, failure: () -> String?, isDone: () -> Bool
+    ) {
+        while failure() == nil, !isDone() {
+            switch signals.wait(milliseconds: 100) {
+            case nil: operations.tick()
+            case SIGHUP: operations.reload()
+            default: return
+            }
+        }
+    }
+
+    private func end(_ failure: String?) throws -> ExitCode {
+        diagnostics.flush()
+        if let failure { throw CommandError(failure) }
+        return .success
+    }
+}
+
+/// Where a feed puts ticks while the brokers do not take them.
+enum FeedSpill {
+    /// As many partitions as the brokers have; what the brokers have of it by now is kept for an hour at most.
+    static func open(_ options: ResolvedOptions, _ time: SystemTime, beside log: KafkaLog) throws -> SegmentLog {
+        let path = options.string(.data) + "/spill"
+        try DataDirectory(path: path).create()
+        var configuration = SegmentLog.Configuration()
+        configuration.diskSharePercent = 100
+        configuration.tipBytes = 8 << 20
+        for topic in [Topic.ticksRaw, .booksDeltas] {
+            configuration.partitionCounts[topic] = log.partitionCount(topic)
+            configuration.retentions[topic] = SegmentLog.Configuration.Retention(timeNs: 3_600_000_000_000)
+        }
+        return try SegmentLog(disk: try FileDisk(directory: path), time: time, configuration: configuration)
+    }
+}
+
+/// What an edge without a store knows of the past: the log since a time.
+enum EdgeHistory {
+    static func store(_ log: KafkaLog, _ time: SystemTime, minutes: Int) throws -> NoStore {
+        let fromNs = time.wallNs() - Int64(minutes) * 60_000_000_000
+        var offsets: [TopicPartition: UInt64] = [:]
+        for number in 0..<log.partitionCount(.ticksRaw) {
+            let place = TopicPartition(.ticksRaw, UInt16(clamping: number))
+            offsets[place] = try log.offset(of: minutes > 0 ? .time(fromNs) : .latest, in: place)
+        }
+        let starts = offsets
+        return NoStore { starts[$0] }
+    }
+}
+
+/// What this process sent to Kafka and read of it.
+enum KafkaMetrics {
+    static func families(_ counters: KafkaCounters) -> [MetricFamily] {
+        let topics = counters.produced.sorted { $0.key.name < $1.key.name }
+        func family(
+            _ name: String, _ kind: MetricFamily.Kind, _ help: String,
+            _ value: (KafkaCounters.Produced) -> MetricFamily.Value
+        ) -> MetricFamily {
+            MetricFamily(name, kind, help, labels: ["topic"], topics.map { .init([$0.key.name], value($0.value)) })
+        }
+        return [
+            family("kafka_produce_records_total", .counter, "Records that the brokers acknowledged.") {
+                .whole($0.acknowledged)
+            },
+            family("kafka_produce_errors_total", .counter, "Records that are not in the log.") { .whole($0.failed) },
+            family("kafka_produce_latency_seconds", .histogram, "From append to acknowledgement, by block.") {
+                .histogram(
+                    HistogramValue(
+                        upperBounds: KafkaCounters.latencyBoundsNs.map { Double($0) / 1e9 }, counts: $0.latencyCounts,
+                        sum: Double($0.latencyNsSum) / 1e9))
+            },
+            family("tapedeck_produce_queue_records", .gauge, "Records that wait for their acknowledgement.") {
+                .whole(UInt64(max($0.queued, 0)))
+            },
+            family("tapedeck_produce_queue_records_max", .gauge, "The most of them since the start.") {
+                .whole(UInt64(max($0.queuedMost, 0)))
+            },
+            family("tapedeck_produce_queue_full_total", .counter, "Appends that found no room in time.") {
+                .whole($0.full)
+            },
+            MetricFamily(
+                "tapedeck_spill_records_total", .counter, "Records that went to the spill, by what became of them.",
+                labels: ["what"],
+                [
+                    .init(["spilled"], .whole(counters.spilled)), .init(["drained"], .whole(counters.drained)),
+                    .init(["lost"], .whole(counters.spillLost)),
+                ]),
+            MetricFamily(
+                "tapedeck_log_records_read_total", .counter, "Records read from the brokers.",
+                [.init(.whole(counters.recordsRead))]),
+            MetricFamily(
+                "tapedeck_log_records_malformed_total", .counter, "Records read that are none of their topic's.",
+                [.init(.whole(counters.recordsMalformed))]),
+        ]
+    }
+}

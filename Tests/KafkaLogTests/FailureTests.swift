@@ -1,0 +1,169 @@
+import EventLog
+import Foundation
+import KafkaLog
+import Simulation
+import Synchronization
+import TestSupport
+import Testing
+
+extension KafkaTests {
+    @Suite(.serialized) struct FailureTests {
+        private static let place = TopicPartition(.ticksRaw, 0)
+
+        @Test func `A broker killed under load loses nothing that was taken, and nothing is there twice`() async throws
+        {
+            try await apart {
+                let tape = try Tape(partitions: 2)
+                let log = try tape.open(following: [.ticksRaw])
+                defer { try? log.close() }
+                let symbols = ["AAPL", "MSFT", "TSLA", "NVDA"]
+                let isOver = Atomic<Bool>(false)
+                let published = Mutex<UInt64>(0)
+                let failure = Mutex<String?>(nil)
+                Thread.detachNewThread {
+                    var next: UInt64 = 1
+                    while !isOver.load(ordering: .relaxed) {
+                        do {
+                            try log.append(
+                                symbols.map { tickBlock(log, symbol: $0, from: next, count: 20) }, consumed: [])
+                            next += 20
+                            published.withLock { $0 = next - 1 }
+                        } catch {
+                            guard (error as? LogError)?.retryable == true else {
+                                return failure.withLock { $0 = "\(error)" }
+                            }
+                        }
+                        RealTime().sleep(ns: 1_000_000)
+                    }
+                }
+                #expect(holds { published.withLock { $0 } > 2000 })
+                try tape.broker.command("kill", "1")
+                RealTime().sleep(ns: 1_000_000_000)
+                try tape.broker.command("restart", "1")
+                let atRestart = published.withLock { $0 }
+                #expect(holds { published.withLock { $0 } > atRestart + 2000 })
+                isOver.store(true, ordering: .relaxed)
+                RealTime().sleep(ns: 100_000_000)
+                try log.sync()
+                #expect(failure.withLock { $0 } == nil)
+                let last = published.withLock { $0 }
+                let counters = try #require(log.counters.produced[.ticksRaw])
+                #expect(counters.failed == 0)
+                #expect(counters.acknowledged == last * UInt64(symbols.count))
+                let places = [FailureTests.place, TopicPartition(.ticksRaw, 1)]
+                let total = Int(last) * symbols.count
+                // The follower's tip came through it too.
+                #expect(
+                    holds {
+                        places.reduce(0) { $0 + Int(log.endOffset($1, .written)) } == total
+                    })
+                let records = try places.flatMap { try readAll(log, $0) }
+                for symbol in symbols {
+                    #expect(records.filter { $0.symbol == symbol }.map(\.sequence) == Array(1...last), "\(symbol)")
+                }
+            }
+        }
+
+        @Test
+        func
+            `While the broker does not answer the queue fills to its bound, and an append beyond can be tried again`()
+            async throws
+        {
+            try await apart {
+                let tape = try Tape()
+                let log = try tape.open(changing: {
+                    $0.producer.ticksQueuedMax = 1000
+                    $0.producer.fullWaitNs = 50_000_000
+                })
+                defer { try? log.close() }
+                try log.append([tickBlock(log, from: 1, count: 10)], consumed: [])
+                try log.sync()
+                #expect(throws: LogError.self) { try log.append([tickBlock(log, from: 1, count: 1001)], consumed: []) }
+                try tape.broker.command("pause", "1")
+                var next: UInt64 = 11
+                var refusal: LogError?
+                do {
+                    while refusal == nil, next < 5000 {
+                        do throws(LogError) {
+                            try log.append([tickBlock(log, from: next, count: 100)], consumed: [])
+                            next += 100
+                        } catch {
+                            refusal = error
+                        }
+                    }
+                }
+                try tape.broker.command("resume", "1")
+                #expect(refusal?.retryable == true)
+                #expect(refusal?.message.contains("ticks.raw is full") == true)
+                #expect(next == 1011)
+                try log.append([tickBlock(log, from: next, count: 100)], consumed: [])
+                try log.sync()
+                #expect(log.counters.produced[.ticksRaw]?.queuedMost == 1000)
+                #expect(log.counters.produced[.ticksRaw]?.full == 1)
+                #expect(try readAll(log, FailureTests.place).map(\.sequence) == Array(1...1110))
+            }
+        }
+
+        @Test func `What is not acknowledged within its deadline is counted and named, and its caller hears of it`()
+            async throws
+        {
+            try await apart {
+                let tape = try Tape([.ticksRaw, .ordersCommands])
+                let reports = Reports()
+                let log = try tape.open(
+                    report: reports.add,
+                    changing: {
+                        $0.producer.ticksDeadlineNs = 1_000_000_000
+                        $0.producer.othersDeadlineNs = 1_000_000_000
+                    })
+                defer { try? log.close() }
+                let orders = TopicPartition(.ordersCommands, 0)
+                try log.append([rawBlock(orders, symbol: "o1", [[1]])], consumed: [])
+                try log.append([tickBlock(log, from: 1, count: 10)], consumed: [])
+                try log.sync()
+                try tape.broker.command("pause", "1")
+                defer { try? tape.broker.command("resume", "1") }
+                try log.append([tickBlock(log, from: 11, count: 10)], consumed: [])
+                #expect { try log.append([rawBlock(orders, symbol: "o2", [[2]])], consumed: []) } throws: { error in
+                    (error as? LogError)?.code == .unavailable
+                }
+                #expect(holds { log.counters.produced[.ticksRaw]?.failed == 10 })
+                #expect(
+                    reports.contains("10 of 10 records of ticks.raw/0 are not in the log, from SIMX|AAPL 11 to AAPL 20")
+                )
+                #expect(log.counters.produced[.ordersCommands]?.failed == 1)
+                #expect(log.counters.produced[.ticksRaw]?.queued == 0)
+            }
+        }
+
+        @Test func `A record of an unknown major version stops its partition by name`() async throws {
+            try await apart {
+                let tape = try Tape(partitions: 1)
+                let log = try tape.open()
+                defer { try? log.close() }
+                try log.append([tickBlock(log, from: 1, count: 3)], consumed: [])
+                try log.sync()
+                try tape.produce(.ticksRaw, headers: "schema:2", "later")
+                let follower = try tape.open(following: [.ticksRaw])
+                defer { try? follower.close() }
+                for reader in [log, follower] {
+                    #expect(
+                        holds {
+                            do {
+                                _ = try readAll(reader, FailureTests.place)
+                                return false
+                            } catch {
+                                return (error as? LogError)?.code == .unknownFormat
+                                    && "\(error)".contains("ticks.raw/0 stops at offset 3")
+                            }
+                        })
+                    guard case .block(let block, 0) = try reader.readBlocking(FailureTests.place, at: 0, .durable)
+                    else {
+                        throw Unexpected(what: "what came before")
+                    }
+                    #expect(block.readRecords(from: 0).map(\.sequence) == [1, 2, 3])
+                }
+            }
+        }
+    }
+}
