@@ -116,6 +116,15 @@ struct RoundTripTests {
         #expect(CQLVarint(bytes: [UInt8](repeating: 1, count: 9)).int64 == nil)
     }
 
+    @Test func `A request that flags names of no values is the one without values`() throws {
+        // Id [1], consistency ONE, flags values and names, no values.
+        let body: [UInt8] = [0, 1, 1, 0, 1, 0x41, 0, 0]
+        let header = CQLFrameHeader(
+            version: .v4, isResponse: false, flags: [], stream: 0, opcode: .execute, length: body.count)
+        let read = try body.withUnsafeBytes { try CQLRequest.read(header, $0).request }
+        #expect(read == .execute(CQLPreparedID(id: [1]), CQLParameters(consistency: .one)))
+    }
+
     @Test func `A batch written straight into a frame is the batch`() throws {
         for version in CQLVersion.allCases {
             let buffer = CQLBuffer()

@@ -82,7 +82,8 @@ public struct CQLBoundValues: Hashable, Sendable {
 
     init(_ reader: inout CQLReader, hasNames: Bool) throws(CQLFormatError) {
         count = Int(try reader.short())
-        self.hasNames = hasNames
+        // No values have no names, whatever the flag says.
+        self.hasNames = hasNames && count > 0
         let start = reader.position
         for _ in 0..<count {
             if hasNames { _ = try reader.string() }
