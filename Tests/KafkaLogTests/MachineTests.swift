@@ -50,14 +50,14 @@ import TickCodec
     @Test
     func `A tick after a pause goes at once, a busy feed lingers by its partitions, and never longer than the limit`() {
         var linger = Linger(KafkaConfiguration.Producer())
-        #expect(linger.waitNs(nowNs: 0, queued: 1) <= 0)
+        #expect(linger.waitNs(nowNs: 0, pending: 1) <= 0)
         linger.sent(nowNs: 1_000_000_000, partitions: 1)
-        #expect(linger.waitNs(nowNs: 1_000_000_000, queued: 1) == 500_000)
-        #expect(linger.waitNs(nowNs: 1_000_500_000, queued: 1) == 0)
+        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 1) == 500_000)
+        #expect(linger.waitNs(nowNs: 1_000_500_000, pending: 1) == 0)
         linger.sent(nowNs: 2_000_000_000, partitions: 64)
-        #expect(linger.waitNs(nowNs: 2_000_000_000, queued: 1) == 5_000_000)
-        #expect(linger.waitNs(nowNs: 2_000_000_000, queued: 40_000) == 0)
-        #expect(linger.waitNs(nowNs: 3_000_000_000, queued: 1) <= 0)
+        #expect(linger.waitNs(nowNs: 2_000_000_000, pending: 1) == 5_000_000)
+        #expect(linger.waitNs(nowNs: 2_000_000_000, pending: 40_000) == 0)
+        #expect(linger.waitNs(nowNs: 3_000_000_000, pending: 1) <= 0)
     }
 
     private static let place = TopicPartition(.ticksRaw, 3)

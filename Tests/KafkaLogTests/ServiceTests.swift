@@ -70,11 +70,11 @@ extension KafkaTests {
                 #expect(try ServiceTests.run(["topics", "apply"] + topics).status == 0)
                 let check = try ServiceTests.run(["topics", "check"] + topics)
                 #expect(check.status == 0 && check.output.contains("15 topics are as they should be"))
-                let feed = try Service(["feed", "--rate", "2000"] + cluster)
+                let folder = try TemporaryFolder()
+                let feed = try Service(["feed", "--rate", "2000", "--data", folder.path + "/feed"] + cluster)
                 let edge = try Service(["edge", "--listen", "127.0.0.1:0", "--loops", "1"] + cluster)
                 let address = try #require(edge.address)
-                let folder = try TemporaryFolder()
-                let writer = try Service(["writer", "--data", folder.path] + cluster)
+                let writer = try Service(["writer", "--data", folder.path + "/rows"] + cluster)
                 #expect(
                     try holds {
                         let quote = try ServiceTests.run(["quote", "AAPL", "--server", address, "--json"])

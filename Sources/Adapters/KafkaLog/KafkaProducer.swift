@@ -50,6 +50,7 @@ final class KafkaProducer: @unchecked Sendable {
     private let monitor = Monitor()
     // Guarded by `monitor`.
     private var pending: [Flight] = []
+    private var pendingRecords = 0
     private var produced: [Topic: KafkaCounters.Produced] = [:]
     private var queuedTotal = 0
     private var isClosing = false
@@ -127,6 +128,7 @@ final class KafkaProducer: @unchecked Sendable {
                 flightCount += 1
                 flight.number = flightCount
                 pending.append(flight)
+                pendingRecords += block.recordCount
             }
             if wasEmpty { rd_kafka_queue_yield(queue) }
         }
@@ -203,6 +205,7 @@ final class KafkaProducer: @unchecked Sendable {
             takenBack = pending.map { ($0.number, $0.block) }
             for flight in pending { forget(flight) }
             pending = []
+            pendingRecords = 0
         }
         return monitor.locked {
             let untilNs = time.monotonicNs() + KafkaProducer.takeBackNsMax
@@ -264,9 +267,12 @@ final class KafkaProducer: @unchecked Sendable {
             let nowNs = time.monotonicNs()
             let (batch, isOver, waitNs) = monitor.locked { () -> ([Flight], Bool, Int64) in
                 guard !pending.isEmpty else { return ([], isClosing, 100_000_000) }
-                let waitNs = isFlushing || isClosing ? 0 : linger.waitNs(nowNs: nowNs, queued: queuedTotal)
+                let waitNs = isFlushing || isClosing ? 0 : linger.waitNs(nowNs: nowNs, pending: pendingRecords)
                 guard waitNs <= 0 else { return ([], false, waitNs) }
-                defer { pending = [] }
+                defer {
+                    pending = []
+                    pendingRecords = 0
+                }
                 return (pending, false, 0)
             }
             if isOver { return }

@@ -7,9 +7,10 @@ struct Linger {
 
     init(_ limits: KafkaConfiguration.Producer = KafkaConfiguration.Producer()) { self.limits = limits }
 
-    /// 0 or less: now. A queue that is half full is not waited on.
-    func waitNs(nowNs: Int64, queued: Int) -> Int64 {
-        if queued >= limits.ticksQueuedMax / 2 { return 0 }
+    /// 0 or less: now. `pending`: records that wait to be handed over, half a queue of which do not wait longer. What
+    /// is on its way to the brokers does not count: while they are busy, more go together.
+    func waitNs(nowNs: Int64, pending: Int) -> Int64 {
+        if pending >= limits.ticksQueuedMax / 2 { return 0 }
         return lastNs + intervalNs - nowNs
     }
 
