@@ -112,5 +112,6 @@ final class Received: Sendable {
     var all: [[UInt8]] { messages.withLock { $0 } }
     var updates: [Proto.PriceUpdate] { get throws { try all.map { try Proto.PriceUpdate(decoding: $0) } } }
 
-    func wait(for count: Int) async { while messages.withLock({ $0.count }) < count { await Task.yield() } }
+    /// Returns once so many have come, or after ten seconds: the test then fails by what it finds.
+    func wait(for count: Int) async { await RestartWorld.wait { self.messages.withLock { $0.count } >= count } }
 }

@@ -46,7 +46,9 @@ struct ResumeTests {
         let last = try world.records()[0].last!
         for (number, run) in runs.enumerated() {
             await run.got.wait(for: run.expected.count + 1)
-            #expect(run.got.all == run.expected + [last], "stream \(number) of \(runs.count)")
+            #expect(
+                run.got.all == run.expected + [last],
+                "stream \(number) of \(runs.count), \(run.got.all.count) of \(run.expected.count + 1)")
             run.stream.cancel()
         }
     }

@@ -135,6 +135,8 @@ final class Tape {
             endTurn()
         case .success(.expired(let oldest)): next[partition] = oldest
         case .success(.damaged(let after, _)): next[partition] = after
+        // The tape went on meanwhile, as retention took what was asked for.
+        case .success(.block): break
         case .success, .failure: return
         }
         while drain() {}
