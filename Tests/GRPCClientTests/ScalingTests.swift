@@ -184,8 +184,8 @@ struct ScalingTests {
         #expect(Fleet.unfairness(await scaled.value, among: 6) == nil)
     }
 
-    /// A few are reported as "transport is closing" (3 of 179,968 were seen): attempts that never left the client,
-    /// which grpc-go makes again, and ghz counts all the same. OldConnectionTests show that no call is lost.
+    /// A few are reported as "transport is closing" (3 of 179,968 were seen): likely attempts that grpc-go makes again
+    /// and ghz counts all the same. OldConnectionTests show that no call is lost.
     private static func expectAllButFew(_ output: String, _ count: Int) {
         let succeeded = statuses(output)["OK"] ?? 0
         let failed = statuses(output).values.reduce(0, +) - succeeded
