@@ -144,13 +144,9 @@ let package = Package(
             "KafkaLog", in: "Adapters",
             ["EventLog", "TimeSource", "TickCodec", "MarketModel", "CRdKafka", "CLinux"],
             linkerSettings: [link("rdkafka", archive: "librdkafka.a")]
-                // Debian has no archive of SASL's library; it comes with that of Kafka.
-                + (isStatic
-                    ? [
-                        link("lz4", archive: "liblz4.a"), link("zstd", archive: "libzstd.a"),
-                        link("sasl2", archive: "libsasl2.so.2"), link("ssl", archive: "libssl.a"),
-                        link("crypto", archive: "libcrypto.a"), link("z", archive: "libz.a"),
-                    ] : [])),
+                // Debian has no archive of SASL's library. The archives that this one needs come again at the end
+                // (scripts/dist).
+                + (isStatic ? [link("sasl2", archive: "libsasl2.so.2")] : [])),
         // Ports
         room("EventLog", in: "Ports", ["MarketModel", "CLinux"]),
         room("TickStore", in: "Ports", ["EventLog", "MarketModel"]),
