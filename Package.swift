@@ -314,8 +314,8 @@ if isFuzz {
             name: "tapedeck", dependencies: ["AccessControl", "FaultSchedule", "TLS", "CYAML"],
             path: "Sources/App/tapedeck",
             sources: [
-                "Arguments.swift", "Command.swift", "Configuration.swift", "ConfigurationFile.swift",
-                "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
+                "Arguments.swift", "ClusterCommands.swift", "Command.swift", "Configuration.swift",
+                "ConfigurationFile.swift", "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
             ],
             swiftSettings: swiftSettings, linkerSettings: [link("yaml")]),
         .executableTarget(

@@ -8,7 +8,6 @@ import GRPC
 import Glibc
 import KafkaLog
 import Observability
-import RocksStore
 import SegmentLog
 import SimulatedVenue
 import TickStore
@@ -89,11 +88,10 @@ struct RunCommand {
         configuration.topics = [.ticksRaw, .ticksRaw.deadLetter]
         let directory = DataDirectory(path: options.string(.data))
         try directory.create()
-        var limits = RocksStoreLimits()
         let space = try FileDisk(directory: directory.path).space()
-        limits.diskBytesMax = space.totalBytes / 100 * UInt64(options.int(.retentionDiskPercent))
-        let store = try RocksStore(directory: directory.store, time: time, limits: limits)
         let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))
+        let store = try StoreChoice(options).open(
+            directory, time: time, log: log, totalBytes: space.totalBytes, diagnostics)
         let operations = try operations(log)
         var settings = WriterConfiguration()
         settings.stopsAtLostRecords = options.string(.lostRecords) == "stop"
