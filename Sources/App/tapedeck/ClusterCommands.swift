@@ -38,10 +38,7 @@ extension Command {
                 ("tapedeck run feed --brokers 127.0.0.1:9092", "the simulated venue into Kafka"),
                 ("tapedeck run edge --brokers 127.0.0.1:9092", "clients are served on 127.0.0.1:50051"),
                 ("tapedeck run writer --brokers 127.0.0.1:9092 --data rows", "every tick into the store in ./rows"),
-                (
-                    "tapedeck run writer --brokers 127.0.0.1:9092 --store cassandra --contact-points 127.0.0.1",
-                    "every tick into Cassandra, where `tapedeck schema apply` has made the tables"
-                ),
+                ("tapedeck run writer --store cassandra", "every tick into the tables that `schema apply` made"),
             ])
     }
 
