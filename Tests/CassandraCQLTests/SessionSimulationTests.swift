@@ -1,6 +1,7 @@
 import CQLFrames
 import EventLoop
 import Simulation
+import Synchronization
 import Testing
 
 @testable import CassandraCQL
@@ -379,5 +380,37 @@ struct SessionSimulationTests {
         let after = world.write("k", 2)
         if case .failure(let error)? = world.outcomes[after] { #expect(error.code == .closed) }
         #expect(world.isDone(after) && world.loop.openTimers == 0)
+    }
+
+    @Test(arguments: 1...40 as ClosedRange<UInt64>)
+    func `A session that its user forgets goes on with its connections and ends nothing by a trap`(_ seed: UInt64) {
+        var weather = SimulatedCluster.Weather()
+        weather.cut = 30
+        weather.silent = 20
+        let world = SessionWorld(seed: seed, weather: weather)
+        world.core.open { _ in }
+        world.wait(Int(seed) * 3)
+        weak let core = world.core
+        world.core = nil
+        world.wait(60_000)
+        #expect(core != nil)
+        core?.close()
+        world.wait(5000)
+        #expect(core == nil && world.loop.openTimers == 0, "seed \(seed)")
+    }
+
+    @Test func `A session that nobody has any more is closed`() {
+        let world = SessionWorld(seed: 3)
+        let box = Mutex<CassandraSession?>(nil)
+        let options = CQLSessionOptions(contactPoints: world.cluster.nodes.map(\.address))
+        CassandraSession.open(options, on: world.loop, transport: world.cluster) { result in
+            box.withLock { $0 = try? result.get() }
+        }
+        #expect(world.loop.run(until: { box.withLock { $0 != nil } }))
+        world.wait(1000)
+        #expect(world.cluster.openConnections > 0)
+        box.withLock { $0 = nil }
+        world.wait(5000)
+        #expect(world.cluster.openConnections == 0 && world.loop.openTimers == 0)
     }
 }

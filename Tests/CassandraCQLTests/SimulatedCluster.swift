@@ -40,6 +40,8 @@ final class SimulatedCluster: CQLTransport, @unchecked Sendable {
     /// Requests carried out, by host.
     fileprivate(set) var carriedOut: [String: Int] = [:]
     private(set) var connections = 0
+    /// Of those, what has not ended.
+    var openConnections: Int { open.count { !$0.isClosed } }
     /// The id that v5 says the select's rows have.
     var selectMetadataID: [UInt8] = [1]
 
@@ -120,6 +122,7 @@ private final class SimulatedNodeConnection: ByteStreamOwner {
         stream.startReading()
     }
 
+    var isClosed: Bool { stream.isClosed }
     func close() { stream.close(StreamError("crash")) }
     func drained() {}
     func closed(_ error: StreamError?) {}

@@ -50,6 +50,8 @@ public final class CQLSessionCore {
     private var openTimer: (any LoopTimer)?
     private var openError: CQLConnectionError?
     private(set) var isClosed = false
+    /// Itself while it is open: connections and timers tell it of their ends, whoever has forgotten it.
+    private var own: CQLSessionCore?
     private var deadlineTimer: (any LoopTimer)?
     /// Requests that wait for room, from `queueStart` on.
     private var queue: [CQLCall] = []
@@ -79,9 +81,10 @@ public final class CQLSessionCore {
         random = CQLRandom(seed: options.seed ?? seed)
     }
 
-    /// Finds the cluster; `done` is told once, when a node can be asked.
+    /// Finds the cluster; `done` is told once, when a node can be asked. From here on it lives until ``close()``.
     public func open(_ done: @escaping (Result<Void, CQLConnectionError>) -> Void) {
         opened = done
+        own = self
         openTimer = loop.timer(afterMilliseconds: options.openMilliseconds) { [weak self] in
             guard let self else { return }
             let text = options.contactPoints.map(\.description).joined(separator: ", ")
@@ -108,6 +111,7 @@ public final class CQLSessionCore {
     public func close() {
         guard !isClosed else { return }
         isClosed = true
+        defer { own = nil }
         control.close()
         for pool in pools { pool.close("the session is closed") }
         let waiting = queue[queueStart...]

@@ -24,7 +24,10 @@ public final class CassandraSession: Sendable {
         self.version = version
     }
 
-    /// Opens a session; `done` is called once, on the loop.
+    deinit { close() }
+
+    /// Opens a session; `done` is called once, on the loop. It is closed with ``close()``, or when nobody has it any
+    /// more.
     public static func open(
         _ options: CQLSessionOptions, on loop: any Loop, transport: any CQLTransport = CQLSockets(),
         report: @escaping @Sendable (CQLSessionEvent) -> Void = { _ in },
