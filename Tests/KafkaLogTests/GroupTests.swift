@@ -134,6 +134,39 @@ extension KafkaTests {
             }
         }
 
+        @Test func `A writer lets go of what the store knows of partitions that another writer gets`() async throws {
+            try await apart {
+                let tape = try Tape(partitions: 4)
+                let (storeA, storeB) = (SimulatedStore(syncEvery: 1), SimulatedStore(syncEvery: 1))
+                let a = try RunningWriter(tape, storeA)
+                let symbols = ["AAPL", "MSFT", "TSLA", "NVDA", "AMZN"]
+                try a.log.append(symbols.map { tickBlock(a.log, symbol: $0, from: 1, count: 10) }, consumed: [])
+                #expect(try holds { try GroupTests.sequences(storeA).values.map(\.count).reduce(0, +) == 50 })
+                #expect(storeA.released.isEmpty)
+                let b = try RunningWriter(tape, storeB)
+                #expect(holds { storeA.released.count >= 2 })
+                // What comes now is stored by one of the two: by the second only what the first has let go of.
+                try a.log.append(symbols.map { tickBlock(a.log, symbol: $0, from: 11, count: 10) }, consumed: [])
+                var ofB: [String: [UInt64]] = [:]
+                #expect(
+                    try holds {
+                        let ofA = try GroupTests.sequences(storeA)
+                        ofB = try GroupTests.sequences(storeB)
+                        return symbols.allSatisfy { (ofA[$0] ?? []).last == 20 || (ofB[$0] ?? []).last == 20 }
+                    })
+                let released = Set(storeA.released.map(\.partition))
+                #expect(!ofB.isEmpty)
+                for symbol in ofB.keys {
+                    #expect(
+                        released.contains(a.log.partition(of: .ticksRaw, exchange: "SIMX", symbol: symbol)), "\(symbol)"
+                    )
+                }
+                #expect(a.failure == nil && b.failure == nil)
+                try b.stop()
+                try a.stop()
+            }
+        }
+
         @Test func `A member with a fixed name that comes back has its partitions, and nobody else noticed`()
             async throws
         {

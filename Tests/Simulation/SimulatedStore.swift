@@ -56,6 +56,7 @@ public final class SimulatedStore: TickStore, Sendable {
         var failure: StoreError?
         var isClosed = false
         var applyCount = 0
+        var released: [TopicPartition] = []
     }
 
     private let calendar: SessionCalendar
@@ -88,6 +89,11 @@ public final class SimulatedStore: TickStore, Sendable {
 
     /// Applies that changed something, since it was made.
     public var applyCount: Int { state.withLock { $0.applyCount } }
+
+    /// Places that were let go to another process, in order.
+    public var released: [TopicPartition] { state.withLock { $0.released } }
+
+    public func release(_ place: TopicPartition) throws(StoreError) { state.withLock { $0.released.append(place) } }
 
     public func apply(_ rows: TickRows, through next: UInt64, of place: TopicPartition) throws(StoreError) -> UInt64 {
         try state.withLock { state throws(StoreError) in

@@ -115,6 +115,15 @@ public final class WriterService: Sendable {
     private func settle(_ partitions: inout [Partition], _ group: any GroupMembership) throws {
         let places = try group.partitions()
         guard places != partitions.map(\.place) else { return }
+        // What the store knows of them by heart is old when they come back.
+        for partition in partitions where !places.contains(partition.place) {
+            do throws(StoreError) {
+                try store.release(partition.place)
+            } catch {
+                // What of its rows is not stored is its new owner's to read again.
+                report("writer: letting go of \(partition.place): \(error.message)")
+            }
+        }
         partitions = try places.map { place in
             if let known = partitions.first(where: { $0.place == place }) { return known }
             let partition = try Partition(place, log: log, store: store, group: configuration.group)
