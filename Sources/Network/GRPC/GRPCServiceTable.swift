@@ -14,11 +14,6 @@ public struct GRPCMethod: Hashable, Sendable {
 
 /// The methods of a server, as one loop serves them.
 public struct GRPCServiceTable {
-    enum Handler {
-        case unary((ServerCall, UnsafeRawBufferPointer) -> Void)
-        case streaming((ServerCall) -> any RequestSink)
-    }
-
     final class Entry {
         let method: GRPCMethod
         /// One of the two is there.
@@ -30,18 +25,16 @@ public struct GRPCServiceTable {
         let number: Int
         let isStream: Bool
 
-        init(_ method: GRPCMethod, _ handler: Handler, compresses: Bool, number: Int) {
+        init(
+            _ method: GRPCMethod, compresses: Bool, number: Int,
+            unary: ((ServerCall, UnsafeRawBufferPointer) -> Void)? = nil,
+            streaming: ((ServerCall) -> any RequestSink)? = nil
+        ) {
             self.method = method
             self.number = number
             isStream = method.clientStreaming || method.serverStreaming
-            switch handler {
-            case .unary(let handle):
-                unary = handle
-                streaming = nil
-            case .streaming(let handle):
-                unary = nil
-                streaming = handle
-            }
+            self.unary = unary
+            self.streaming = streaming
             self.compresses = compresses
             pathBytes = Array(method.path.utf8)
         }
@@ -70,7 +63,7 @@ public struct GRPCServiceTable {
     public mutating func register(
         path: String, compresses: Bool = true, unary handler: @escaping (ServerCall, UnsafeRawBufferPointer) -> Void
     ) {
-        add(path, client: false, server: false, compresses, .unary(handler))
+        add(path, client: false, server: false, compresses, unary: handler)
     }
 
     /// A method with one request and a stream of responses: the handler sets ``ServerCall/source``, whose frames go out
@@ -79,7 +72,7 @@ public struct GRPCServiceTable {
         path: String, compresses: Bool = true,
         serverStreaming handler: @escaping (ServerCall, UnsafeRawBufferPointer) -> Void
     ) {
-        add(path, client: false, server: true, compresses, .unary(handler))
+        add(path, client: false, server: true, compresses, unary: handler)
     }
 
     /// A method whose requests are a stream: the handler is called when the call begins and gives who takes them. It
@@ -89,10 +82,14 @@ public struct GRPCServiceTable {
         path: String, compresses: Bool = true, serverStreaming: Bool = true,
         streaming handler: @escaping (ServerCall) -> any RequestSink
     ) {
-        add(path, client: true, server: serverStreaming, compresses, .streaming(handler))
+        add(path, client: true, server: serverStreaming, compresses, streaming: handler)
     }
 
-    private mutating func add(_ path: String, client: Bool, server: Bool, _ compresses: Bool, _ handler: Handler) {
+    private mutating func add(
+        _ path: String, client: Bool, server: Bool, _ compresses: Bool,
+        unary: ((ServerCall, UnsafeRawBufferPointer) -> Void)? = nil,
+        streaming: ((ServerCall) -> any RequestSink)? = nil
+    ) {
         let parts = path.split(separator: "/", omittingEmptySubsequences: false)
         precondition(parts.count == 3 && parts[0].isEmpty, "a path is /package.Service/Method")
         let method = GRPCMethod(
@@ -101,7 +98,9 @@ public struct GRPCServiceTable {
         methods.append(method)
         services.insert(method.service)
         if !isKnownUniquelyReferenced(&index) { index = PathIndex(copying: index) }
-        index.insert(Entry(method, handler, compresses: compresses, number: methods.count - 1))
+        index.insert(
+            Entry(
+                method, compresses: compresses, number: methods.count - 1, unary: unary, streaming: streaming))
     }
 
     func find(_ path: UnsafeRawBufferPointer) -> Entry? { index.find(path) }

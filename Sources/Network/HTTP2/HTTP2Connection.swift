@@ -160,8 +160,9 @@ extension HTTP2Connection {
         return stream
     }
 
-    /// In the order of their numbers.
-    public var streamsInOrder: [HTTP2Stream] { streams.inOrder }
+    /// Calls `body` with each stream that is open, in no order. It may reset or answer them; it does not close the
+    /// connection.
+    public func forEachStream(_ body: (HTTP2Stream) -> Void) { streams.forEach(body) }
 
     func respond(_ stream: HTTP2Stream, _ fields: UnsafePointer<nghttp2_nv>, _ count: Int, endsStream: Bool) {
         guard !isClosed, !stream.isClosed else { return }

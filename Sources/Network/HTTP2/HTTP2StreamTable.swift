@@ -33,6 +33,11 @@ struct HTTP2StreamTable<Stream: AnyObject>: ~Copyable {
             .compactMap { $0.stream?.takeUnretainedValue() }
     }
 
+    /// In no order; the table stays as it is meanwhile.
+    func forEach(_ body: (Stream) -> Void) {
+        for place in 0...mask { if let stream = slots[place].stream { body(stream.takeUnretainedValue()) } }
+    }
+
     @inline(__always)
     private func home(_ id: Int32) -> Int { Int(id >> 1) & mask }
 

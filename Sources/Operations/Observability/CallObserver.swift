@@ -129,9 +129,9 @@ final class CallObserver: ServerInterceptor {
 
     private func checkDeadlines() {
         let nowNs = monitor.time.monotonicNs()
-        for call in open {
+        calls?.forEachOpen { call in
             let limit = limitMilliseconds(call)
-            guard limit > 0, (nowNs &- call.beganNs) / 1_000_000 >= Int64(limit) else { continue }
+            guard limit > 0, call.beganNs != 0, (nowNs &- call.beganNs) / 1_000_000 >= Int64(limit) else { return }
             call.fail(GRPCStatus(.deadlineExceeded, "the server lets this call take \(limit) ms at most"))
         }
     }
