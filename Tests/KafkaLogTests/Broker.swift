@@ -38,9 +38,10 @@ final class Broker: Sendable {
         lifeline = try Broker.watch(folder)
         try Broker.run(SharedData.path("engines/make-certs"), [certificates])
         var last = ""
-        for attempt in 0..<5 {
-            let port = try ToolServer.freePort() / 30 * 30 + attempt * 30
-            guard port + 30 < 60_000, port > 2000 else { continue }
+        for attempt in 0..<8 {
+            // Thirty in a row, below those that the system hands out to whoever connects: of these, one or another would
+            // be taken before the broker binds it.
+            let port = 10_020 + (Int(getpid()) % 250 * 30 + attempt * 330) % 7500
             do {
                 try Broker.run(
                     Broker.script,
