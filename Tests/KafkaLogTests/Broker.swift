@@ -39,7 +39,7 @@ final class Broker: Sendable {
         try Broker.run(SharedData.path("engines/make-certs"), [certificates])
         var last = ""
         for attempt in 0..<8 {
-            // Thirty in a row, below those that the system hands out to whoever connects: of these, one or another would
+            // Thirty in a row, below those that the system hands out to whoever connects: one or another of these would
             // be taken before the broker binds it.
             let port = 10_020 + (Int(getpid()) % 250 * 30 + attempt * 330) % 7500
             do {

@@ -32,6 +32,7 @@ public final class SimulatedStream: ByteStream {
     public private(set) var isClosed = false
     public var waitingBytes: Int { waiting.count }
     public let peerAddress: String
+    public var gathersPieces: Bool { true }
     private weak var peer: SimulatedStream?
     private let link: SimulatedLink
     private let random: SharedRandom

@@ -112,21 +112,21 @@ struct ProofCommands {
             program: ProofCommands.program, directory: scratch.path, rate: 8000,
             rounds: options.optionalInt(.rounds) ?? 5, windowSeconds: 8, seed: UInt64(options.int(.seed)))
         let result = try SlowClientDrill(setup).run(progress: ProofCommands.note)
-        let medians = [result.aloneP99, result.besideP99].map { $0.sorted()[$0.count / 2] }
+        let medians = [result.promptP99, result.besideP99].map { $0.sorted()[$0.count / 2] }
         let change = (medians[1] / max(1, medians[0]) - 1) * 100
         let mib = { (bytes: Double) in "\(Figure.digits(bytes / 1_048_576)) MiB" }
         let list = { (bytes: [Double]) in bytes.map(mib).joined(separator: ", ") }
         print(
             """
             slow-clients: \(result.received) updates to prompt readers, lost \(result.lost), repeated \(result.repeated)
-              p99 alone \(Figure.digits(medians[0])) us, beside slow ones \(Figure.digits(medians[1])) us \
-            (\(Figure.digits(change)) %; medians of \(result.aloneP99.count) windows each)
+              p99 all prompt \(Figure.digits(medians[0])) us, beside nine slow ones \(Figure.digits(medians[1])) us \
+            (\(Figure.digits(change)) %; medians of \(result.promptP99.count) windows each)
               LATEST: missed \(result.missed), filled \(result.filled), unaccounted \(result.unaccounted)
               ALL: \(result.endsTold) ended with reason and token, \(result.endsOther) otherwise, lost on resuming \
             \(result.lostOnResume)
               memory: streams held at most \(mib(result.heldBytesMax)) (bound \(mib(result.heldBytesBound))), one at \
             most \(mib(result.heldBytesOfOneMax))
-              resident at the end of each window: \(list(result.aloneResidentBytes)) alone, \
+              resident at the end of each window: \(list(result.promptResidentBytes)) all prompt, \
             \(list(result.besideResidentBytes)) beside
             """)
         guard result.passed else {

@@ -53,6 +53,10 @@ public protocol ByteStream: AnyObject {
     func stopReading()
     /// Writes bytes: at once what is taken, the rest when it is. `drained()` follows when something had to wait.
     func write(_ bytes: UnsafeRawBufferPointer)
+    /// Whether several pieces are written as cheaply as one, so that nobody need copy them together.
+    var gathersPieces: Bool { get }
+    /// As ``write(_:)`` of one piece after the other.
+    func write(pieces: UnsafeBufferPointer<UnsafeRawBufferPointer>)
     /// Ends the stream; the owner hears of it after the current callback.
     func close(_ error: StreamError?)
 }
@@ -62,6 +66,10 @@ extension ByteStream {
     public func close() { close(nil) }
 
     public var peerCertificate: PeerCertificate? { nil }
+
+    public var gathersPieces: Bool { false }
+
+    public func write(pieces: UnsafeBufferPointer<UnsafeRawBufferPointer>) { for piece in pieces { write(piece) } }
 }
 
 /// Names in a certificate that was verified.

@@ -147,6 +147,29 @@ public final class Socket: ByteStream {
         queue(UnsafeRawBufferPointer(rebasing: bytes[written...]))
     }
 
+    public var gathersPieces: Bool { true }
+
+    public func write(pieces: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
+        guard !isClosed else { return }
+        var written = 0
+        if waitingBytes == 0 {
+            let result = withUnsafeTemporaryAllocation(of: uv_buf_t.self, capacity: pieces.count) { buffers in
+                for (index, piece) in pieces.enumerated() { buffers.initializeElement(at: index, to: Socket.buffer(piece)) }
+                return uv_try_write(stream, buffers.baseAddress, UInt32(pieces.count))
+            }
+            if result >= 0 {
+                written = Int(result)
+            } else if result != UV_EAGAIN.rawValue {
+                return close(Socket.error(result))
+            }
+        }
+        for piece in pieces {
+            let skipped = min(written, piece.count)
+            written -= skipped
+            if skipped < piece.count { queue(UnsafeRawBufferPointer(rebasing: piece[skipped...])) }
+        }
+    }
+
     private static func buffer(_ bytes: UnsafeRawBufferPointer) -> uv_buf_t {
         uv_buf_init(
             UnsafeMutableRawPointer(mutating: bytes.baseAddress!).assumingMemoryBound(to: CChar.self),

@@ -19,6 +19,13 @@ public enum FrameRead {
 /// Where a stream's messages come from, as gRPC frames: asked when the client's window and the connection have room.
 public protocol FrameSource: AnyObject {
     func read(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead
+    /// Asked before ``read(into:)`` where bytes can be sent from where they lie: lends at most `countMax` to the output
+    /// and says how many, and how many frames end in them; none where they have to be read.
+    func lend(_ countMax: Int, to output: HTTP2Output) -> (bytes: Int, ended: Int)
+}
+
+extension FrameSource {
+    public func lend(_ countMax: Int, to output: HTTP2Output) -> (bytes: Int, ended: Int) { (0, 0) }
 }
 
 /// One call on the server. Confined to its loop.
@@ -146,6 +153,8 @@ public final class ServerCall: HTTP2Stream {
     public override func receivedEnd() { takeEnd() }
     /// See ``HTTP2Stream``; not for callers.
     public override func read(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead { nextBytes(into: buffer) }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func lend(_ countMax: Int, to output: HTTP2Output) -> Int { lendBytes(countMax, to: output) }
     /// See ``HTTP2Stream``; not for callers.
     public override func closed(code: UInt32) { finish(code: code) }
 

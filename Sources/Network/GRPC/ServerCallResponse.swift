@@ -152,11 +152,19 @@ extension ServerCall {
         let read = source.read(into: buffer)
         switch read {
         case .bytes(let count): handedOn(buffer, count)
-        case .frames(let count, let ended): handedOn(buffer, count, messages: ended)
+        case .frames(let count, let ended): handedOn(count, messages: ended)
         case .wait: break
         case .end(let status, let trailers): end = (status, trailers)
         }
         return read
+    }
+
+    /// What the source lends, where nothing waits before it and nothing is to be made of it.
+    func lendBytes(_ countMax: Int, to output: HTTP2Output) -> Int {
+        guard frames.isEmpty, end == nil, let source, rare?.web == nil else { return 0 }
+        let lent = source.lend(countMax, to: output)
+        if lent.bytes > 0 { handedOn(lent.bytes, messages: lent.ended) }
+        return lent.bytes
     }
 
     /// A browser sees no trailers: they come as the last frame of the body.
@@ -180,11 +188,15 @@ extension ServerCall {
         return .wait
     }
 
-    /// `messages`: frames that end in the bytes, where that is known.
-    private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int, messages: Int? = nil) {
+    private func handedOn(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int) {
+        let isHeard = context.interceptors.hearSent && rare?.web?.hasTrailers != true
+        handedOn(count, messages: isHeard ? counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count])) : 0)
+    }
+
+    /// `messages`: frames that end in the bytes.
+    private func handedOn(_ count: Int, messages: Int) {
         sentBytes += count
         if context.interceptors.hearSent, rare?.web?.hasTrailers != true {
-            let messages = messages ?? counter.count(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             context.interceptors.sent(self, messages: messages, bytes: count)
         }
         account()

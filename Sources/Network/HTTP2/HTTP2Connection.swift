@@ -24,22 +24,10 @@ extension HTTP2ConnectionOwner {
     public func receivedSettings(_ connection: HTTP2Connection) {}
 }
 
-/// What the connections of a loop share: where frames are gathered before they are written, which is empty between
-/// turns, and the memory of their sessions.
-public final class HTTP2Output {
-    public let memory = HTTP2Memory()
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 64)
-    @exclusivity(unchecked) var count = 0
-
-    public init() {}
-
-    deinit { buffer.deallocate() }
-}
-
 /// One HTTP/2 connection. Confined to the loop of its transport.
 public final class HTTP2Connection: ByteStreamOwner {
-    /// A full DATA frame: 9 bytes of header and the largest payload sent.
-    static let frameBytesMax = 9 + 16_384
+    /// The largest payload of a DATA frame.
+    static let payloadBytesMax = 16_384
 
     public let transport: any ByteStream
     public let isServer: Bool
@@ -334,7 +322,7 @@ extension HTTP2Connection {
                 break
             }
             if let chunk { append(UnsafeRawBufferPointer(start: chunk, count: count)) }
-            if output.buffer.count - output.count < HTTP2Connection.frameBytesMax {
+            if output.isFull {
                 writeOutput()
                 hasRoom = transport.waitingBytes < settings.outputBytesMax
             }
@@ -363,26 +351,29 @@ extension HTTP2Connection {
         scheduleLifetimeCheck()
     }
 
-    private func writeOutput() {
-        guard output.count > 0 else { return }
-        transport.write(UnsafeRawBufferPointer(rebasing: output.buffer[..<output.count]))
-        output.count = 0
-    }
+    private func writeOutput() { output.write(to: transport) }
 
     private func append(_ bytes: UnsafeRawBufferPointer) {
-        if bytes.count > output.buffer.count - output.count { writeOutput() }
-        guard bytes.count <= output.buffer.count else { return transport.write(bytes) }
-        (output.buffer.baseAddress! + output.count).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
-        output.count += bytes.count
+        if bytes.count > output.room { writeOutput() }
+        guard bytes.count <= output.room else { return transport.write(bytes) }
+        output.append(bytes)
     }
 
     /// nghttp2 asks for a stream's DATA: the body writes it where it will be sent from, behind room for the frame's
     /// header.
     private func readBody(_ stream: HTTP2Stream, _ lengthMax: Int, _ flags: UnsafeMutablePointer<UInt32>) -> Int {
-        if output.buffer.count - output.count < HTTP2Connection.frameBytesMax { writeOutput() }
-        let start = output.count + 9
-        let room = UnsafeMutableRawBufferPointer(rebasing: output.buffer[start..<(start + min(lengthMax, 16_384))])
-        switch stream.read(into: room) {
+        if output.isFull { writeOutput() }
+        let length = min(lengthMax, HTTP2Connection.payloadBytesMax)
+        if transport.gathersPieces {
+            output.beginLent()
+            let lent = stream.lend(length, to: output)
+            if lent > 0 {
+                flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
+                return lent
+            }
+            output.cancelLent()
+        }
+        switch stream.read(into: output.payloadRoom(length)) {
         case .bytes(let count):
             flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
             return count
@@ -404,10 +395,9 @@ extension HTTP2Connection {
         }
     }
 
-    /// The frame is decided: its header goes before the bytes that `readBody` wrote.
+    /// The frame is decided: its header goes before the bytes that `readBody` wrote, or that were lent to it.
     func sendBody(_ header: UnsafePointer<UInt8>, _ length: Int) {
-        (output.buffer.baseAddress! + output.count).copyMemory(from: header, byteCount: 9)
-        output.count += 9 + length
+        output.finishFrame(header, length)
         pingRule.sentSomething()
         frameBudget.usefulFrame()
     }

@@ -54,6 +54,9 @@ open class HTTP2Stream {
     open func closed(code: UInt32) {}
     /// Outgoing bytes of the body: asked when the peer's window and the connection's output have room.
     open func read(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead { .end(trailers: nil) }
+    /// Asked before ``read(into:)`` where the connection can send bytes from where they lie: lends at most `countMax`
+    /// to the output and returns how many; 0 where they have to be read.
+    open func lend(_ countMax: Int, to output: HTTP2Output) -> Int { 0 }
 
     /// Server: sends the response's headers; the body follows unless the stream ends with them.
     public final func respond(_ headers: [HTTP2Header], endsStream: Bool = false) {

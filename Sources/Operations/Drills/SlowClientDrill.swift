@@ -1,5 +1,6 @@
 // The drill `slow-clients`: 64 clients of everything, of which 55 read, 8 read one byte of a hundred, and one never
-// reads. Those that read must lose nothing; each slow one must be told what it missed, and get it when it asks.
+// reads. Those that read must lose nothing; each slow one must be told what it missed, and get it when it asks. How long
+// updates take to the 55 is held against windows in which the other nine read promptly too.
 
 import EventLoop
 import GRPC
@@ -19,7 +20,7 @@ public struct SlowClientDrill: Sendable {
         public var directory: String
         /// Messages of the simulated venue per second.
         public var rate: Int
-        /// Windows without and with slow readers, in turn; and how long each is.
+        /// Windows with prompt and with slow readers, in turn; and how long each is.
         public var rounds: Int
         public var windowSeconds: Int
         public var seed: UInt64
@@ -40,8 +41,9 @@ public struct SlowClientDrill: Sendable {
         public var received: UInt64 = 0
         public var lost: UInt64 = 0
         public var repeated: UInt64 = 0
-        /// From the event at the venue to the reader, in microseconds: a value for each window.
-        public var aloneP99: [Double] = []
+        /// From the event at the venue to 55 readers, in microseconds, where all 64 are prompt, and where nine are slow:
+        /// a value for each window.
+        public var promptP99: [Double] = []
         public var besideP99: [Double] = []
         /// Slow readers under LATEST: updates that they missed, and how many of these `Fill` brought.
         public var missed: UInt64 = 0
@@ -59,7 +61,7 @@ public struct SlowClientDrill: Sendable {
         public var heldBytesMax = 0.0
         public var heldBytesOfOneMax = 0.0
         /// Resident memory of the process at the end of each window. The log's and the store's fill up meanwhile.
-        public var aloneResidentBytes: [Double] = []
+        public var promptResidentBytes: [Double] = []
         public var besideResidentBytes: [Double] = []
         /// What the streams may hold together.
         public var heldBytesBound = 0.0
@@ -72,6 +74,8 @@ public struct SlowClientDrill: Sendable {
 
     static let promptCount = 55
     static let slowOfEachKind = 4
+    /// Some under LATEST, some under ALL, and one that never reads.
+    static let slowCount = 2 * slowOfEachKind + 1
     /// `--reader-lag-mb` of the platform: small enough that slow readers under ALL reach it.
     private static let lagMiB = 1
     /// What one stream may hold: under LATEST 64 KiB wait and a message is being sent, in memory at most three times as
@@ -102,19 +106,26 @@ public struct SlowClientDrill: Sendable {
         }
         Drill.pause(milliseconds: 2000)
         var result = Result()
-        let readers = Double(SlowClientDrill.promptCount + 2 * SlowClientDrill.slowOfEachKind + 1)
+        let readers = Double(SlowClientDrill.promptCount + SlowClientDrill.slowCount)
         result.heldBytesBound = readers * SlowClientDrill.heldBytesOfOneMax
         for round in 1...max(1, setup.rounds) {
-            let alone = window(prompt, page, &result)
+            let others = try (0..<SlowClientDrill.slowCount).map { _ in
+                try GRPCChannel(target: platform.address, loop: loops.loops[0])
+            }
+            let more = others.map { PromptReader($0) }
+            Drill.pause(milliseconds: 1000)
+            let allPrompt = window(prompt, page, &result)
+            for reader in more { reader.count(into: &result) }
+            for channel in others { channel.close() }
             let slow = try SlowReaders(platform.address, loops.loops[1], prompt[0])
             let beside = window(prompt, page, &result)
             slow.finish(into: &result)
-            result.aloneP99.append(alone.p99)
+            result.promptP99.append(allPrompt.p99)
             result.besideP99.append(beside.p99)
-            result.aloneResidentBytes.append(alone.residentBytes)
+            result.promptResidentBytes.append(allPrompt.residentBytes)
             result.besideResidentBytes.append(beside.residentBytes)
             progress(
-                "slow-clients: round \(round) of \(setup.rounds): p99 \(Int(alone.p99)) us alone, "
+                "slow-clients: round \(round) of \(setup.rounds): p99 \(Int(allPrompt.p99)) us all prompt, "
                     + "\(Int(beside.p99)) us beside, \(result.missed) missed, \(result.filled) filled, "
                     + "\(result.endsTold) ends told"
             )

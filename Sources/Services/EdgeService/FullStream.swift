@@ -1,7 +1,8 @@
 import EventLog
 import GRPC
+import HTTP2
 
-/// A subscriber of everything: a cursor into the log's blocks, copied from there straight into the connection's output.
+/// A subscriber of everything: a cursor into the log's blocks, sent from where they lie.
 ///
 /// A slow reader costs a cursor and nobody anything: behind the tip the blocks come from reader threads, and past the
 /// bound the stream ends with its token. Confined to its loop.
@@ -86,7 +87,8 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
         var ended = 0
         while filled < buffer.count {
             if block == nil, failure != nil || !openNext() { break }
-            filled += copy(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]), &ended)
+            let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
+            filled += runs.isEmpty ? takeMarked(into: room, &ended) : takeRun(room.count, &ended, room.copyMemory(from:))
         }
         if filled > 0 { return .frames(bytes: filled, ended: ended) }
         if let end = failure ?? cursors.failure { return finish(end) }
@@ -102,26 +104,38 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             lagBytes: lagBytes)
     }
 
-    /// Copies what fits of the run in turn, and counts the records that end in it.
-    private func copy(into buffer: UnsafeMutableRawBufferPointer, _ ended: inout Int) -> Int {
-        guard let block else { return 0 }
-        guard let run = runs.first else {
-            let count = marked.take(into: buffer)
-            if marked.isEmpty {
-                ended += 1
-                pass(block)
-            }
-            return count
+    func lend(_ countMax: Int, to output: HTTP2Output) -> (bytes: Int, ended: Int) {
+        guard snapshot.isEmpty, cursors.stored == nil else { return (0, 0) }
+        var (lent, ended) = (0, 0)
+        while lent < countMax {
+            if block == nil, failure != nil || !openNext() { break }
+            guard let block, !runs.isEmpty else { break }
+            lent += takeRun(countMax - lent, &ended) { output.lend($0, of: block) }
         }
-        let count = min(run.count, buffer.count)
-        buffer.baseAddress!.copyMemory(
-            from: block.image.baseAddress! + block.recordsPosition + run.lowerBound, byteCount: count)
-        ended += block.recordsEnded(by: run.lowerBound + count) - block.recordsEnded(by: run.lowerBound)
-        if count < run.count {
-            runs[0] = (run.lowerBound + count)..<run.upperBound
+        return (lent, ended)
+    }
+
+    /// Takes at most `countMax` bytes of the run in turn, and counts the records that end in them.
+    private func takeRun(_ countMax: Int, _ ended: inout Int, _ use: (UnsafeRawBufferPointer) -> Void) -> Int {
+        guard let block else { return 0 }
+        let run = runs[0]
+        let end = run.lowerBound + min(run.count, countMax)
+        use(UnsafeRawBufferPointer(rebasing: block.records[run.lowerBound..<end]))
+        ended += block.recordsEnded(by: end) - block.recordsEnded(by: run.lowerBound)
+        if end < run.upperBound {
+            runs[0] = end..<run.upperBound
         } else {
             runs.removeFirst()
             if runs.isEmpty, marked.isEmpty { pass(block) }
+        }
+        return end - run.lowerBound
+    }
+
+    private func takeMarked(into buffer: UnsafeMutableRawBufferPointer, _ ended: inout Int) -> Int {
+        let count = marked.take(into: buffer)
+        if marked.isEmpty {
+            ended += 1
+            if let block { pass(block) }
         }
         return count
     }
