@@ -221,7 +221,9 @@ let package = Package(
         // Tests
         tests("MarketModelTests", ["MarketModel", "TestSupport"]),
         tests("ProtobufTests", ["Protobuf", "MarketProto", "TestSupport"], exclude: ["Fixtures"]),
-        tests("TickCodecTests", ["TickCodec", "Bench", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
+        tests(
+            "TickCodecTests",
+            ["TickCodec", "EventLog", "Bench", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
         tests("CQLFramesTests", ["CQLFrames", "TestSupport"]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
@@ -239,7 +241,7 @@ let package = Package(
                 "SegmentLog",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
-        tests("EventLogTests", ["EventLog", "MarketModel", "TestSupport"]),
+        tests("EventLogTests", ["EventLog", "MarketModel", "Simulation", "TestSupport"]),
         tests("SegmentLogTests", ["SegmentLog", "FileDisk", "Simulation", "EventLog", "MarketModel", "TestSupport"]),
         tests(
             "KafkaLogTests",

@@ -1,4 +1,5 @@
 import EventLog
+import Simulation
 import Testing
 
 struct BlockTests {
@@ -166,6 +167,84 @@ struct KeyTableTests {
         #expect(table.find(exchange: [], symbol: [], feed: []) == 0)
         #expect(table.find(exchange: [], symbol: [], feed: [], tag: 7) == 1)
         #expect(table.find(exchange: [], symbol: [UInt8](repeating: 65, count: 65_536), feed: []) == nil)
+    }
+}
+
+struct KeyNumbersTests {
+    @Test func `Numbers that are remembered are those that the table has`() {
+        var table = KeyTable()
+        var numbers = KeyNumbers()
+        var random = SeededRandom(seed: 11)
+        let symbols = (0..<40).map { "S\($0)" }
+        // More builders than are remembered, a few of them again and again, each with its own order of keys.
+        func make() -> (builder: BlockBuilder, keys: [Int], symbols: [String]) {
+            let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+            let own = symbols.shuffled(using: &random)
+            let keys = own.map { builder.register(BlockBuilder.Key(exchange: "X", symbol: $0, feed: "f")) }
+            return (builder, keys, own)
+        }
+        let kept = (0..<3).map { _ in make() }
+        var found: [Int] = []
+        for round in 0..<1000 {
+            let (builder, keys, own) = Int.random(in: 0..<3, using: &random) > 0 ? kept[round % 3] : make()
+            let chosen = (0..<Int.random(in: 1...30, using: &random)).map { _ in keys.randomElement(using: &random)! }
+            for key in chosen {
+                [UInt8(1)].withUnsafeBytes {
+                    builder.append(key: key, epoch: UInt64.random(in: 1...2, using: &random), sequence: 1, payload: $0)
+                }
+            }
+            let block = builder.build()
+            numbers.find(block, in: table, into: &found)
+            #expect(found == (0..<block.trackCount).map { table.find(block, track: $0) ?? -1 })
+            for track in 0..<block.trackCount where table.find(block, track: track) == nil {
+                let symbol = Array(block.symbolBytes(track: track))
+                #expect(own.contains(String(decoding: symbol, as: UTF8.self)))
+                _ = table.add(exchange: Array("X".utf8), symbol: symbol, feed: Array("f".utf8))
+            }
+        }
+        #expect(table.count == symbols.count)
+    }
+
+    @Test func `A block that was read says nothing of a builder, and its keys are found by their names`() throws {
+        var table = KeyTable()
+        var numbers = KeyNumbers()
+        #expect(table.add(exchange: Array("X".utf8), symbol: Array("AAPL".utf8), feed: Array("f".utf8)) == 0)
+        let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+        let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "f"))
+        [UInt8(1)].withUnsafeBytes { builder.append(key: key, epoch: 1, sequence: 1, payload: $0) }
+        let block = builder.build()
+        block.stamp(firstOffset: 0, appendTimeNs: 1) { _ in Block.noOffset }
+        let image = UnsafeMutableRawBufferPointer.allocate(byteCount: block.image.count, alignment: 8)
+        image.copyMemory(from: block.image)
+        let read = try Block(owning: image)
+        #expect(read.origin == nil && read.figures == nil && block.origin?.keys == [0])
+        var found: [Int] = []
+        numbers.find(read, in: table, into: &found)
+        #expect(found == [0])
+    }
+}
+
+struct RecordFiguresTests {
+    @Test func `A block has figures where each of its records came with some`() {
+        let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+        let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "f"))
+        func append(_ figures: RecordFigures?) {
+            [UInt8(1)].withUnsafeBytes {
+                builder.append(key: key, epoch: 1, sequence: 1, payload: $0, figures: figures)
+            }
+        }
+        let some = [
+            RecordFigures(filingTimeNs: 5, tradePrice: 7, tradeSize: 3),
+            RecordFigures(filingTimeNs: 6, tradePrice: nil, tradeSize: 9),
+        ]
+        for figures in some { append(figures) }
+        let whole = builder.build()
+        #expect(whole.figures == some && whole.figures?.map(\.tradePrice) == [7, nil] && some[1].tradeSize == 0)
+        append(some[0])
+        append(nil)
+        #expect(builder.build().figures == nil)
+        append(some[1])
+        #expect(builder.build().figures == [some[1]])
     }
 }
 

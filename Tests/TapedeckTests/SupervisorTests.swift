@@ -258,7 +258,7 @@ struct SupervisorTests {
         await reader.goesOn()
         let callers = try Callers(platform.address, threads: 4)
         // Fewer than what the parent gives up at.
-        let kills = SharedData.isSoak ? RestartPolicy.crashesMax - 2 : 2
+        let kills = Checkout.isSoak ? RestartPolicy.crashesMax - 2 : 2
         for _ in 0..<kills {
             let child = try #require(SupervisorTests.child(of: parent))
             kill(child, SIGKILL)
@@ -284,7 +284,7 @@ struct SupervisorTests {
         let reader = try Reader(platform.address)
         await reader.goesOn()
         let callers = try Callers(platform.address, threads: 4)
-        for _ in 0..<(SharedData.isSoak ? 30 : 1) {
+        for _ in 0..<(Checkout.isSoak ? 30 : 1) {
             let before = try #require(SupervisorTests.child(of: parent))
             let asked = try await BinaryTests.runApart(["restart", "--json", "--data", data])
             let after = try #require(SupervisorTests.child(of: parent))

@@ -1,3 +1,4 @@
+import EventLog
 import MarketModel
 import TestSupport
 import Testing
@@ -16,6 +17,10 @@ struct RoundTripTests {
                 #expect(reader.tick() == tick)
                 let filing = FilingTime.of(eventTimeNs: tick.eventTimeNs, receivedTimeNs: tick.receivedTimeNs)
                 #expect(reader.filingTimeNs == filing.ns && reader.eventTimeSource == filing.source)
+                let read = RecordFigures(
+                    filingTimeNs: reader.filingTimeNs, tradePrice: reader.kind == .trade ? reader.last : nil,
+                    tradeSize: reader.lastSize ?? 0)
+                #expect(RecordFigures(tick) == read)
                 let sizes = [tick.bidSize, tick.askSize, tick.lastSize]
                 if sizes.allSatisfy({ $0 ?? 0 >= 0 }) {
                     try reader.check()

@@ -71,7 +71,9 @@ final class BlockAssembler {
         latest[number].offset = offset
         latest[number].epoch = identity.epoch
         latest[number].sequence = identity.sequence
-        builder.append(key: number, epoch: identity.epoch, sequence: identity.sequence, payload: payload)
+        builder.append(
+            key: number, epoch: identity.epoch, sequence: identity.sequence, payload: payload, figures: identity.figures
+        )
         return ended
     }
 
@@ -110,6 +112,7 @@ final class BlockAssembler {
         var feed = UnsafeRawBufferPointer(start: nil, count: 0)
         var epoch: UInt64 = 0
         var sequence: UInt64 = 0
+        var figures: RecordFigures?
     }
 
     private func identity(of payload: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer) -> Identity {
@@ -122,6 +125,9 @@ final class BlockAssembler {
             identity.feed = ticks.feed
             identity.epoch = ticks.epoch
             identity.sequence = ticks.sequence
+            identity.figures = RecordFigures(
+                filingTimeNs: ticks.filingTimeNs, tradePrice: ticks.kind == .trade ? ticks.last : nil,
+                tradeSize: ticks.lastSize ?? 0)
         case .booksDeltas:
             guard let book = try? BookIdentity(payload) else { return bad() }
             identity.exchange = book.exchange

@@ -21,8 +21,8 @@ final class LastPlaceTable {
     }
 
     /// The entries of all tracks of a block, -1 where there is none.
-    func find(_ block: Block, into numbers: inout [Int]) {
-        keys.find(block, tag: LastPlaceTable.tag(block.topicPartition), into: &numbers)
+    func find(_ block: Block, _ numbers: inout KeyNumbers, into found: inout [Int]) {
+        numbers.find(block, in: keys, tag: LastPlaceTable.tag(block.topicPartition), into: &found)
     }
 
     /// Adds an entry that must not be there; its offset may be ``Block/noOffset`` until its append is written.
@@ -96,6 +96,7 @@ struct WriterChain {
     private(set) var changes: [Change] = []
     private var lastIndex: [Int32] = []
     private var entryOfTrack: [Int] = []
+    private var numbers = KeyNumbers()
 
     mutating func begin(_ table: LastPlaceTable) {
         changes.removeAll(keepingCapacity: true)
@@ -104,7 +105,7 @@ struct WriterChain {
 
     /// Finds the entries of a block's tracks. Ones not known yet are made by `insert`.
     mutating func resolve(_ block: Block, _ table: LastPlaceTable, insert: (Checkpoint.LastPlaceEntry) -> Int) {
-        table.find(block, into: &entryOfTrack)
+        table.find(block, &numbers, into: &entryOfTrack)
         for track in 0..<block.trackCount where entryOfTrack[track] < 0 {
             // Two tracks may have one key, new in this block.
             let number =

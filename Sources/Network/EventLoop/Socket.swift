@@ -154,7 +154,9 @@ public final class Socket: ByteStream {
         var written = 0
         if waitingBytes == 0 {
             let result = withUnsafeTemporaryAllocation(of: uv_buf_t.self, capacity: pieces.count) { buffers in
-                for (index, piece) in pieces.enumerated() { buffers.initializeElement(at: index, to: Socket.buffer(piece)) }
+                for (index, piece) in pieces.enumerated() {
+                    buffers.initializeElement(at: index, to: Socket.buffer(piece))
+                }
                 return uv_try_write(stream, buffers.baseAddress, UInt32(pieces.count))
             }
             if result >= 0 {

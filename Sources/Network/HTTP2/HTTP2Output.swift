@@ -60,8 +60,8 @@ public final class HTTP2Output {
         count -= HTTP2Output.frameHeaderLength
     }
 
-    /// Sends bytes as part of the frame in turn, which do not change as long as `lender` lives; it is kept until they are
-    /// written.
+    /// Sends bytes as part of the frame in turn, which do not change as long as `lender` lives; it is kept until they
+    /// are written.
     public func lend(_ bytes: UnsafeRawBufferPointer, of lender: AnyObject) {
         guard bytes.count > HTTP2Output.copiedBytesMax else { return append(bytes) }
         pieces.append(UnsafeRawBufferPointer(rebasing: buffer[pieceStart..<count]))

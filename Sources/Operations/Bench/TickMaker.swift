@@ -80,8 +80,9 @@ final class TickMaker {
         tick.last = line.cents * 10_000_000
         tick.lastSize = (1 + Int64(number >> 8) % 30) * 10 * 100_000_000
         tick.aggressorSide = number & 128 == 0 ? .buy : .sell
-        line.builder.append(key: line.key, epoch: epoch, sequence: line.sequence, lengthMax: line.encoder.lengthMax) {
-            line.encoder.encode(tick, into: $0)
-        }
+        line.builder.append(
+            key: line.key, epoch: epoch, sequence: line.sequence, lengthMax: line.encoder.lengthMax,
+            figures: RecordFigures(tick)
+        ) { line.encoder.encode(tick, into: $0) }
     }
 }

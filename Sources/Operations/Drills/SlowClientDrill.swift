@@ -1,6 +1,6 @@
 // The drill `slow-clients`: 64 clients of everything, of which 55 read, 8 read one byte of a hundred, and one never
-// reads. Those that read must lose nothing; each slow one must be told what it missed, and get it when it asks. How long
-// updates take to the 55 is held against windows in which the other nine read promptly too.
+// reads. Those that read must lose nothing; each slow one must be told what it missed, and get it when it asks. How
+// long updates take to the 55 is held against windows in which the other nine read promptly too.
 
 import EventLoop
 import GRPC
@@ -41,8 +41,8 @@ public struct SlowClientDrill: Sendable {
         public var received: UInt64 = 0
         public var lost: UInt64 = 0
         public var repeated: UInt64 = 0
-        /// From the event at the venue to 55 readers, in microseconds, where all 64 are prompt, and where nine are slow:
-        /// a value for each window.
+        /// From the event at the venue to 55 readers, in microseconds, where all 64 are prompt, and where nine are
+        /// slow: a value for each window.
         public var promptP99: [Double] = []
         public var besideP99: [Double] = []
         /// Slow readers under LATEST: updates that they missed, and how many of these `Fill` brought.

@@ -51,6 +51,17 @@ public final class Block: @unchecked Sendable {
     public let recordsPosition: Int
     public let recordsLength: Int
     public let tracksPosition: Int
+    /// What each record reports, where the block was built in this process by a producer that said so; nil where
+    /// records have to be decoded. Not part of the image.
+    public let figures: [RecordFigures]?
+    /// Which builder of this process made it; nil where it was read. Not part of the image.
+    public let origin: Origin?
+
+    /// A builder, and which of its keys each track has.
+    public struct Origin: Sendable {
+        public let builder: UInt64
+        public let keys: [Int32]
+    }
 
     /// Takes ownership of an image allocated with `malloc`-compatible `UnsafeMutableRawBufferPointer.allocate`, after
     /// checking every position in it (and the checksum unless told otherwise). Any bytes may be given; none trap.
@@ -64,8 +75,10 @@ public final class Block: @unchecked Sendable {
         }
     }
 
-    init(image: UnsafeRawBufferPointer, layout: BlockLayout) {
+    init(image: UnsafeRawBufferPointer, layout: BlockLayout, figures: [RecordFigures]? = nil, origin: Origin? = nil) {
         self.image = image
+        self.figures = figures
+        self.origin = origin
         topicPartition = layout.topicPartition
         recordCount = layout.recordCount
         trackCount = layout.trackCount

@@ -1,3 +1,5 @@
+import Synchronization
+
 /// Collects records of one partition into a ``Block``. Used by one thread; reused for batch after batch.
 ///
 /// A track is what consecutive sequences share: feed, epoch, exchange and symbol. A caller keeps the ``Key`` of each
@@ -43,6 +45,9 @@ public final class BlockBuilder {
     }
 
     public let topicPartition: TopicPartition
+    /// This builder's among all of the process, from 1 on.
+    private let number = BlockBuilder.made.add(1, ordering: .relaxed).newValue
+    private static let made = Atomic<UInt64>(0)
     // A builder belongs to one thread and no closure re-enters it, so that accesses need no checks at run time: they
     // were a third of what an append costs.
     /// Records collected so far.
@@ -66,6 +71,8 @@ public final class BlockBuilder {
     @exclusivity(unchecked) @usableFromInline var entries: [UInt64] = []
     @exclusivity(unchecked) @usableFromInline var records: UnsafeMutableRawBufferPointer
     @exclusivity(unchecked) @usableFromInline var recordsLength = 0
+    /// Of every record collected, or none.
+    @exclusivity(unchecked) @usableFromInline var figures: [RecordFigures] = []
 
     public init(_ topicPartition: TopicPartition, capacity: Int = 64 << 10) {
         self.topicPartition = topicPartition
@@ -92,10 +99,11 @@ public final class BlockBuilder {
         return keys.count - 1
     }
 
-    /// Appends one record: `encode` writes at most `lengthMax` bytes into the buffer and returns how many.
+    /// Appends one record: `encode` writes at most `lengthMax` bytes into the buffer and returns how many. Where every
+    /// record of a block comes with its figures, the block has them.
     @inlinable
     public func append(
-        key: Int, epoch: UInt64, sequence: UInt64, lengthMax: Int,
+        key: Int, epoch: UInt64, sequence: UInt64, lengthMax: Int, figures: RecordFigures? = nil,
         encode: (UnsafeMutableRawBufferPointer) -> Int
     ) {
         let start = recordsLength
@@ -109,12 +117,15 @@ public final class BlockBuilder {
         records[start] = 0
         records.storeBytes(of: UInt32(length).bigEndian, toByteOffset: start &+ 1, as: UInt32.self)
         let end = start &+ Block.framePrefixLength &+ length
+        if let figures { self.figures.append(figures) }
         finish(start: start, end: end, key: key, epoch: epoch, sequence: sequence)
     }
 
     /// Appends one record that is encoded already.
-    public func append(key: Int, epoch: UInt64, sequence: UInt64, payload: UnsafeRawBufferPointer) {
-        append(key: key, epoch: epoch, sequence: sequence, lengthMax: payload.count) { buffer in
+    public func append(
+        key: Int, epoch: UInt64, sequence: UInt64, payload: UnsafeRawBufferPointer, figures: RecordFigures? = nil
+    ) {
+        append(key: key, epoch: epoch, sequence: sequence, lengthMax: payload.count, figures: figures) { buffer in
             buffer.copyMemory(from: payload)
             return payload.count
         }
@@ -170,14 +181,20 @@ public final class BlockBuilder {
         let layout = BlockLayout(
             topicPartition: topicPartition, recordCount: recordCount, trackCount: tracks.count,
             recordsPosition: recordsPosition, recordsLength: recordsLength, tracksPosition: tracksPosition)
+        let figures = figures.count == recordCount ? figures : nil
+        let origin = Block.Origin(builder: number, keys: tracks.map { Int32(truncatingIfNeeded: $0.key) })
         reset()
-        return Block(image: UnsafeRawBufferPointer(image), layout: layout)
+        return Block(image: UnsafeRawBufferPointer(image), layout: layout, figures: figures, origin: origin)
     }
 
     private func reset() {
         for track in tracks { trackOfKey[track.key] = -1 }
         tracks.removeAll(keepingCapacity: true)
         entries.removeAll(keepingCapacity: true)
+        if !figures.isEmpty {
+            figures = []
+            figures.reserveCapacity(recordCount)
+        }
         recordsLength = 0
         recordCount = 0
     }

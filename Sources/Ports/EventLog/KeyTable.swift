@@ -25,12 +25,6 @@ public struct KeyTable: Sendable {
         return find(bytes, lengths, block.keyHash(track: track), tag)
     }
 
-    /// The numbers of all tracks of a block, -1 for keys that are not there, in place of what `numbers` holds.
-    public func find(_ block: Block, tag: UInt64 = 0, into numbers: inout [Int]) {
-        numbers.removeAll(keepingCapacity: true)
-        for track in 0..<block.trackCount { numbers.append(find(block, track: track, tag: tag) ?? -1) }
-    }
-
     /// As ``find(_:track:tag:)``, by names.
     public func find(exchange: [UInt8], symbol: [UInt8], feed: [UInt8], tag: UInt64 = 0) -> Int? {
         guard max(exchange.count, symbol.count, feed.count) <= Int(UInt16.max) else { return nil }
@@ -102,5 +96,53 @@ public struct KeyTable: Sendable {
 
     private static func lengths(_ exchange: [UInt8], _ symbol: [UInt8], _ feed: [UInt8]) -> UInt64 {
         UInt64(exchange.count) | UInt64(symbol.count) << 16 | UInt64(feed.count) << 32
+    }
+}
+
+/// Remembers which numbers of a ``KeyTable`` the keys of a builder in this process have: its blocks say by number which
+/// key a track has, so that names are compared once and not for every block. Belongs to one table, with one tag for
+/// each builder.
+public struct KeyNumbers: Sendable {
+    /// More builders than any process keeps; builders that are made for a block each are forgotten soon.
+    private static let buildersMax = 256
+
+    private var builder: UInt64 = 0
+    /// By the builder's number of a key; -1 where it was not asked for yet.
+    private var numbers: [Int32] = []
+    private var others: [UInt64: [Int32]] = [:]
+
+    public init() {}
+
+    /// The numbers of all tracks of a block, -1 for keys that are not there, in place of what `found` holds.
+    public mutating func find(_ block: Block, in table: KeyTable, tag: UInt64 = 0, into found: inout [Int]) {
+        found.removeAll(keepingCapacity: true)
+        guard let origin = block.origin else {
+            for track in 0..<block.trackCount { found.append(table.find(block, track: track, tag: tag) ?? -1) }
+            return
+        }
+        if origin.builder != builder { turn(to: origin.builder) }
+        for track in 0..<block.trackCount {
+            let key = Int(origin.keys[track])
+            if key < numbers.count, numbers[key] >= 0 {
+                found.append(Int(numbers[key]))
+            } else {
+                let number = table.find(block, track: track, tag: tag)
+                found.append(number ?? -1)
+                if let number { note(key, number) }
+            }
+        }
+    }
+
+    private mutating func turn(to next: UInt64) {
+        if others.count >= KeyNumbers.buildersMax { others.removeAll(keepingCapacity: true) }
+        others[builder] = numbers
+        numbers = others.removeValue(forKey: next) ?? []
+        builder = next
+    }
+
+    private mutating func note(_ key: Int, _ number: Int) {
+        guard let number = Int32(exactly: number) else { return }
+        while numbers.count <= key { numbers.append(-1) }
+        numbers[key] = number
     }
 }

@@ -88,7 +88,8 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
         while filled < buffer.count {
             if block == nil, failure != nil || !openNext() { break }
             let room = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
-            filled += runs.isEmpty ? takeMarked(into: room, &ended) : takeRun(room.count, &ended, room.copyMemory(from:))
+            filled +=
+                runs.isEmpty ? takeMarked(into: room, &ended) : takeRun(room.count, &ended, room.copyMemory(from:))
         }
         if filled > 0 { return .frames(bytes: filled, ended: ended) }
         if let end = failure ?? cursors.failure { return finish(end) }

@@ -50,6 +50,7 @@ struct FrameBuffer {
 struct LineTable {
     private(set) var lines: [Line] = []
     private var keys = KeyTable()
+    private var numbers = KeyNumbers()
     /// Primary lines by symbol, for questions without an exchange; in the order seen.
     private var bySymbol: [String: [Int]] = [:]
     private var byInstrument: [Instrument: Int] = [:]
@@ -67,7 +68,9 @@ struct LineTable {
     func find(_ block: Block, _ track: Int) -> Int? { keys.find(block, track: track) }
 
     /// The lines of all tracks of a block, -1 for unknown ones.
-    func find(_ block: Block, into lineOfTrack: inout [Int]) { keys.find(block, into: &lineOfTrack) }
+    mutating func find(_ block: Block, into lineOfTrack: inout [Int]) {
+        numbers.find(block, in: keys, into: &lineOfTrack)
+    }
 
     /// The primary line of an instrument.
     func primary(_ instrument: Instrument) -> Int? { byInstrument[instrument] }
@@ -110,6 +113,7 @@ struct LineTable {
             lines.withUnsafeMutableBufferPointer { lines in
                 let records = block.records
                 let count = block.recordCount
+                let figures = block.figures
                 var record = first
                 while record < count {
                     let track = block.track(of: record)
@@ -119,8 +123,12 @@ struct LineTable {
                         let sequence = block.sequence(of: record)
                         if lines[line].isWanted || !lines[line].isNews(epoch, sequence) { return record }
                         let frame = UnsafeRawBufferPointer(rebasing: records[block.frameRange(record)])
-                        // What cannot be read is the writer's to dead-letter.
-                        if reader.readsFrame(frame) { lines[line].apply(frame, reader, epoch, sequence) }
+                        if let figures {
+                            lines[line].apply(frame, figures[record], epoch, sequence)
+                        } else if reader.readsFrame(frame) {
+                            // What cannot be read is the writer's to dead-letter.
+                            lines[line].apply(frame, reader, epoch, sequence)
+                        }
                     }
                     record &+= 1
                 }
@@ -149,12 +157,28 @@ extension Line {
     mutating func apply(
         _ frame: UnsafeRawBufferPointer, _ reader: TickReader, _ epoch: UInt64, _ sequence: UInt64
     ) {
-        self.epoch = epoch
-        self.sequence = sequence
-        self.frame.set(frame)
+        set(frame, epoch, sequence)
         guard isPrimary else { return }
         _ = day.apply(
             filingTimeNs: reader.filingTimeNs, epoch: epoch, sequence: sequence, trade: reader.dayTrade)
+    }
+
+    /// The same of a record that need not be read.
+    @inline(__always)
+    mutating func apply(
+        _ frame: UnsafeRawBufferPointer, _ figures: RecordFigures, _ epoch: UInt64, _ sequence: UInt64
+    ) {
+        set(frame, epoch, sequence)
+        guard isPrimary else { return }
+        let trade = figures.tradePrice.map { DayTrade(price: $0, size: figures.tradeSize) }
+        _ = day.apply(filingTimeNs: figures.filingTimeNs, epoch: epoch, sequence: sequence, trade: trade)
+    }
+
+    @inline(__always)
+    private mutating func set(_ frame: UnsafeRawBufferPointer, _ epoch: UInt64, _ sequence: UInt64) {
+        self.epoch = epoch
+        self.sequence = sequence
+        self.frame.set(frame)
     }
 }
 

@@ -213,7 +213,8 @@ final class FeedEngine {
         fill(&tick)
         let encoder = lines[index].encoder
         builders[lines[index].builder].append(
-            key: lines[index].key, epoch: epoch, sequence: sequence, lengthMax: encoder.lengthMax
+            key: lines[index].key, epoch: epoch, sequence: sequence, lengthMax: encoder.lengthMax,
+            figures: RecordFigures(tick)
         ) { buffer in withUnsafePointer(to: &tick) { encoder.encode($0, into: buffer) } }
         counters.ticks += 1
     }
