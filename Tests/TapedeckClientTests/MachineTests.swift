@@ -81,6 +81,22 @@ struct MachineTests {
         #expect(try check(&tracker, Updates.make("A", 9, epoch: 2)) == .new)
     }
 
+    /// As after many restarts of a server within the time between two tokens.
+    @Test func `Of many epochs that come again none is new`() throws {
+        var tracker = SequenceTracker()
+        for again in 1...3 {
+            for epoch in 1...UInt64(20 * again) {
+                let isKnown = epoch <= 20 * (again - 1)
+                for sequence in 1...3 as ClosedRange<UInt64> {
+                    let verdict = try check(&tracker, Updates.make("A", sequence, epoch: epoch))
+                    #expect(verdict == (isKnown ? .old : .new), "\(epoch) \(sequence)")
+                }
+            }
+        }
+        #expect(try check(&tracker, Updates.make("A", 4, epoch: 60)) == .new)
+        #expect(try check(&tracker, Updates.make("A", 2, epoch: 61)) == .gap(1...1))
+    }
+
     // MARK: Going on
 
     private static func error(

@@ -20,6 +20,7 @@ struct SequenceTracker {
     private struct Line {
         /// Exchange, symbol and feed, a zero byte behind each.
         let name: [UInt8]
+        /// Ascending.
         var epochs: [(epoch: UInt64, last: UInt64)]
         /// Another line with the same hash.
         var next: Int?
@@ -51,9 +52,16 @@ struct SequenceTracker {
 
     /// The first update of an epoch: one that follows another epoch begins at 1.
     private mutating func begin(_ index: Int, _ epoch: UInt64, first: UInt64, _ sequence: UInt64) -> Verdict {
-        let isFollowing = lines[index].epochs.contains { $0.epoch < epoch }
-        lines[index].epochs.append((epoch, sequence))
-        if lines[index].epochs.count > SequenceTracker.epochsMax { lines[index].epochs.removeFirst() }
+        let place = lines[index].epochs.firstIndex { $0.epoch > epoch } ?? lines[index].epochs.count
+        if lines[index].epochs.count == SequenceTracker.epochsMax {
+            // Older than all that are remembered: it comes again, from a token of before it was forgotten.
+            guard place > 0 else { return .old }
+            lines[index].epochs.removeFirst()
+            lines[index].epochs.insert((epoch, sequence), at: place - 1)
+        } else {
+            lines[index].epochs.insert((epoch, sequence), at: place)
+        }
+        let isFollowing = place > 0
         return isFollowing && first > 1 ? .gap(1...(first - 1)) : .new
     }
 
