@@ -26,6 +26,9 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     private let selectLatest: CQLPrepared
     let selectRows: CQLPrepared
 
+    /// Statements of `verify` and `repair`, prepared when first needed.
+    let repairing = Mutex<RepairStatements?>(nil)
+
     private struct Shared {
         var isClosed = false
         /// What the writer of this process has applied, and what is written of it.
