@@ -96,7 +96,9 @@ let package = Package(
                 "GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf",
                 "MarketModel",
             ]),
-        room("Repair", in: "Operations", ["EventLog", "TickStore", "TickCodec", "MarketModel"]),
+        room(
+            "Repair", in: "Operations",
+            ["EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
         room(
             "Bench", in: "Operations",
             [
@@ -246,7 +248,9 @@ let package = Package(
         tests(
             "KafkaLogTests",
             [
-                "KafkaLog", "FeedService", "WriterService", "EdgeService", "SegmentLog", "FileDisk", "Simulation",
+                "KafkaLog", "CassandraStore", "CassandraCQL", "CQLFrames", "RocksStore", "Repair", "FeedService",
+                "WriterService",
+                "EdgeService", "SegmentLog", "FileDisk", "Simulation",
                 "EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "GRPC",
                 "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport",
             ]),
@@ -317,7 +321,9 @@ if isFuzz {
             path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "ClusterCommands.swift", "Command.swift", "Configuration.swift",
-                "ConfigurationFile.swift", "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
+                "ConfigurationFile.swift", "ConfigurationOption.swift", "ConfigurationValue.swift",
+                "RepairOptions.swift",
+                "UsageError.swift",
             ],
             swiftSettings: swiftSettings, linkerSettings: [link("yaml")]),
         .executableTarget(

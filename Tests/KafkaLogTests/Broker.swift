@@ -158,6 +158,28 @@ extension Tape {
     }
 }
 
+extension Tape {
+    /// Has the brokers keep ticks only so long from now on.
+    func keepTicks(milliseconds: Int) throws {
+        let admin = try KafkaAdmin(configuration) { _, _ in }
+        defer { admin.close() }
+        var wanted = KafkaTopic.published(prefix: configuration.prefix, replication: 1, partitions: 1)
+            .filter { $0.topic == .ticksRaw }
+        for index in wanted.indices {
+            wanted[index].set("retention.ms", "\(milliseconds)")
+            wanted[index].set("segment.ms", "500")
+            wanted[index].set("segment.bytes", "1048576")
+        }
+        // A topic that was just made is not known everywhere at once.
+        var known: [KafkaTopicState] = []
+        _ = try holds {
+            known = try admin.topics(wanted.map(\.name))
+            return known.count == wanted.count
+        }
+        try admin.apply(KafkaTopicPlan(wanted, known))
+    }
+}
+
 /// Lines that a log reported.
 final class Reports: Sendable {
     private let lines = Mutex<[String]>([])

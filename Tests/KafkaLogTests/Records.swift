@@ -96,3 +96,20 @@ func frames(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
 }
 
 func sequence(of update: UnsafeRawBufferPointer) -> UInt64 { (try? TickReader(update).sequence) ?? 0 }
+
+/// A resume token as an edge makes one, by partition.
+func resumeToken(_ log: any EventLog, _ offsets: [UInt64]) -> [UInt8] {
+    var bytes: [UInt8] = [1]
+    func put(_ value: some FixedWidthInteger) {
+        withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+    }
+    put(log.identity.id)
+    put(log.identity.generation)
+    put(UInt16(offsets.count))
+    for (partition, offset) in offsets.enumerated() {
+        put(UInt16(partition))
+        put(offset)
+    }
+    put(bytes.withUnsafeBytes { Checksum.crc32c($0) })
+    return bytes
+}

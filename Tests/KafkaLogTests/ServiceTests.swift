@@ -13,7 +13,7 @@ extension KafkaTests {
             return bundle.appendingPathComponent("tapedeck").path
         }()
 
-        private static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
+        static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
             let process = Process()
             process.executableURL = URL(fileURLWithPath: program)
             process.arguments = arguments
@@ -28,7 +28,7 @@ extension KafkaTests {
         }
 
         /// A service that runs until it is stopped.
-        private final class Service {
+        final class Service {
             let process = Process()
             /// What it said when it was ready.
             let ready: String

@@ -153,6 +153,13 @@ struct BinaryTests {
         #expect(try quote(platform, "BTCUSDT", "BINANCE").output.contains("\"sequence\":\"37797\""))
         #expect(platform.stop() == 0)
         #expect(try BinaryTests.run(["verify", "--data", data]).status == 0)
+        let repair = try BinaryTests.run(["repair", "--data", data, "--json"])
+        #expect(
+            repair.status == 0 && repair.output.contains("\"matching\":37797,\"missing\":0,\"different\":0"),
+            "\(repair.output)\(repair.errors)")
+        #expect(repair.output.contains("\"written\":0,\"deleted\":0"))
+        let letters = try BinaryTests.run(["dlq", "redrive", "ticks.raw", "--all", "--data", data])
+        #expect(letters.status == 0 && letters.output.contains("read 0 = redriven 0 + skipped 0 + failed 0"))
         let segment = data + "/log/ticks-000000000001.seg"
         let handle = try FileHandle(forUpdating: URL(fileURLWithPath: segment))
         try handle.seek(toOffset: 1_000_000)

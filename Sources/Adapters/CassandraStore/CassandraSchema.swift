@@ -64,7 +64,7 @@ public enum CassandraSchema {
     /// As published.
     public static let keyspace = "market_data"
     /// Of the tables below; grows with each change of them.
-    public static let version = 1
+    public static let version = 2
     /// 90 days.
     static let tickSeconds: Int64 = 7_776_000
 
@@ -92,7 +92,8 @@ public enum CassandraSchema {
     /// All tables, for a server of this release.
     static func tables(release: String) -> [CassandraTable] {
         [
-            tickData(release), tickPartitions, latestTicks, writerOffsets, feeds, tradeExecutions(release),
+            tickData(release), tickPartitions, latestTicks, writerOffsets, heldOffsets, filedRecords, feeds,
+            tradeExecutions(release),
             orderBookSnapshots(release), eventStore, instruments, limits, schemaVersions,
         ]
     }
@@ -164,6 +165,25 @@ public enum CassandraSchema {
             column("log", "text"), column("topic", "int"), column("partition", "int"), column("next_offset", "bigint"),
         ],
         partitionKey: ["log", "topic"], clustering: [("partition", false)])
+
+    /// Which records of the log have their rows here, in ranges.
+    static let heldOffsets = CassandraTable(
+        name: "held_offsets",
+        columns: [
+            column("log", "text"), column("topic", "int"), column("partition", "int"), column("first_offset", "bigint"),
+            column("end_offset", "bigint"),
+        ],
+        partitionKey: ["log", "topic", "partition"], clustering: [("first_offset", false)])
+
+    /// Where the rows of runs of records are filed: pairs of first and last time, ns, little endian.
+    static let filedRecords = CassandraTable(
+        name: "filed_records",
+        columns: [
+            column("log", "text"), column("topic", "int"), column("partition", "int"), column("first_offset", "bigint"),
+            column("end_offset", "bigint"), column("times", "blob"),
+        ],
+        partitionKey: ["log", "topic", "partition"], clustering: [("first_offset", false)],
+        options: [("default_time_to_live", .integer(tickSeconds))])
 
     /// Numbers of feeds in keys of ticks; 1 is `direct`.
     static let feeds = CassandraTable(

@@ -22,9 +22,13 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     private let applyLock = Mutex<Void>(())
     // Owned by the holder of applyLock.
     private let applier: TickApplier
+    let held: HeldRecords
     private let shared = Mutex(Shared())
     private let selectLatest: CQLPrepared
     let selectRows: CQLPrepared
+
+    /// Statements of `verify` and `repair`, prepared when first needed.
+    let repairing = Mutex<RepairStatements?>(nil)
 
     private struct Shared {
         var isClosed = false
@@ -60,6 +64,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         do {
             try CassandraStore.checkVersion(session, configuration.keyspace)
             applier = try TickApplier(session, window, configuration)
+            held = try HeldRecords(session, configuration)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
             selectRows = try session.prepare(TickScan.select(configuration.keyspace))
         } catch {
@@ -101,6 +106,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             if let applied, next <= applied { return durable(place) }
             try window.waitForRoom()
             try applier.apply(rows, from: applied ?? 0, of: place, wallNs: time.wallNs())
+            held.add(rows, from: applied ?? 0, place)
             shared.withLock { $0.applied[place] = next }
             try? flush(milliseconds: configuration.limits.stallMilliseconds)
             return durable(place)
@@ -118,6 +124,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         guard try window.drain(milliseconds: milliseconds) else {
             throw window.stalled("rows wait to be acknowledged")
         }
+        try held.write(dirty.keys)
         try applier.flush(dirty, wallNs: time.wallNs(), monotonicNs: time.monotonicNs())
         shared.withLock { $0.durable.merge(dirty) { _, new in new } }
     }
@@ -134,6 +141,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
                     (.int(Int32(place.partition)), .int),
                 ], configuration.readConsistency)
             let next = rows.first?.first?.integer.map { UInt64(bitPattern: $0) }
+            try held.learn(place)
             shared.withLock { shared in
                 shared.applied[place] = next
                 shared.durable[place] = next
@@ -147,6 +155,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             try checkOpen()
             defer {
                 applier.forget(place)
+                held.forget(place)
                 shared.withLock { shared in
                     shared.applied[place] = nil
                     shared.durable[place] = nil
@@ -260,6 +269,20 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             }
         }
         try TickScan(self, instrument, from: from, to: to).run(body)
+    }
+
+    public func heldOffsets(_ place: TopicPartition) -> HeldOffsets { held.offsets(place) }
+
+    public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] {
+        try checkOpen()
+        return try held.runs(place, offsets)
+    }
+
+    /// Asks which records of `ticks.raw` the writers of this log have stored by now: what ``heldOffsets(_:)`` tells,
+    /// for a process that does not write them itself. Waits.
+    public func refreshHeldOffsets() throws(StoreError) {
+        try checkOpen()
+        try held.refresh(.ticksRaw)
     }
 
     public func statistics() throws(StoreError) -> StoreStatistics {

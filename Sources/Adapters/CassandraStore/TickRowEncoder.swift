@@ -88,29 +88,45 @@ enum TickRowEncoder {
         let timeToLive: Int32
     }
 
+    /// What a column becomes that the tick has nothing for.
+    enum Absent {
+        /// Nothing is written: for new rows.
+        case unset
+        /// What stood there goes: for rows that replace others.
+        case null
+    }
+
     /// Appends the values behind the partition's key. `update` is the whole update where the columns cannot give it
     /// back.
     static func append(
-        _ reader: TickReader, _ place: Place, update: UnsafeRawBufferPointer?, to buffer: CQLBuffer
+        _ reader: TickReader, _ place: Place, update: UnsafeRawBufferPointer?, absent: Absent = .unset,
+        to buffer: CQLBuffer
     ) {
         let words = place.identity.words
         buffer.append(valueHigh: words.high, low: words.low)
-        append(reader.bidMicros, to: buffer)
-        append(reader.askMicros, to: buffer)
-        append(reader.lastMicros, to: buffer)
-        append(reader.volume, to: buffer)
+        append(reader.bidMicros, absent, to: buffer)
+        append(reader.askMicros, absent, to: buffer)
+        append(reader.lastMicros, absent, to: buffer)
+        append(reader.volume, absent, to: buffer)
         let start = buffer.count
         buffer.append(bigEndian: Int32(0))
         appendDetail(reader, place.feed, to: buffer)
         buffer.set(bigEndian: Int32(buffer.count - start - 4), at: start)
-        if let update { buffer.append(value: update) } else { buffer.appendUnset() }
+        if let update { buffer.append(value: update) } else { append(absent, to: buffer) }
         buffer.append(value: place.timestampMicroseconds)
         buffer.append(value: place.timeToLive)
     }
 
     @inline(__always)
-    private static func append(_ value: Int64?, to buffer: CQLBuffer) {
-        if let value { buffer.append(value: value) } else { buffer.appendUnset() }
+    private static func append(_ value: Int64?, _ absent: Absent, to buffer: CQLBuffer) {
+        if let value { buffer.append(value: value) } else { append(absent, to: buffer) }
+    }
+
+    private static func append(_ absent: Absent, to buffer: CQLBuffer) {
+        switch absent {
+        case .unset: buffer.appendUnset()
+        case .null: buffer.appendNull()
+        }
     }
 
     /// The fields of `tick_detail` in their order, up to the last that is there.

@@ -89,9 +89,10 @@ extension Command {
         CommandDefinition(
             "have a group of readers go on somewhere else",
             operands: "reset GROUP", count: 2...2,
-            options: Command.kafkaOptions + [.topic, .toTime, .by, .yes, .json],
+            options: Command.kafkaOptions + [.topic, .toTime, .by, .toToken, .yes, .json],
             text: """
-                Sets the offsets of a group that has no members: to a time, or by a time span from where it is. Prints \
+                Sets the offsets of a group that has no members: to a time, by a time span from where it is, or to a \
+                client's resume token. Prints \
                 old and new offsets and asks, unless --yes says so already. Where the store keeps its own offsets, as \
                 the embedded one does, those count and not these.
                 """,

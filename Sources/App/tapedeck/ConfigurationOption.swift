@@ -63,8 +63,13 @@ enum OptionName: String, CaseIterable, Sendable {
     case partitions
     case replication
     case toTime = "to-time"
+    case toToken = "to-token"
+    case into
     case by
     case yes
+    case dryRun = "dry-run"
+    case reason
+    case all
     // What feeds it
     case replay
     case speed
@@ -177,6 +182,7 @@ extension OptionName {
             kafkaDefinition
         case .instance, .historyMinutes, .lostRecords, .spillMB, .partitions, .replication, .toTime, .by, .yes:
             clusterDefinition
+        case .dryRun, .reason, .all, .into, .toToken: repairDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate, .records: sourceDefinition

@@ -88,7 +88,7 @@ final class EmbeddedPlatform {
         for damage in log.damage { diagnostics.log(.error, "log", damage) }
     }
 
-    private static func logConfiguration(_ options: ResolvedOptions) -> SegmentLog.Configuration {
+    static func logConfiguration(_ options: ResolvedOptions) -> SegmentLog.Configuration {
         var configuration = SegmentLog.Configuration()
         configuration.syncIntervalNs = Int64(options.int(.tickSyncMs)) * 1_000_000
         configuration.tipBytes = options.int(.logRingMB) << 20

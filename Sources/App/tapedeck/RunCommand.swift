@@ -131,7 +131,7 @@ struct RunCommand {
         if !log.waitUntilCaughtUp(timeoutNs: configuration.requestTimeoutNs) {
             diagnostics.log(.warning, "edge", "the brokers are slow: the newest records are not all here yet")
         }
-        let store = try EdgeHistory.store(log, time, minutes: options.int(.historyMinutes))
+        let store = try EdgeHistory.open(options, log, time, diagnostics)
         let operations = try operations(log)
         var server = GRPCServerConfiguration()
         server.interceptors = operations.interceptors
@@ -147,6 +147,7 @@ struct RunCommand {
         let sockets = try PlatformSockets(options, diagnostics)
         edge.listen(on: sockets.clients, secure: operations.secure)
         operations.listen(on: sockets.metrics)
+        let follower = HeldOffsetsFollower(store, time, diagnostics)
         edge.setServing(true)
         ready("edge", address: Address(sockets.clients), sockets.metrics)
         wait(signals, operations) {
@@ -156,7 +157,9 @@ struct RunCommand {
         }
         edge.stop(withinMilliseconds: options.int(.drainSeconds) * 1000)
         operations.close()
+        follower?.stop()
         try log.close()
+        try store.close()
         return try end(nil)
     }
 
@@ -220,7 +223,18 @@ enum FeedSpill {
 
 /// What an edge without a store knows of the past: the log since a time.
 enum EdgeHistory {
-    static func store(_ log: KafkaLog, _ time: SystemTime, minutes: Int) throws -> NoStore {
+    /// The cluster's store where there is one, else what the log has.
+    static func open(
+        _ options: ResolvedOptions, _ log: KafkaLog, _ time: SystemTime, _ diagnostics: Diagnostics
+    ) throws -> any TickStore {
+        guard options.string(.store) == "cassandra" else {
+            return try store(log, time, minutes: options.int(.historyMinutes))
+        }
+        let directory = DataDirectory(path: options.string(.data))
+        return try StoreChoice(options).open(directory, time: time, log: log, diagnostics)
+    }
+
+    private static func store(_ log: KafkaLog, _ time: SystemTime, minutes: Int) throws -> NoStore {
         let fromNs = time.wallNs() - Int64(minutes) * 60_000_000_000
         var offsets: [TopicPartition: UInt64] = [:]
         for number in 0..<log.partitionCount(.ticksRaw) {
