@@ -101,7 +101,15 @@ extension KafkaTests {
             }
         }
 
+        private static let shortSession = [
+            "--kafka-set", "session.timeout.ms=3000", "--kafka-set", "heartbeat.interval.ms=500",
+        ]
+
         private static func tapedeck(_ arguments: [String]) throws {
+            try #require(try status(arguments) == 0, "\(arguments)")
+        }
+
+        private static func status(_ arguments: [String]) throws -> Int32 {
             let process = Process()
             process.executableURL = URL(fileURLWithPath: program)
             process.arguments = arguments
@@ -109,7 +117,7 @@ extension KafkaTests {
             process.standardInput = FileHandle.nullDevice
             try process.run()
             process.waitUntilExit()
-            try #require(process.terminationStatus == 0, "\(arguments)")
+            return process.terminationStatus
         }
 
         private static func store(_ log: KafkaLog, _ port: Int) throws -> CassandraStore {
@@ -317,12 +325,13 @@ extension KafkaTests {
                 }
                 try publish(0..<40)
                 let first = try Writer(
-                    cluster + cassandra + ["--consistency", "events=QUORUM", "--consistency", "ticks=ONE"],
+                    cluster + cassandra + ["--consistency", "events=QUORUM", "--consistency", "ticks=ONE"]
+                        + Self.shortSession,
                     data: folder.path)
                 RealTime().sleep(ns: 400_000_000)
                 first.end(SIGKILL)
                 try publish(40..<80)
-                let writer = try Writer(cluster + cassandra, data: folder.path)
+                let writer = try Writer(cluster + cassandra + Self.shortSession, data: folder.path)
                 let isCommitted = holds(within: 60) {
                     topics.allSatisfy { topic in
                         (0..<2).allSatisfy { partition in
@@ -380,16 +389,40 @@ extension KafkaTests {
                 let broker = try Broker.shared()
                 let cluster = ["--brokers", broker.brokers, "--topic-prefix", "classes."]
                 for topic in topics {
-                    try Self.tapedeck(
-                        [
-                            "groups", "reset", "cassandra-writer.\(topic.name)", "--by", "-1h", "--topic", topic.name,
-                            "--yes",
-                        ]
-                            + cluster)
+                    // A member that keeps its name stays in its group for a session.
+                    let isReset = try holds {
+                        try Self.status(
+                            [
+                                "groups", "reset", "cassandra-writer.\(topic.name)", "--by", "-1h", "--topic",
+                                topic.name,
+                                "--yes",
+                            ] + cluster) == 0
+                    }
+                    #expect(isReset)
                 }
+                var configuration = KafkaConfiguration(brokers: broker.brokers)
+                configuration.prefix = "classes."
+                configuration.topics = topics
+                let log = try KafkaLog(configuration, time: RealTime()) { _, _ in }
+                defer { try? log.close() }
+                var rows = CassandraStoreConfiguration(
+                    contactPoints: [CQLAddress(host: "127.0.0.1", port: node.port)])
+                rows.keyspace = "classes_test"
+                rows.log = String(log.identity.id, radix: 16)
+                let store = try CassandraClassStore(rows)
+                defer { store.close() }
                 let folder = try TemporaryFolder()
-                let writer = try Writer(cluster + cassandra, data: folder.path)
-                RealTime().sleep(ns: 3_000_000_000)
+                let writer = try Writer(cluster + cassandra + Self.shortSession, data: folder.path)
+                let isWritten = try holds(within: 60) {
+                    try topics.allSatisfy { topic in
+                        try (0..<2).allSatisfy { partition in
+                            let place = TopicPartition(topic, UInt16(partition))
+                            let end = try log.offset(of: .latest, in: place)
+                            return try end == 0 || store.nextOffset(place) == end
+                        }
+                    }
+                }
+                #expect(isWritten)
                 #expect(writer.end(SIGTERM) == 0)
             }
             #expect(try await Self.everything(node) == before)
