@@ -26,6 +26,8 @@ final class ClassWrites {
         guard !topics.isEmpty else { return nil }
         var configuration = configuration
         configuration.topics = topics + topics.map(\.deadLetter)
+        // Transactions are known by it: under the name of another one they would fence each other.
+        configuration.clientID += "-classes"
         let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))
         do {
             return try ClassWrites(options, log, topics, time, operations, diagnostics)
