@@ -5,11 +5,12 @@ import TickStore
 
 /// How rows are written to Cassandra, and which partitions cannot be written now.
 enum CassandraMetrics {
-    /// Registers what there is to say of a store on Cassandra; nothing for another one.
-    static func register(_ store: any TickStore, in metrics: MetricsRegistry, _ readiness: Readiness) {
+    /// Registers what there is to say of a store on Cassandra; nothing for another one. A process that serves clients
+    /// goes on with that while a partition cannot be written: it gives no `readiness`.
+    static func register(_ store: any TickStore, in metrics: MetricsRegistry, _ readiness: Readiness? = nil) {
         guard let store = store as? CassandraStore else { return }
         metrics.register { families(store.writeCounters, store.failingPartitions) }
-        readiness.add("cassandra") { objection(store.failingPartitions) }
+        readiness?.add("cassandra") { objection(store.failingPartitions) }
     }
 
     /// Which partition fails, why and since when; nil while none does.

@@ -123,7 +123,7 @@ final class EmbeddedPlatform {
         self.operations = operations
         metrics.register(in: operations.metrics)
         metrics.register(in: operations.readiness)
-        CassandraMetrics.register(store, in: operations.metrics, operations.readiness)
+        CassandraMetrics.register(store, in: operations.metrics)
         var server = GRPCServerConfiguration()
         server.interceptors = operations.interceptors
         server.reportError = operations.reportError
