@@ -180,15 +180,7 @@ struct PartitionFailureTests {
     private static func run(
         _ port: Int, _ proxy: RefusingProxy, _ told: borrowing Mutex<[(name: String, isOver: Bool)]>
     ) throws {
-        var configuration = CassandraStoreConfiguration(contactPoints: [CQLAddress(host: "127.0.0.1", port: port)])
-        configuration.keyspace = "alone"
-        configuration.limits.openMilliseconds = 30_000
-        _ = try SchemaTool(configuration, replication: nil).apply()
-        configuration.transport = ProxyTransport(port: proxy.port)
-        configuration.version = .v4
-        configuration.limits.flushIntervalNs = 50_000_000
-        configuration.limits.retryMillisecondsMax = 400
-        configuration.limits.failingBytesMax = 60_000
+        let configuration = try configuration(port, proxy)
         let time = SystemClock()
         let reports = Reports()
         let store = try CassandraStore(
@@ -246,7 +238,25 @@ struct PartitionFailureTests {
         try store.close()
         #expect(store.failingPartitions.isEmpty)
         told.withLock { $0 = reports.all }
-        let reader = try CassandraStore(configuration, time: time)
+        try expectAll(configuration, places)
+    }
+
+    private static func configuration(_ port: Int, _ proxy: RefusingProxy) throws -> CassandraStoreConfiguration {
+        var configuration = CassandraStoreConfiguration(contactPoints: [CQLAddress(host: "127.0.0.1", port: port)])
+        configuration.keyspace = "alone"
+        configuration.limits.openMilliseconds = 30_000
+        _ = try SchemaTool(configuration, replication: nil).apply()
+        configuration.transport = ProxyTransport(port: proxy.port)
+        configuration.version = .v4
+        configuration.limits.flushIntervalNs = 50_000_000
+        configuration.limits.retryMillisecondsMax = 400
+        configuration.limits.failingBytesMax = 60_000
+        return configuration
+    }
+
+    /// Everything is there, by another session.
+    private static func expectAll(_ configuration: CassandraStoreConfiguration, _ places: [TopicPartition]) throws {
+        let reader = try CassandraStore(configuration, time: SystemClock())
         for (index, place) in places.enumerated() {
             #expect(try reader.nextOffset(place) == 2000)
             var count = 0

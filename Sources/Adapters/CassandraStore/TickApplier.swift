@@ -252,11 +252,8 @@ final class TickApplier: @unchecked Sendable {
         _ group: Group, _ rows: TickRows, _ place: TopicPartition, _ wallNs: Int64, _ catalog: inout Catalog,
         _ source: WriteSource, _ writes: inout [PartitionWrite], _ count: inout CassandraStore.Counters
     ) {
-        let known = catalog.entries[group.instrument].record
-        // What is written past the log never leads an instrument: another process may write its feed.
-        let leader = known == nil ? leader(group, rows, catalog) : nil
-        let leads = known != nil || leader != nil
-        var record = known ?? InstrumentRecord(primaryFeed: leader ?? FeedNumbers.direct, place: place)
+        let (first, leads) = record(group, rows, place, catalog)
+        var record = first
         var open: OpenBatch?
         var newest: (block: Block, record: Int)?
         var reader = TickReader()
@@ -319,6 +316,16 @@ final class TickApplier: @unchecked Sendable {
             catalog.entries[group.instrument].isDirty = true
         }
         if leads { catalog.entries[group.instrument].record = record }
+    }
+
+    /// An instrument's record, and whether its rows may lead it: what is written past the log does not, because another
+    /// process may write its feed.
+    private func record(
+        _ group: Group, _ rows: TickRows, _ place: TopicPartition, _ catalog: Catalog
+    ) -> (InstrumentRecord, leads: Bool) {
+        if let known = catalog.entries[group.instrument].record { return (known, true) }
+        let leader = leader(group, rows, catalog)
+        return (InstrumentRecord(primaryFeed: leader ?? FeedNumbers.direct, place: place), leader != nil)
     }
 
     /// The feed of an instrument's first row that is not written past the log.
@@ -480,40 +487,5 @@ struct OpenBatch {
     func finish(_ consistency: CQLConsistency, _ source: WriteSource) -> PartitionWrite {
         writer.finish(consistency)
         return PartitionWrite(partition, buffer, rows: writer.count, source)
-    }
-}
-
-/// Numbers of feeds, which all processes share.
-enum FeedNumbers {
-    /// The feed of what is written past the log has its number everywhere.
-    static let direct = Array("direct".utf8)
-    static let directNumber: UInt16 = 1
-
-    static func all(_ session: BlockingSession, _ keyspace: String) throws(StoreError) -> [([UInt8], UInt16)] {
-        let rows = try session.query(
-            "SELECT number, name FROM \(keyspace).feeds WHERE scope = 'ticks'", [], .localQuorum)
-        return rows.compactMap { row in
-            guard let number = row[0].integer.flatMap({ UInt16(exactly: $0) }), let name = row[1].string else {
-                return nil
-            }
-            return (Array(name.utf8), number)
-        }
-    }
-
-    /// A feed's number: the one it has, or the next that nobody has, agreed on by a lightweight transaction.
-    static func number(
-        of name: [UInt8], _ session: BlockingSession, _ keyspace: String
-    ) throws(StoreError) -> UInt16 {
-        for _ in 0..<100 {
-            let known = try all(session, keyspace)
-            if let number = known.first(where: { $0.0 == name })?.1 { return number }
-            let next = (known.map(\.1).max() ?? 1) + 1
-            guard next < UInt16.max else { break }
-            let text = String(decoding: name, as: UTF8.self)
-            _ = try session.query(
-                "INSERT INTO \(keyspace).feeds (scope, number, name) VALUES ('ticks', ?, ?) IF NOT EXISTS",
-                [(.int(Int32(next)), .int), (.text(text), .text)], .localQuorum)
-        }
-        throw StoreError(.io, "no number for feed \(String(decoding: name, as: UTF8.self)) in keyspace \(keyspace)")
     }
 }
