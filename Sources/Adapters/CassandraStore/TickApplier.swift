@@ -109,13 +109,20 @@ final class TickApplier: @unchecked Sendable {
         }
     }
 
-    /// Finds each track's source; feeds that are new get their numbers.
+    /// Finds the source of each track that has a row; feeds that are new get their numbers. Other tracks may be of
+    /// records that were refused, and name no instrument.
     private func resolve(_ rows: TickRows) throws(StoreError) {
         slots.removeAll(keepingCapacity: true)
         slotBases.removeAll(keepingCapacity: true)
         for block in rows.blocks {
             slotBases.append(slots.count)
-            for track in 0..<block.trackCount { slots.append(try source(block, track)) }
+            slots.append(contentsOf: repeatElement(-1, count: block.trackCount))
+        }
+        for row in rows.rows {
+            let block = rows.blocks[Int(row.block)]
+            let track = block.track(of: Int(row.record))
+            let slot = slotBases[Int(row.block)] + track
+            if slots[slot] < 0 { slots[slot] = try source(block, track) }
         }
     }
 
