@@ -78,7 +78,7 @@ let package = Package(
             "WriterService", in: "Services",
             [
                 "EventLog", "TickStore", "TimeSource", "DayFigures", "TickCodec", "MarketProto", "Protobuf",
-                "MarketModel",
+                "MarketModel", "GRPC", "EventLoop",
             ]),
         room(
             "EdgeService", in: "Services",
@@ -139,7 +139,7 @@ let package = Package(
             "CassandraStore", in: "Adapters",
             [
                 "TickStore", "EventLog", "TimeSource", "DayFigures", "CassandraCQL", "CQLFrames", "TLS", "EventLoop",
-                "TickCodec", "MarketModel", "CLinux",
+                "TickCodec", "MarketModel", "CLinux", "COpenSSL",
             ]),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
         room(
@@ -252,7 +252,9 @@ let package = Package(
                 "WriterService",
                 "EdgeService", "SegmentLog", "FileDisk", "Simulation",
                 "EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "GRPC",
-                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport",
+                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport", "CassandraStore", "RocksStore",
+                "BookView",
+                "CassandraCQL",
             ]),
         tests(
             "RocksStoreTests",
@@ -264,7 +266,8 @@ let package = Package(
             "WriterServiceTests",
             [
                 "Protobuf", "WriterService", "SegmentLog", "RocksStore", "Repair", "FileDisk", "Simulation", "EventLog",
-                "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport",
+                "TickStore", "TickCodec", "MarketModel", "MarketProto", "GRPC", "EventLoop", "TimeSource",
+                "TestSupport",
             ]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),

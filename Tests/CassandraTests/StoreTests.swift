@@ -13,13 +13,6 @@ import TimeSource
 
 @testable import CassandraStore
 
-/// The machine's clocks.
-private final class Clock: TimeSource {
-    func wallNs() -> Int64 { Int64(Date().timeIntervalSince1970 * 1e9) }
-    func monotonicNs() -> Int64 { Int64(ProcessInfo.processInfo.systemUptime * 1e9) }
-    func sleep(ns: Int64) { poll(nil, 0, Int32(clamping: ns / 1_000_000)) }
-}
-
 /// Ticks by seed, of several instruments, feeds, epochs, hours and days, some late, some again, some with what columns
 /// do not hold.
 private struct StoreWorld {
@@ -46,7 +39,7 @@ private struct StoreWorld {
 
     init(seed: UInt64) {
         numbers = SeededNumbers(seed: seed)
-        nowNs = Clock().wallNs() - 30 * 3_600_000_000_000
+        nowNs = SystemClock().wallNs() - 30 * 3_600_000_000_000
     }
 
     private mutating func tick(_ name: String) -> Tick {
@@ -87,7 +80,7 @@ private struct StoreWorld {
         func finish() {
             guard !builder.isEmpty else { return }
             let block = builder.build()
-            block.stamp(firstOffset: nextOffset, appendTimeNs: Clock().wallNs()) { _ in Block.noOffset }
+            block.stamp(firstOffset: nextOffset, appendTimeNs: SystemClock().wallNs()) { _ in Block.noOffset }
             nextOffset = block.endOffset
             keys = [:]
             result.blocks.append(block)
@@ -194,7 +187,7 @@ struct StoreTests {
         let port = try await SharedCassandra.shared.node().port
         try await onThread {
             let folder = try TemporaryFolder()
-            let rocks = try RocksStore(directory: folder.path + "/store", time: Clock())
+            let rocks = try RocksStore(directory: folder.path + "/store", time: SystemClock())
             var configuration = try makeTables(port, "same\(seed)")
             configuration.version = version
             configuration.compression = compression
@@ -202,7 +195,7 @@ struct StoreTests {
             configuration.limits.flushIntervalNs = 20_000_000
             let place = StoreWorld.place
             var world = StoreWorld(seed: UInt64(seed))
-            var store = try CassandraStore(configuration, time: Clock())
+            var store = try CassandraStore(configuration, time: SystemClock())
             #expect(try store.nextOffset(place) == nil)
             for round in 0..<12 {
                 let rows = world.rows(300)
@@ -215,14 +208,14 @@ struct StoreTests {
                 if round == 3 { _ = try store.apply(rows, through: next, of: place) }
                 guard round == 6 else { continue }
                 try store.close()
-                store = try CassandraStore(configuration, time: Clock())
+                store = try CassandraStore(configuration, time: SystemClock())
                 #expect(try store.nextOffset(place) == next)
             }
             #expect(store.counters.wholeRows > 0 && store.counters.refusedRows == 0)
             try Self.expectSame(store, rocks)
             try store.close()
             // Another process sees the same.
-            let reader = try CassandraStore(configuration, time: Clock())
+            let reader = try CassandraStore(configuration, time: SystemClock())
             try Self.expectSame(reader, rocks)
             #expect(try reader.statistics().instrumentCount == StoreWorld.instruments.count)
             try reader.close()
@@ -239,11 +232,11 @@ struct StoreTests {
             for log in ["one", "two"] {
                 // A log of another name: this writer knows nothing of the first.
                 configuration.log = log
-                let store = try CassandraStore(configuration, time: Clock())
+                let store = try CassandraStore(configuration, time: SystemClock())
                 _ = try store.apply(rows, through: world.nextOffset, of: StoreWorld.place)
                 try store.close()
             }
-            let store = try CassandraStore(configuration, time: Clock())
+            let store = try CassandraStore(configuration, time: SystemClock())
             var stored = 0
             for instrument in StoreWorld.instruments { stored += try frames(store, instrument).count }
             try store.close()
@@ -280,13 +273,13 @@ struct StoreTests {
         let path = NSTemporaryDirectory() + "tapedeck-" + UUID().uuidString
         defer { try? FileManager.default.removeItem(atPath: path) }
         async let writing: Void = onThread {
-            let rocks = try RocksStore(directory: path, time: Clock())
+            let rocks = try RocksStore(directory: path, time: SystemClock())
             var configuration = try makeTables(port, "outage")
             configuration.limits.stallMilliseconds = 300
             configuration.limits.requestMilliseconds = 1500
             configuration.limits.openBytesMax = 200_000
             configuration.limits.flushIntervalNs = 100_000_000
-            let store = try CassandraStore(configuration, time: Clock())
+            let store = try CassandraStore(configuration, time: SystemClock())
             var world = StoreWorld(seed: 7)
             for round in 0..<60 {
                 let rows = world.rows(200)
@@ -299,7 +292,7 @@ struct StoreTests {
                     } catch {
                         guard error.retryable else { throw error }
                         reports.withLock { $0.append(error) }
-                        Clock().sleep(ns: 100_000_000)
+                        SystemClock().sleep(ns: 100_000_000)
                     }
                 }
                 isWriting.store(round + 1, ordering: .releasing)
@@ -307,7 +300,7 @@ struct StoreTests {
             try StoreTests.expectSame(store, rocks)
             #expect(store.failingPartitions.isEmpty)
             try store.close()
-            let reader = try CassandraStore(configuration, time: Clock())
+            let reader = try CassandraStore(configuration, time: SystemClock())
             #expect(try reader.nextOffset(place) == world.nextOffset)
             try StoreTests.expectSame(reader, rocks)
             try reader.close()

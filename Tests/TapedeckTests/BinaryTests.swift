@@ -48,6 +48,7 @@ struct BinaryTests {
         let process = Process()
         let address: String
         let metrics: String
+        let tickWriter: String?
         private let output = Pipe()
 
         /// What it writes about itself goes to the file `errors`, where one is named. `through` is what becomes the
@@ -76,10 +77,12 @@ struct BinaryTests {
                 let ready: Bool
                 let address: String
                 let metrics: String
+                let tick_writer: String?
             }
             let ready = try JSONDecoder().decode(Ready.self, from: Data(line))
             address = ready.address
             metrics = ready.metrics
+            tickWriter = ready.tick_writer
         }
 
         func hangUp() { kill(process.processIdentifier, SIGHUP) }

@@ -29,7 +29,7 @@ final class BlockingSession: @unchecked Sendable {
         let monitor = Monitor()
         let result = Mutex<Result<CassandraSession, CQLConnectionError>?>(nil)
         CassandraSession.open(
-            options, on: loop, transport: CQLSockets(tls: configuration.tls), report: report
+            options, on: loop, transport: configuration.transport ?? CQLSockets(tls: configuration.tls), report: report
         ) { opened in
             result.withLock { $0 = opened }
             monitor.withLock { monitor.broadcast() }

@@ -93,8 +93,8 @@ public enum CassandraSchema {
     static func tables(release: String) -> [CassandraTable] {
         [
             tickData(release), tickPartitions, latestTicks, writerOffsets, heldOffsets, filedRecords, feeds,
-            tradeExecutions(release),
-            orderBookSnapshots(release), eventStore, instruments, limits, schemaVersions,
+            tradeExecutions(release), orderBookSnapshots(release), eventStore, positions, instruments, limits,
+            schemaVersions,
         ]
     }
 
@@ -158,11 +158,12 @@ public enum CassandraSchema {
     /// Price at 1e-9, filing time in ns, epoch, sequence.
     private static let mark = "frozen<tuple<bigint, bigint, bigint, bigint>>"
 
-    /// Where a writer goes on.
+    /// Where a writer goes on; and where the chain of a partition's events stands there.
     static let writerOffsets = CassandraTable(
         name: "writer_offsets",
         columns: [
             column("log", "text"), column("topic", "int"), column("partition", "int"), column("next_offset", "bigint"),
+            column("chain_hash", "blob"),
         ],
         partitionKey: ["log", "topic"], clustering: [("partition", false)])
 
@@ -211,6 +212,9 @@ public enum CassandraSchema {
                 column("exchange", "text"), column("symbol", "text"), column("snapshot_hour", "text"),
                 column("snapshot_time", "timestamp"), column("depth_level", "int"), column("bid_micros", "bigint"),
                 column("bid_size", "bigint"), column("ask_micros", "bigint"), column("ask_size", "bigint"),
+                column("bid_nano", "int"), column("bid_size_nano", "int"), column("ask_nano", "int"),
+                column("ask_size_nano", "int"), column("feed_handler_id", "text"), column("epoch", "bigint"),
+                column("sequence", "bigint"),
             ],
             partitionKey: ["exchange", "symbol", "snapshot_hour"],
             clustering: [("snapshot_time", true), ("depth_level", false)],
@@ -229,6 +233,19 @@ public enum CassandraSchema {
             column("metadata", "map<text, text>"), column("sequence", "bigint"), column("chain_hash", "blob"),
         ],
         partitionKey: ["entity_type", "entity_id", "day"], clustering: [("event_time", false)])
+
+    /// What accounts hold.
+    static let positions = CassandraTable(
+        name: "positions",
+        columns: [
+            column("account_id", "text"), column("exchange", "text"), column("symbol", "text"),
+            column("quantity_micros", "bigint"), column("average_price_micros", "bigint"),
+            column("average_price_nano", "int"), column("realized_pnl_micros", "bigint"),
+            column("unrealized_pnl_micros", "bigint"), column("sequence", "bigint"), column("execution_id", "text"),
+            column("execution_time", "timestamp"), column("update_time", "timestamp"),
+        ],
+        partitionKey: ["account_id"], clustering: [("exchange", false), ("symbol", false)],
+        options: [("compaction", leveled)])
 
     static let instruments = CassandraTable(
         name: "instruments",

@@ -27,12 +27,13 @@ extension Command {
                 .drainSeconds, .logRingMB, .readerLagMB, .readerQueueMB, .retentionDiskPercent, .tlsCert, .tlsKey,
                 .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond,
                 .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
+                .tickWriterListen,
             ] + Command.storeOptions,
             text: """
                 Runs a feed, a writer or an edge as a process of its own, with Kafka as the log between them, until \
                 SIGINT or SIGTERM. Any number of edges may run, and any number of writers divide the partitions among \
-                them. `tapedeck topics apply` makes the topics first. One line of JSON on standard output says when it \
-                works.
+                them; with --store cassandra they write trades, order events, positions and books too. \
+                `tapedeck topics apply` makes the topics first. One line of JSON on standard output says when it works.
                 """,
             examples: [
                 ("tapedeck run feed --brokers 127.0.0.1:9092", "the simulated venue into Kafka"),

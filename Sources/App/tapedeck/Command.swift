@@ -68,7 +68,7 @@ extension Command {
     ]
 
     /// Which store, and how it is reached.
-    static let storeOptions: [OptionName] = [.store] + cassandraOptions
+    static let storeOptions: [OptionName] = [.store, .consistency] + cassandraOptions
 
     var definition: CommandDefinition {
         switch self {
@@ -95,7 +95,7 @@ extension Command {
                     .tickSyncMs, .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .tlsCert,
                     .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
-                    .metricsTLS, .channelz, .readyLag,
+                    .tickWriterListen, .metricsTLS, .channelz, .readyLag,
                 ] + Command.storeOptions,
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \

@@ -32,6 +32,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case callLog = "call-log"
     case metricsListen = "metrics-listen"
     case metricsTLS = "metrics-tls"
+    case tickWriterListen = "tick-writer-listen"
     case channelz
     case readyLag = "ready-lag"
     // Where rows are kept
@@ -40,6 +41,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case keyspace
     case localDC = "local-dc"
     case dataCenters = "data-centers"
+    case consistency
     case cassandraUser = "cassandra-user"
     case cassandraPassword = "cassandra-password"
     case cassandraCA = "cassandra-ca"
@@ -173,8 +175,9 @@ extension OptionName {
         case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .unaryDeadlineSeconds,
             .streamDeadlineSeconds:
             accessDefinition
-        case .callLog, .metricsListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
-        case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .cassandraUser, .cassandraPassword,
+        case .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
+        case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .consistency, .cassandraUser,
+            .cassandraPassword,
             .cassandraCA, .cassandraCert, .cassandraKey:
             storeDefinition
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
@@ -331,6 +334,11 @@ extension OptionName {
             OptionDefinition(
                 .address, "HOST:PORT", default: "127.0.0.1:9090",
                 "Where /metrics, /healthz and /readyz are served. Where the default port is taken, another one is.")
+        case .tickWriterListen:
+            OptionDefinition(
+                .address, "HOST:PORT",
+                "Where TickWriterService is served, for this machine or an internal network, as 127.0.0.1:50052. "
+                    + "Without it, it is not. Who may call is said as for --listen.")
         case .channelz:
             OptionDefinition(
                 .flag, "", default: "false",
@@ -387,6 +395,11 @@ extension OptionName {
             OptionDefinition(
                 .text, "NAME",
                 "The data centre whose Cassandra nodes are used; without it that of the first node that answers.")
+        case .consistency:
+            OptionDefinition(
+                .texts, "CLASS=LEVEL",
+                "How many copies must have what is written, as trades=QUORUM. Classes are ticks and books (LOCAL_ONE), "
+                    + "trades and positions (LOCAL_QUORUM), events (EACH_QUORUM). May be given several times.")
         case .dataCenters:
             OptionDefinition(
                 .text, "NAME:COPIES,...",

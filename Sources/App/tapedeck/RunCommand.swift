@@ -1,3 +1,4 @@
+import CassandraStore
 import Drills
 import EdgeService
 import EventLog
@@ -95,6 +96,7 @@ struct RunCommand {
         let operations = try operations(log)
         var settings = WriterConfiguration()
         settings.stopsAtLostRecords = options.string(.lostRecords) == "stop"
+        settings.drainsLog = false
         let diagnostics = diagnostics
         let writer = WriterService(log: log, store: store, time: time, configuration: settings) {
             diagnostics.log(.warning, "writer", $0)
@@ -102,11 +104,19 @@ struct RunCommand {
         let thread = ServiceThread(name: "writer", ended: { _ in }) { try writer.run() }
         operations.metrics.register { WriterMetrics.families(writer.counters) }
         operations.readiness.add("writer") { writer.counters.failure }
+        CassandraMetrics.register(store, in: operations.metrics, operations.readiness)
+        let classes =
+            store is CassandraStore
+            ? try ClassWrites.make(options, configuration, counts: log.partitionCount, time, operations, diagnostics)
+            : nil
+        let direct = try DirectWrites.make(options, store, time, operations) {
+            try StoreChoice(options).open(directory, time: time, log: log, diagnostics)
+        }
         let metrics = try PlatformSockets.metrics(options, diagnostics)
         operations.listen(on: metrics)
-        ready("writer", address: nil, metrics)
+        ready("writer", address: direct?.address, metrics)
         wait(signals, operations) {
-            thread.failure ?? log.failure?.message
+            thread.failure ?? direct?.failure ?? classes?.failure ?? log.failure?.message
         } isDone: {
             thread.isDone
         }
@@ -114,6 +124,8 @@ struct RunCommand {
         if !thread.join(milliseconds: 30_000) {
             diagnostics.log(.warning, "writer", "the writer did not stop in 30 s; the next start goes on where it was")
         }
+        try direct?.stop(drainSeconds: options.int(.drainSeconds))
+        try classes?.stop(diagnostics)
         operations.close()
         try log.close()
         try store.close()
