@@ -19,6 +19,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     let session: BlockingSession
     let window: WriteWindow
     let time: any TimeSource
+    private let nodeClock: NodeClock
     private let applyLock = Mutex<Void>(())
     // Owned by the holder of applyLock.
     private let applier: TickApplier
@@ -56,9 +57,10 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         self.time = time
         let session = try BlockingSession(configuration, report: report)
         self.session = session
-        window = WriteWindow(session, keyspace: configuration.keyspace, limits: configuration.limits)
+        window = WriteWindow(session, keyspace: configuration.keyspace, limits: configuration.limits, time: time)
         do {
             try CassandraStore.checkVersion(session, configuration.keyspace)
+            nodeClock = try NodeClock(session, time)
             applier = try TickApplier(session, window, configuration)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
             selectRows = try session.prepare(TickScan.select(configuration.keyspace))
@@ -85,6 +87,9 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
 
     public var counters: Counters { applier.counters.withLock { $0 } }
 
+    /// From ticks' events to their rows' acknowledgement, by this machine's wall clock.
+    public var rowLatency: RowLatency { window.rowLatency }
+
     /// Partitions whose rows cannot be written now, and why.
     public var failingPartitions: [FailingPartition] { window.failures }
 
@@ -100,7 +105,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             let applied = shared.withLock { $0.applied[place] }
             if let applied, next <= applied { return durable(place) }
             try window.waitForRoom()
-            try applier.apply(rows, from: applied ?? 0, of: place, wallNs: time.wallNs())
+            try applier.apply(rows, from: applied ?? 0, of: place, wallNs: nodeClock.nowNs)
             shared.withLock { $0.applied[place] = next }
             try? flush(milliseconds: configuration.limits.stallMilliseconds)
             return durable(place)
@@ -118,7 +123,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         guard try window.drain(milliseconds: milliseconds) else {
             throw window.stalled("rows wait to be acknowledged")
         }
-        try applier.flush(dirty, wallNs: time.wallNs(), monotonicNs: time.monotonicNs())
+        try applier.flush(dirty, wallNs: nodeClock.nowNs, monotonicNs: time.monotonicNs())
         shared.withLock { $0.durable.merge(dirty) { _, new in new } }
     }
 

@@ -2,6 +2,7 @@ import CQLFrames
 import CassandraCQL
 import EventLoop
 import TickStore
+import TimeSource
 
 /// A batch on its way to one partition.
 final class PartitionWrite: @unchecked Sendable {
@@ -10,10 +11,13 @@ final class PartitionWrite: @unchecked Sendable {
     /// What it holds in memory.
     let bytes: Int
     let apply: OpenApply
+    /// When the ticks of its rows happened.
+    let filingTimesNs: [Int64]
     // Owned by the loop.
     var pauseMilliseconds = 0
 
-    init(_ partition: TickPartition, _ frame: CQLBuffer, _ apply: OpenApply) {
+    init(_ partition: TickPartition, _ frame: CQLBuffer, _ apply: OpenApply, filingTimesNs: [Int64] = []) {
+        self.filingTimesNs = filingTimesNs
         self.partition = partition
         self.frame = frame
         self.apply = apply
@@ -42,6 +46,7 @@ final class WriteWindow: @unchecked Sendable {
     private let session: BlockingSession
     private let keyspace: String
     private let limits: CassandraStoreLimits
+    private let time: any TimeSource
     private let monitor = Monitor()
     // Guarded by the monitor.
     private var openBytes = 0
@@ -49,6 +54,7 @@ final class WriteWindow: @unchecked Sendable {
     private var lastError: StoreError?
     private var fatal: StoreError?
     private var failing: [Int: FailingPartition] = [:]
+    private var latency = RowLatency()
     // Owned by the loop.
     private var partitions: [Int: Lane] = [:]
 
@@ -59,7 +65,8 @@ final class WriteWindow: @unchecked Sendable {
         var isPaused = false
     }
 
-    init(_ session: BlockingSession, keyspace: String, limits: CassandraStoreLimits) {
+    init(_ session: BlockingSession, keyspace: String, limits: CassandraStoreLimits, time: any TimeSource) {
+        self.time = time
         self.session = session
         self.keyspace = keyspace
         self.limits = limits
@@ -69,6 +76,8 @@ final class WriteWindow: @unchecked Sendable {
     var failures: [FailingPartition] {
         monitor.withLock { failing.values.sorted { $0.name < $1.name } }
     }
+
+    var rowLatency: RowLatency { monitor.withLock { latency } }
 
     /// Waits until there is room for an apply. Throws what keeps the store away, or what no retry mends.
     func waitForRoom() throws(StoreError) {
@@ -141,7 +150,9 @@ final class WriteWindow: @unchecked Sendable {
 
     private func finished(_ write: PartitionWrite) {
         let number = write.partition.number
+        let nowNs = write.filingTimesNs.isEmpty ? 0 : time.wallNs()
         monitor.withLock {
+            for filingTimeNs in write.filingTimesNs { latency.add(nowNs &- filingTimeNs) }
             openBytes -= write.bytes
             openWrites -= 1
             write.apply.writesLeft -= 1
