@@ -60,6 +60,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case historyMinutes = "history-minutes"
     case lostRecords = "lost-records"
     case spillMB = "spill-mb"
+    case clockOffsetFile = "clock-offset-file"
     case partitions
     case replication
     case toTime = "to-time"
@@ -96,6 +97,11 @@ enum OptionName: String, CaseIterable, Sendable {
     case limit
     case runs
     case rounds
+    case awaySeconds = "away-seconds"
+    case engineKill = "engine-kill"
+    case engineStart = "engine-start"
+    case enginePause = "engine-pause"
+    case engineResume = "engine-resume"
     case close
     case json
     // How the program itself behaves
@@ -175,8 +181,10 @@ extension OptionName {
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
             .kafkaSet:
             kafkaDefinition
-        case .instance, .historyMinutes, .lostRecords, .spillMB, .partitions, .replication, .toTime, .by, .yes:
+        case .instance, .historyMinutes, .lostRecords, .spillMB, .clockOffsetFile, .partitions, .replication, .toTime,
+            .by, .yes:
             clusterDefinition
+        case .awaySeconds, .engineKill, .engineStart, .enginePause, .engineResume: drillDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate, .records: sourceDefinition
