@@ -302,6 +302,7 @@ let package = Package(
                 "EventLog",
                 "TimeSource", "TickCodec", "MarketModel", "TestSupport",
             ]),
+        tests("ClusterDrillTests", ["TestSupport"]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
             "TapedeckTests",

@@ -264,6 +264,84 @@ struct StoreTests {
         }
     }
 
+    /// The machine's clocks, with a wall clock that somebody sets.
+    private final class SetClock: TimeSource {
+        let offsetNs = Atomic<Int64>(0)
+        func wallNs() -> Int64 { Clock().wallNs() + offsetNs.load(ordering: .relaxed) }
+        func monotonicNs() -> Int64 { Clock().monotonicNs() }
+        func sleep(ns: Int64) { Clock().sleep(ns: ns) }
+    }
+
+    @Test func `A wall clock that is set ahead or back ends no row early and holds back no last tick`() async throws {
+        let node = try await SharedCassandra.shared.node()
+        try await onThread {
+            let configuration = try makeTables(node.port, "clocks")
+            var world = StoreWorld(seed: 6)
+            let clock = SetClock()
+            var store = try CassandraStore(configuration, time: clock)
+            let dayNs: Int64 = 86_400_000_000_000
+            for offset in [100 * dayNs, 0, -100 * dayNs] {
+                clock.offsetNs.store(offset, ordering: .relaxed)
+                _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
+                _ = try store.sync(StoreWorld.place)
+            }
+            clock.offsetNs.store(200 * dayNs, ordering: .relaxed)
+            _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
+            try store.close()
+            let session = try BlockingSession(configuration)
+            let times = try session.query("SELECT ttl(detail) FROM clocks.tick_data")
+            #expect(times.count > 300)
+            for row in times { #expect((row[0].integer ?? 0) > 7_776_000 - 600) }
+            // Another writer, whose clock is right, goes on.
+            store = try CassandraStore(configuration, time: Clock())
+            #expect(try store.nextOffset(StoreWorld.place) == world.nextOffset)
+            _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
+            try store.close()
+            let written = try session.query("SELECT writetime(next_offset) FROM clocks.latest_ticks")
+            let nowMicroseconds = Clock().wallNs() / 1000
+            #expect(!written.isEmpty)
+            for row in written { #expect((row[0].integer ?? .max) < nowMicroseconds + 600_000_000) }
+            session.close()
+        }
+    }
+
+    @Test func `A record among a block's that names no instrument stops no row of the others`() async throws {
+        let node = try await SharedCassandra.shared.node()
+        try await onThread {
+            let configuration = try makeTables(node.port, "unnamed")
+            let builder = BlockBuilder(StoreWorld.place)
+            let none = builder.register(BlockBuilder.Key(exchange: "", symbol: "", feed: ""))
+            let key = builder.register(BlockBuilder.Key(exchange: "XNAS", symbol: "AAPL", feed: "main"))
+            let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "main")
+            var tick = Tick(
+                kind: .trade, receivedTimeNs: Clock().wallNs(), publishTimeNs: Clock().wallNs(), epoch: 1, sequence: 1)
+            tick.last = 5_000_000_000
+            tick.lastSize = 100_000_000
+            [UInt8]([1, 2, 3]).withUnsafeBytes { builder.append(key: none, epoch: 0, sequence: 0, payload: $0) }
+            builder.append(key: key, epoch: 1, sequence: 1, lengthMax: encoder.lengthMax) {
+                encoder.encode(tick, into: $0)
+            }
+            let block = builder.build()
+            block.stamp(firstOffset: 0, appendTimeNs: Clock().wallNs()) { _ in Block.noOffset }
+            func row(_ record: Int32) -> TickRows.Row {
+                TickRows.Row(
+                    block: 0, record: record, filingTimeNs: tick.receivedTimeNs, tradePrice: nil, tradeSize: 0)
+            }
+            let store = try CassandraStore(configuration, time: Clock())
+            // What the writer must not give is refused by name, and nothing of it is written.
+            let refused = #expect(throws: StoreError.self) {
+                try store.apply(TickRows(blocks: [block], rows: [row(1), row(0)]), through: 2, of: StoreWorld.place)
+            }
+            #expect(refused?.message.contains("ticks.raw/3 at offset 0") == true)
+            _ = try store.apply(TickRows(blocks: [block], rows: [row(1)]), through: 2, of: StoreWorld.place)
+            try store.close()
+            let reader = try CassandraStore(configuration, time: Clock())
+            #expect(try frames(reader, Instrument(exchange: "XNAS", symbol: "AAPL")).count == 1)
+            #expect(store.rowLatency.counts.reduce(0, +) == 1)
+            try reader.close()
+        }
+    }
+
     @Test func `A node that goes away while rows are written loses none of them`() async throws {
         let node = try await CassandraNode.start(["--set", "commitlog_sync=batch"])
         let place = StoreWorld.place

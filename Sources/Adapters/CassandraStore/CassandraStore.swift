@@ -19,6 +19,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     let session: BlockingSession
     let window: WriteWindow
     let time: any TimeSource
+    private let nodeClock: NodeClock
     private let applyLock = Mutex<Void>(())
     // Owned by the holder of applyLock.
     private let applier: TickApplier
@@ -68,6 +69,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             report: reportPartition)
         do {
             try CassandraStore.checkVersion(session, configuration.keyspace)
+            nodeClock = try NodeClock(session, time)
             applier = try TickApplier(session, window, configuration)
             held = try HeldRecords(session, configuration)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
@@ -95,6 +97,9 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
 
     public var counters: Counters { applier.counters.withLock { $0 } }
 
+    /// From ticks' events to their rows' acknowledgement, by this machine's wall clock.
+    public var rowLatency: RowLatency { window.rowLatency }
+
     /// Partitions whose rows cannot be written now, and why.
     public var failingPartitions: [FailingPartition] { window.failures }
 
@@ -113,7 +118,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             let applied = shared.withLock { $0.applied[place] }
             if let applied, next <= applied { return durable(place) }
             try window.waitForRoom(place)
-            try applier.apply(rows, from: applied ?? 0, of: place, wallNs: time.wallNs())
+            try applier.apply(rows, from: applied ?? 0, of: place, wallNs: nodeClock.nowNs)
             held.add(rows, from: applied ?? 0, place)
             shared.withLock { $0.applied[place] = next }
             try? flush(milliseconds: configuration.limits.stallMilliseconds)
@@ -135,7 +140,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         let written = dirty.filter { clean.contains($0.key) }
         if !written.isEmpty {
             try held.write(written.keys)
-            try applier.flush(written, wallNs: time.wallNs(), monotonicNs: time.monotonicNs())
+            try applier.flush(written, wallNs: nodeClock.nowNs, monotonicNs: time.monotonicNs())
             shared.withLock { $0.durable.merge(written) { _, new in new } }
         }
         if isForced, written.count < dirty.count { throw window.stalled("rows wait to be acknowledged") }

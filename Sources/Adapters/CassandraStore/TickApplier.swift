@@ -89,8 +89,8 @@ final class TickApplier: @unchecked Sendable {
     /// Hands rows at or past offset `from` to the window. On an error nothing of it is.
     func apply(_ rows: TickRows, from: UInt64, of place: TopicPartition, wallNs: Int64) throws(StoreError) {
         try resolve(rows)
-        group(rows, from: from)
         defer { resetGroups() }
+        try group(rows, from: from)
         try load()
         let source = window.source(place)
         batchRowsMax = window.batchRowsMax
@@ -127,6 +127,9 @@ final class TickApplier: @unchecked Sendable {
     }
 
     private func source(_ block: Block, _ track: Int) throws(StoreError) -> Int {
+        if block.exchangeBytes(track: track).isEmpty || block.symbolBytes(track: track).isEmpty {
+            return UnnamedTrack.source
+        }
         if let known = catalog.withLock({ $0.source(block, track: track) }) { return known }
         let name = Array(block.feedBytes(track: track))
         let feed: Int
@@ -139,26 +142,21 @@ final class TickApplier: @unchecked Sendable {
                 return catalog.feed(name) ?? 0
             }
         }
-        guard let source = catalog.withLock({ $0.addSource(block, track: track, feed: feed) }) else {
-            throw StoreError(
-                .io,
-                "\(block.topicPartition) at offset \(block.firstOffset): '\(block.exchange(track: track))' and "
-                    + "'\(block.symbol(track: track))' do not name an instrument; the writer must refuse such records")
-        }
-        return source
+        return catalog.withLock { $0.addSource(block, track: track, feed: feed) } ?? UnnamedTrack.source
     }
 
     /// Links the rows of each instrument, in the order given.
-    private func group(_ rows: TickRows, from: UInt64) {
+    private func group(_ rows: TickRows, from: UInt64) throws(StoreError) {
         nextRow.removeAll(keepingCapacity: true)
         nextRow.append(contentsOf: repeatElement(-1, count: rows.rows.count))
-        catalog.withLock { catalog in
+        try catalog.withLock { catalog throws(StoreError) in
             while groupOfInstrument.count < catalog.entries.count { groupOfInstrument.append(-1) }
             for index in rows.rows.indices {
                 let row = rows.rows[index]
                 let block = rows.blocks[Int(row.block)]
                 guard block.firstOffset &+ UInt64(row.record) >= from else { continue }
                 let slot = slotBases[Int(row.block)] + block.track(of: Int(row.record))
+                guard slots[slot] != UnnamedTrack.source else { throw UnnamedTrack.refusal(block, Int(row.record)) }
                 let instrument = catalog.sources[slots[slot]].instrument
                 let group = Int(groupOfInstrument[instrument])
                 if group < 0 {
@@ -306,7 +304,8 @@ final class TickApplier: @unchecked Sendable {
                 let place = TickRowEncoder.Place(
                     identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
                     timeToLive: run.timeToLive)
-                open?.add(reader, place, insert.id, update: isWhole ? nil : payload)
+                open?.add(
+                    reader, place, insert.id, update: isWhole ? nil : payload, filingTimeNs: row.filingTimeNs)
             }
             count.rows += 1
             if !isWhole { count.wholeRows += 1 }
@@ -460,6 +459,7 @@ struct OpenBatch {
     private let fromNs: Int64
     let buffer: CQLBuffer
     private var writer: CQLBatchWriter
+    private var filingTimesNs: [Int64] = []
 
     /// Bytes of a row, roughly.
     private static let rowBytes = 260
@@ -471,6 +471,7 @@ struct OpenBatch {
         let (start, overflow) = hour.multipliedReportingOverflow(by: 3_600_000_000_000)
         fromNs = overflow ? .max : start
         buffer = CQLBuffer(capacity: 64 + rows * OpenBatch.rowBytes)
+        filingTimesNs.reserveCapacity(rows)
         writer = CQLBatchWriter(.unlogged, version, into: buffer)
     }
 
@@ -484,8 +485,10 @@ struct OpenBatch {
     /// One more row. `update` is the whole tick where columns cannot give it back.
     @inline(__always)
     mutating func add(
-        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], update: UnsafeRawBufferPointer?
+        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], update: UnsafeRawBufferPointer?,
+        filingTimeNs: Int64
     ) {
+        filingTimesNs.append(filingTimeNs)
         writer.statement(insert, values: TickRowEncoder.valueCount)
         partition.key.withUnsafeBytes { buffer.append($0) }
         TickRowEncoder.append(reader, place, update: update, to: buffer)
@@ -493,6 +496,6 @@ struct OpenBatch {
 
     func finish(_ consistency: CQLConsistency, _ source: WriteSource) -> PartitionWrite {
         writer.finish(consistency)
-        return PartitionWrite(partition, buffer, rows: writer.count, source)
+        return PartitionWrite(partition, buffer, rows: writer.count, source, filingTimesNs: filingTimesNs)
     }
 }

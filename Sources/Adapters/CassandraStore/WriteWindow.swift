@@ -15,11 +15,16 @@ final class PartitionWrite: @unchecked Sendable {
     let bytes: Int
     let rows: Int
     let source: WriteSource
+    /// When the ticks of its rows happened.
+    let filingTimesNs: [Int64]
     // Owned by the loop.
     var pauseMilliseconds = 0
     var sentMilliseconds: UInt64 = 0
 
-    init(_ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource) {
+    init(
+        _ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource, filingTimesNs: [Int64] = []
+    ) {
+        self.filingTimesNs = filingTimesNs
         self.partition = partition
         self.frame = frame
         self.rows = rows
@@ -97,6 +102,7 @@ final class WriteWindow: @unchecked Sendable {
     private var failing: [Int: (partition: FailingPartition, source: WriteSource)] = [:]
     private var sources: [TopicPartition: WriteSource] = [:]
     private var written = CassandraWriteCounters()
+    private var latency = RowLatency()
     // Owned by the loop.
     private var lanes: [Int: Lane] = [:]
     /// Lanes that may send, in the order in which they came to it; and writes whose pause is over, which go first.
@@ -153,6 +159,8 @@ final class WriteWindow: @unchecked Sendable {
             return made
         }
     }
+
+    var rowLatency: RowLatency { monitor.withLock { latency } }
 
     /// Waits until there is room for an apply of the place. Throws what keeps the store away, or what no retry mends. A
     /// place with a partition that fails has a part of the room, so that the others have the rest.
@@ -292,7 +300,9 @@ final class WriteWindow: @unchecked Sendable {
         let number = write.partition.number
         let milliseconds = now &- write.sentMilliseconds
         adaptive.answered(after: milliseconds, at: now, isFull: isFull)
+        let nowNs = write.filingTimesNs.isEmpty ? 0 : time.wallNs()
         let over = monitor.withLock { () -> FailingPartition? in
+            for filingTimeNs in write.filingTimesNs { latency.add(nowNs &- filingTimeNs) }
             openBytes -= write.bytes
             openWrites -= 1
             write.source.openWrites -= 1

@@ -331,12 +331,22 @@ extension Command {
         case .drill:
             CommandDefinition(
                 "break it on purpose and see what is lost",
-                operands: "[NAME|all]", count: 0...1, options: [.rounds, .seed, .json],
+                operands: "[NAME|all]", count: 0...1,
+                options: [
+                    .rounds, .seed, .json, .rate, .awaySeconds, .engineKill, .engineStart, .enginePause, .engineResume,
+                    .partitions, .replication, .dataCenters,
+                ] + Command.kafkaOptions + Command.cassandraOptions,
                 text: """
                     Starts its own platform in a directory of its own, breaks it, starts it again and counts what is \
-                    missing or twice. Exits 1 where anything is. Without a name it lists the drills.
+                    missing or twice. Exits 1 where anything is. Without a name it lists the drills; `all` are those \
+                    that need no other server. Drills of a cluster use brokers and nodes that run, with topics and a \
+                    keyspace of their own, which they remove when they have passed.
                     """,
                 examples: [
+                    (
+                        "tapedeck drill writer-kill --brokers 127.0.0.1:9092 --contact-points 127.0.0.1:9042",
+                        "20 kills of a writer from Kafka into Cassandra"
+                    ),
                     ("tapedeck drill kill --rounds 100", "kill -9 at a hundred random moments"),
                     ("tapedeck drill slow-clients", "64 clients, nine of which hardly read"),
                 ])

@@ -62,6 +62,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case historyMinutes = "history-minutes"
     case lostRecords = "lost-records"
     case spillMB = "spill-mb"
+    case clockOffsetFile = "clock-offset-file"
     case partitions
     case replication
     case toTime = "to-time"
@@ -103,6 +104,11 @@ enum OptionName: String, CaseIterable, Sendable {
     case limit
     case runs
     case rounds
+    case awaySeconds = "away-seconds"
+    case engineKill = "engine-kill"
+    case engineStart = "engine-start"
+    case enginePause = "engine-pause"
+    case engineResume = "engine-resume"
     case close
     case json
     // How the program itself behaves
@@ -183,9 +189,11 @@ extension OptionName {
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
             .kafkaSet:
             kafkaDefinition
-        case .instance, .historyMinutes, .lostRecords, .spillMB, .partitions, .replication, .toTime, .by, .yes:
+        case .instance, .historyMinutes, .lostRecords, .spillMB, .clockOffsetFile, .partitions, .replication, .toTime,
+            .by, .yes:
             clusterDefinition
         case .dryRun, .reason, .all, .into, .toToken: repairDefinition
+        case .awaySeconds, .engineKill, .engineStart, .enginePause, .engineResume: drillDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate, .records: sourceDefinition

@@ -12,6 +12,7 @@ import Observability
 import SegmentLog
 import SimulatedVenue
 import TickStore
+import TimeSource
 import WriterService
 
 /// `tapedeck run feed|writer|edge`: one service as a process of its own, with Kafka as the log.
@@ -87,6 +88,7 @@ struct RunCommand {
     private func write(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
         var configuration = configuration
         configuration.topics = [.ticksRaw, .ticksRaw.deadLetter]
+        let time: any TimeSource = options.optionalString(.clockOffsetFile).map(SteppedTime.init(file:)) ?? time
         let directory = DataDirectory(path: options.string(.data))
         try directory.create()
         let space = try FileDisk(directory: directory.path).space()
@@ -103,6 +105,9 @@ struct RunCommand {
         }
         let thread = ServiceThread(name: "writer", ended: { _ in }) { try writer.run() }
         operations.metrics.register { WriterMetrics.families(writer.counters) }
+        if let cassandra = store as? CassandraStore {
+            operations.metrics.register { RowMetrics.families(cassandra.rowLatency) }
+        }
         operations.readiness.add("writer") { writer.counters.failure }
         CassandraMetrics.register(store, in: operations.metrics, operations.readiness)
         let classes =
@@ -213,6 +218,23 @@ struct RunCommand {
         diagnostics.flush()
         if let failure { throw CommandError(failure) }
         return .success
+    }
+}
+
+/// How old ticks are when their rows are in Cassandra.
+enum RowMetrics {
+    static func families(_ latency: RowLatency) -> [MetricFamily] {
+        [
+            MetricFamily(
+                "tapedeck_row_latency_seconds", .histogram, "From a tick's event to its row's acknowledgement.",
+                [
+                    .init(
+                        .histogram(
+                            HistogramValue(
+                                upperBounds: RowLatency.boundsNs.map { Double($0) / 1e9 }, counts: latency.counts,
+                                sum: Double(latency.sumNs) / 1e9)))
+                ])
+        ]
     }
 }
 

@@ -6,6 +6,7 @@ import Observability
 import RocksStore
 import TLS
 import TickStore
+import TimeSource
 
 /// Which store the options name, and how it is opened.
 struct StoreChoice {
@@ -15,7 +16,7 @@ struct StoreChoice {
 
     /// Opens it. `totalBytes` is the size of the data directory's disk, where the store may take its share of it.
     func open(
-        _ directory: DataDirectory, time: SystemTime, log: any EventLog, totalBytes: UInt64? = nil,
+        _ directory: DataDirectory, time: any TimeSource, log: any EventLog, totalBytes: UInt64? = nil,
         _ diagnostics: Diagnostics
     ) throws -> any TickStore {
         guard options.string(.store) == "cassandra" else {

@@ -132,8 +132,9 @@ public enum ReadyLine {
         return String(line.dropFirst(prefix.count).prefix { $0 != "\"" })
     }
 
+    /// Of a platform, or of one service of it, which says its name in place of an address.
     static func metrics(_ line: String) -> String? {
-        guard line.hasPrefix(prefix), line.hasSuffix("\"}") else { return nil }
+        guard line.hasPrefix("{\"ready\":true,"), line.hasSuffix("\"}") else { return nil }
         let names = line.split(separator: "\"metrics\":\"")
         return names.count == 2 ? String(names[1].prefix { $0 != "\"" }) : nil
     }
