@@ -249,12 +249,10 @@ let package = Package(
             "KafkaLogTests",
             [
                 "KafkaLog", "CassandraStore", "CassandraCQL", "CQLFrames", "RocksStore", "Repair", "FeedService",
-                "WriterService",
-                "EdgeService", "SegmentLog", "FileDisk", "Simulation",
+                "WriterService", "EdgeService", "SegmentLog", "FileDisk", "Simulation",
                 "EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "GRPC",
-                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport", "CassandraStore", "RocksStore",
-                "BookView",
-                "CassandraCQL",
+                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "BookView",
+                "TestSupport",
             ]),
         tests(
             "RocksStoreTests",

@@ -267,9 +267,9 @@ struct StoreTests {
     /// The machine's clocks, with a wall clock that somebody sets.
     private final class SetClock: TimeSource {
         let offsetNs = Atomic<Int64>(0)
-        func wallNs() -> Int64 { Clock().wallNs() + offsetNs.load(ordering: .relaxed) }
-        func monotonicNs() -> Int64 { Clock().monotonicNs() }
-        func sleep(ns: Int64) { Clock().sleep(ns: ns) }
+        func wallNs() -> Int64 { SystemClock().wallNs() + offsetNs.load(ordering: .relaxed) }
+        func monotonicNs() -> Int64 { SystemClock().monotonicNs() }
+        func sleep(ns: Int64) { SystemClock().sleep(ns: ns) }
     }
 
     @Test func `A wall clock that is set ahead or back ends no row early and holds back no last tick`() async throws {
@@ -293,12 +293,12 @@ struct StoreTests {
             #expect(times.count > 300)
             for row in times { #expect((row[0].integer ?? 0) > 7_776_000 - 600) }
             // Another writer, whose clock is right, goes on.
-            store = try CassandraStore(configuration, time: Clock())
+            store = try CassandraStore(configuration, time: SystemClock())
             #expect(try store.nextOffset(StoreWorld.place) == world.nextOffset)
             _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
             try store.close()
             let written = try session.query("SELECT writetime(next_offset) FROM clocks.latest_ticks")
-            let nowMicroseconds = Clock().wallNs() / 1000
+            let nowMicroseconds = SystemClock().wallNs() / 1000
             #expect(!written.isEmpty)
             for row in written { #expect((row[0].integer ?? .max) < nowMicroseconds + 600_000_000) }
             session.close()
@@ -314,7 +314,7 @@ struct StoreTests {
             let key = builder.register(BlockBuilder.Key(exchange: "XNAS", symbol: "AAPL", feed: "main"))
             let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "main")
             var tick = Tick(
-                kind: .trade, receivedTimeNs: Clock().wallNs(), publishTimeNs: Clock().wallNs(), epoch: 1, sequence: 1)
+                kind: .trade, receivedTimeNs: SystemClock().wallNs(), publishTimeNs: SystemClock().wallNs(), epoch: 1, sequence: 1)
             tick.last = 5_000_000_000
             tick.lastSize = 100_000_000
             [UInt8]([1, 2, 3]).withUnsafeBytes { builder.append(key: none, epoch: 0, sequence: 0, payload: $0) }
@@ -322,12 +322,12 @@ struct StoreTests {
                 encoder.encode(tick, into: $0)
             }
             let block = builder.build()
-            block.stamp(firstOffset: 0, appendTimeNs: Clock().wallNs()) { _ in Block.noOffset }
+            block.stamp(firstOffset: 0, appendTimeNs: SystemClock().wallNs()) { _ in Block.noOffset }
             func row(_ record: Int32) -> TickRows.Row {
                 TickRows.Row(
                     block: 0, record: record, filingTimeNs: tick.receivedTimeNs, tradePrice: nil, tradeSize: 0)
             }
-            let store = try CassandraStore(configuration, time: Clock())
+            let store = try CassandraStore(configuration, time: SystemClock())
             // What the writer must not give is refused by name, and nothing of it is written.
             let refused = #expect(throws: StoreError.self) {
                 try store.apply(TickRows(blocks: [block], rows: [row(1), row(0)]), through: 2, of: StoreWorld.place)
@@ -335,7 +335,7 @@ struct StoreTests {
             #expect(refused?.message.contains("ticks.raw/3 at offset 0") == true)
             _ = try store.apply(TickRows(blocks: [block], rows: [row(1)]), through: 2, of: StoreWorld.place)
             try store.close()
-            let reader = try CassandraStore(configuration, time: Clock())
+            let reader = try CassandraStore(configuration, time: SystemClock())
             #expect(try frames(reader, Instrument(exchange: "XNAS", symbol: "AAPL")).count == 1)
             #expect(store.rowLatency.counts.reduce(0, +) == 1)
             try reader.close()

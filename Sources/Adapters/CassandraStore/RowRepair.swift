@@ -125,7 +125,7 @@ extension CassandraStore: RepairableStore {
 
     private func key(_ hour: StoredHour) -> [CQLValue] {
         [
-            .text(hour.instrument.exchange), .text(hour.instrument.symbol), .text(TickPartition.date(day: hour.day)),
+            .text(hour.instrument.exchange), .text(hour.instrument.symbol), .text(CivilTime.date(day: hour.day)),
             .int(Int32(hour.bucket)),
         ]
     }

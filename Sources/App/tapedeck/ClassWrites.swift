@@ -3,6 +3,7 @@ import EventLog
 import KafkaLog
 import Observability
 import TickStore
+import TimeSource
 import WriterService
 
 /// The writers of executions, events and positions in this process: a thread each, one store, and a log of their own,
@@ -14,7 +15,7 @@ final class ClassWrites {
 
     /// nil where the brokers have none of the topics. `counts` says how many partitions a topic has there.
     static func make(
-        _ options: ResolvedOptions, _ configuration: KafkaConfiguration, counts: (Topic) -> Int, _ time: SystemTime,
+        _ options: ResolvedOptions, _ configuration: KafkaConfiguration, counts: (Topic) -> Int, _ time: any TimeSource,
         _ operations: PlatformOperations, _ diagnostics: Diagnostics
     ) throws -> ClassWrites? {
         let topics = ClassWriter.topics.filter { counts($0) > 0 && counts($0.deadLetter) > 0 }
@@ -38,7 +39,7 @@ final class ClassWrites {
     }
 
     private init(
-        _ options: ResolvedOptions, _ log: KafkaLog, _ topics: [Topic], _ time: SystemTime,
+        _ options: ResolvedOptions, _ log: KafkaLog, _ topics: [Topic], _ time: any TimeSource,
         _ operations: PlatformOperations, _ diagnostics: Diagnostics
     ) throws {
         self.log = log

@@ -3,6 +3,7 @@ import EventLoop
 import GRPC
 import Observability
 import TickStore
+import TimeSource
 import WriterService
 
 /// `TickWriterService` of this process, on the listener that the options name.
@@ -17,7 +18,7 @@ final class DirectWrites {
     /// process has it alone. Rows for Cassandra go by a store of their own, opened by `open`, so that a backlog of the
     /// log holds up no caller.
     static func make(
-        _ options: ResolvedOptions, _ store: any TickStore, _ time: SystemTime, _ operations: PlatformOperations,
+        _ options: ResolvedOptions, _ store: any TickStore, _ time: any TimeSource, _ operations: PlatformOperations,
         open: () throws -> any TickStore
     ) throws -> DirectWrites? {
         guard options.isSet(.tickWriterListen) else { return nil }
@@ -31,7 +32,7 @@ final class DirectWrites {
     }
 
     private init(
-        _ options: ResolvedOptions, _ store: any TickStore, _ own: (any TickStore)?, _ time: SystemTime,
+        _ options: ResolvedOptions, _ store: any TickStore, _ own: (any TickStore)?, _ time: any TimeSource,
         _ operations: PlatformOperations
     ) throws {
         var server = GRPCServerConfiguration()
