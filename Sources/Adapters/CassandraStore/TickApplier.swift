@@ -304,8 +304,7 @@ final class TickApplier: @unchecked Sendable {
                 let place = TickRowEncoder.Place(
                     identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
                     timeToLive: run.timeToLive)
-                open?.add(
-                    reader, place, insert.id, update: isWhole ? nil : payload, filingTimeNs: row.filingTimeNs)
+                open?.add(reader, place, insert.id, isWhole ? nil : payload, filingTimeNs: row.filingTimeNs)
             }
             count.rows += 1
             if !isWhole { count.wholeRows += 1 }
@@ -485,7 +484,7 @@ struct OpenBatch {
     /// One more row. `update` is the whole tick where columns cannot give it back.
     @inline(__always)
     mutating func add(
-        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], update: UnsafeRawBufferPointer?,
+        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], _ update: UnsafeRawBufferPointer?,
         filingTimeNs: Int64
     ) {
         filingTimesNs.append(filingTimeNs)

@@ -13,7 +13,7 @@ enum UnnamedTrack {
         return StoreError(
             .io,
             "\(block.topicPartition) at offset \(block.firstOffset &+ UInt64(record)): "
-                + "'\(block.exchange(track: track))' and '\(block.symbol(track: track))' do not name an instrument; the "
-                + "writer must refuse such records")
+                + "'\(block.exchange(track: track))' and '\(block.symbol(track: track))' do not name an instrument; "
+                + "the writer must refuse such records")
     }
 }

@@ -344,8 +344,8 @@ extension Command {
                     """,
                 examples: [
                     (
-                        "tapedeck drill writer-kill --brokers 127.0.0.1:9092 --contact-points 127.0.0.1:9042",
-                        "20 kills of a writer from Kafka into Cassandra"
+                        "tapedeck drill writer-kill --brokers 127.0.0.1:9092",
+                        "20 kills of a writer from Kafka to Cassandra"
                     ),
                     ("tapedeck drill kill --rounds 100", "kill -9 at a hundred random moments"),
                     ("tapedeck drill slow-clients", "64 clients, nine of which hardly read"),
