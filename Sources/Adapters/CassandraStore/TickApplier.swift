@@ -110,13 +110,13 @@ final class TickApplier: @unchecked Sendable {
     }
 
     /// Finds the source of each track that has a row; feeds that are new get their numbers. Other tracks may be of
-    /// records that were refused, and name no instrument.
+    /// records that were refused, and name no instrument: they stay without.
     private func resolve(_ rows: TickRows) throws(StoreError) {
         slots.removeAll(keepingCapacity: true)
         slotBases.removeAll(keepingCapacity: true)
         for block in rows.blocks {
             slotBases.append(slots.count)
-            slots.append(contentsOf: repeatElement(-1, count: block.trackCount))
+            slots.append(contentsOf: repeatElement(UnnamedTrack.source, count: block.trackCount))
         }
         for row in rows.rows {
             let block = rows.blocks[Int(row.block)]
