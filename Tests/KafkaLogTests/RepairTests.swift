@@ -193,32 +193,35 @@ struct RepairTests {
             log: log, store: store, selection: selection, wallNs: RealTime().wallNs(), ticksAtOnceMax: ticksAtOnceMax)
     }
 
+    /// A tape that a writer stored, rows that are in no log, and what the writer with a bug did then.
+    private static func spoil(_ node: CassandraNode) throws -> (Tape, Market, Corruption) {
+        let tape = try Tape([.ticksRaw, .ticksRaw.deadLetter], partitions: 3)
+        let log = try tape.open()
+        defer { try? log.close() }
+        let market = try Market(log, minutes: 40, stepNs: 3_000_000_000)
+        let store = try openStore(node, "repair_15", log)
+        defer { try? store.close() }
+        try write(log, into: store)
+        // What somebody wrote by WriteTick, which is in no log.
+        let direct = market.appended[100]
+        try store.rewrite(
+            [direct.row(sequence: 9_999, feed: directFeed)], in: direct.hour, RepairStamp(generation: 0))
+        // And what another log brought.
+        try store.rewrite(
+            [direct.row(sequence: 8_888, feed: "elsewhere")], in: direct.hour, RepairStamp(generation: 0))
+        let clean = try audit(log, store).compare()
+        #expect(clean.isEqual && clean.total.direct == 1 && clean.total.pending == 0, "\(clean.total)")
+        #expect(clean.total.foreign == 1 && clean.total.storeRows == market.appended.count + 2)
+        #expect(clean.total.matching == market.appended.count && clean.total.logRepeats > 0)
+        #expect(clean.total.logDigest == clean.total.storeDigest)
+        let corruption = try Corruption(market, store, RepairStamp(generation: 3))
+        #expect(corruption.altered > 100 && corruption.missing > 100 && corruption.moved > 50)
+        return (tape, market, corruption)
+    }
+
     @Test func `A writer corrupted 15 minutes: found, repaired, equal, and no second set of rows`() async throws {
         let node = try await SharedCassandra.shared.node()
-        let (tape, market, corruption) = try await apart {
-            let tape = try Tape([.ticksRaw, .ticksRaw.deadLetter], partitions: 3)
-            let log = try tape.open()
-            defer { try? log.close() }
-            let market = try Market(log, minutes: 40, stepNs: 3_000_000_000)
-            let store = try openStore(node, "repair_15", log)
-            defer { try? store.close() }
-            try write(log, into: store)
-            // What somebody wrote by WriteTick, which is in no log.
-            let direct = market.appended[100]
-            try store.rewrite(
-                [direct.row(sequence: 9_999, feed: directFeed)], in: direct.hour, RepairStamp(generation: 0))
-            // And what another log brought.
-            try store.rewrite(
-                [direct.row(sequence: 8_888, feed: "elsewhere")], in: direct.hour, RepairStamp(generation: 0))
-            let clean = try Self.audit(log, store).compare()
-            #expect(clean.isEqual && clean.total.direct == 1 && clean.total.pending == 0, "\(clean.total)")
-            #expect(clean.total.foreign == 1 && clean.total.storeRows == market.appended.count + 2)
-            #expect(clean.total.matching == market.appended.count && clean.total.logRepeats > 0)
-            #expect(clean.total.logDigest == clean.total.storeDigest)
-            let corruption = try Corruption(market, store, RepairStamp(generation: 3))
-            #expect(corruption.altered > 100 && corruption.missing > 100 && corruption.moved > 50)
-            return (tape, market, corruption)
-        }
+        let (tape, market, corruption) = try await apart { try Self.spoil(node) }
         let (fromNs, toNs) = (market.fromNs + 10 * Market.minuteNs, market.fromNs + 25 * Market.minuteNs)
         let command =
             [

@@ -18,7 +18,12 @@ struct RepairCommand {
     }
 
     /// Whether the log is Kafka's: one of its options says so, on the command line or elsewhere.
-    static func isCluster(_ options: ResolvedOptions) -> Bool { options.isSet(.brokers) || options.isSet(.log) }
+    static func isCluster(_ options: ResolvedOptions) -> Bool {
+        [OptionName.brokers, .log].contains { option in
+            // Both have defaults.
+            options.source(option).map { $0 != .defaultValue } ?? false
+        }
+    }
 
     // MARK: verify
 
