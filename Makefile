@@ -15,7 +15,7 @@ STAGES := $(shell scripts/stage --names)
 PLAIN := swift build -c release --scratch-path .build-bench --product tapedeck
 SOURCES := find Sources Tests -name '*.swift' -not -path '*/Generated/*' -not -path '*/Fixtures/*' -print0
 
-.PHONY: help deps deps-build deps-test build up test $(STAGES) bench bench-edge bench-cassandra bench-cluster fuzz soak dist format lint proto clean
+.PHONY: help deps deps-build deps-test build up test test-cluster $(STAGES) bench bench-edge bench-cassandra bench-cluster fuzz soak dist format lint proto clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,8 @@ up: build ## build and run the platform in one process; ARGS="--data DIR --liste
 
 test: deps-test ## everything, in stages with time budgets; fails on any failure
 	@scripts/test
+
+test-cluster: test-kafka test-cassandra test-both test-drills ## what needs real engines
 
 $(STAGES): deps-test
 	@scripts/stage $@

@@ -78,7 +78,7 @@ let package = Package(
             "WriterService", in: "Services",
             [
                 "EventLog", "TickStore", "TimeSource", "DayFigures", "TickCodec", "MarketProto", "Protobuf",
-                "MarketModel",
+                "MarketModel", "GRPC", "EventLoop",
             ]),
         room(
             "EdgeService", in: "Services",
@@ -96,7 +96,9 @@ let package = Package(
                 "GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf",
                 "MarketModel",
             ]),
-        room("Repair", in: "Operations", ["EventLog", "TickStore", "TickCodec", "MarketModel"]),
+        room(
+            "Repair", in: "Operations",
+            ["EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel"]),
         room(
             "Bench", in: "Operations",
             [
@@ -137,7 +139,7 @@ let package = Package(
             "CassandraStore", in: "Adapters",
             [
                 "TickStore", "EventLog", "TimeSource", "DayFigures", "CassandraCQL", "CQLFrames", "TLS", "EventLoop",
-                "TickCodec", "MarketModel", "CLinux",
+                "TickCodec", "MarketModel", "CLinux", "COpenSSL",
             ]),
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
         room(
@@ -218,6 +220,10 @@ let package = Package(
             ],
             path: "Tests/Simulation", swiftSettings: swiftSettings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+        .target(
+            name: "KafkaTestSupport",
+            dependencies: ["KafkaLog", "EventLog", "TickCodec", "MarketModel", "Simulation", "TestSupport"],
+            path: "Tests/KafkaTestSupport", swiftSettings: swiftSettings),
         // Tests
         tests("MarketModelTests", ["MarketModel", "TestSupport"]),
         tests("ProtobufTests", ["Protobuf", "MarketProto", "TestSupport"], exclude: ["Fixtures"]),
@@ -246,9 +252,16 @@ let package = Package(
         tests(
             "KafkaLogTests",
             [
-                "KafkaLog", "FeedService", "WriterService", "EdgeService", "SegmentLog", "FileDisk", "Simulation",
-                "EventLog", "TickStore", "TimeSource", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "GRPC",
-                "HTTP2", "EventLoop", "TapedeckClient", "SimulatedVenue", "TestSupport",
+                "EventLog", "FeedService", "FileDisk", "KafkaLog", "MarketModel", "SegmentLog", "Simulation",
+                "TickCodec", "TickStore", "WriterService", "KafkaTestSupport", "TestSupport",
+            ]),
+        tests(
+            "ClusterTests",
+            [
+                "BookView", "CQLFrames", "CassandraCQL", "CassandraStore", "EdgeService", "EventLog", "EventLoop",
+                "FeedService", "FileDisk", "GRPC", "KafkaLog", "MarketModel", "MarketProto", "Protobuf", "Repair",
+                "RocksStore", "SegmentLog", "Simulation", "TapedeckClient", "TickCodec", "TickStore",
+                "WriterService", "KafkaTestSupport", "TestSupport",
             ]),
         tests(
             "RocksStoreTests",
@@ -260,7 +273,8 @@ let package = Package(
             "WriterServiceTests",
             [
                 "Protobuf", "WriterService", "SegmentLog", "RocksStore", "Repair", "FileDisk", "Simulation", "EventLog",
-                "TickStore", "TickCodec", "MarketModel", "MarketProto", "TestSupport",
+                "TickStore", "TickCodec", "MarketModel", "MarketProto", "GRPC", "EventLoop", "TimeSource",
+                "TestSupport",
             ]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
@@ -295,6 +309,7 @@ let package = Package(
                 "EventLog",
                 "TimeSource", "TickCodec", "MarketModel", "TestSupport",
             ]),
+        tests("ClusterDrillTests", ["TestSupport"]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),
         tests(
             "TapedeckTests",
@@ -317,7 +332,8 @@ if isFuzz {
             path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "ClusterCommands.swift", "Command.swift", "Configuration.swift",
-                "ConfigurationFile.swift", "ConfigurationOption.swift", "ConfigurationValue.swift", "UsageError.swift",
+                "ConfigurationFile.swift", "ConfigurationOption.swift", "ConfigurationValue.swift",
+                "RepairOptions.swift", "StoreOptions.swift", "UsageError.swift",
             ],
             swiftSettings: swiftSettings, linkerSettings: [link("yaml")]),
         .executableTarget(

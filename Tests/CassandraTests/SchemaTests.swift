@@ -1,5 +1,6 @@
 import CassandraCQL
 import Foundation
+import MarketModel
 import TestSupport
 import Testing
 import TickStore
@@ -117,8 +118,8 @@ struct SchemaTests {
     }
 
     @Test func `Dates and hours of partitions go back and forth`() {
-        #expect(TickPartition.date(day: 0) == "1970-01-01" && TickPartition.date(day: 18_336) == "2020-03-15")
-        #expect(TickPartition.date(day: -1) == "1969-12-31" && TickPartition.date(day: 19_782) == "2024-02-29")
+        #expect(CivilTime.date(day: 0) == "1970-01-01" && CivilTime.date(day: 18_336) == "2020-03-15")
+        #expect(CivilTime.date(day: -1) == "1969-12-31" && CivilTime.date(day: 19_782) == "2024-02-29")
         for hour in stride(from: Int64(-2_562_047), to: 2_562_047, by: 997) {
             let partition = TickPartition(number: 1, exchange: "a", symbol: "b", hour: hour)
             #expect(TickPartition.hour(tradeDate: partition.tradeDate, bucket: Int64(partition.bucket)) == hour)

@@ -13,13 +13,6 @@ import TimeSource
 
 @testable import CassandraStore
 
-/// The machine's clocks.
-private final class Clock: TimeSource {
-    func wallNs() -> Int64 { Int64(Date().timeIntervalSince1970 * 1e9) }
-    func monotonicNs() -> Int64 { Int64(ProcessInfo.processInfo.systemUptime * 1e9) }
-    func sleep(ns: Int64) { poll(nil, 0, Int32(clamping: ns / 1_000_000)) }
-}
-
 /// Ticks by seed, of several instruments, feeds, epochs, hours and days, some late, some again, some with what columns
 /// do not hold.
 private struct StoreWorld {
@@ -46,7 +39,7 @@ private struct StoreWorld {
 
     init(seed: UInt64) {
         numbers = SeededNumbers(seed: seed)
-        nowNs = Clock().wallNs() - 30 * 3_600_000_000_000
+        nowNs = SystemClock().wallNs() - 30 * 3_600_000_000_000
     }
 
     private mutating func tick(_ name: String) -> Tick {
@@ -87,7 +80,7 @@ private struct StoreWorld {
         func finish() {
             guard !builder.isEmpty else { return }
             let block = builder.build()
-            block.stamp(firstOffset: nextOffset, appendTimeNs: Clock().wallNs()) { _ in Block.noOffset }
+            block.stamp(firstOffset: nextOffset, appendTimeNs: SystemClock().wallNs()) { _ in Block.noOffset }
             nextOffset = block.endOffset
             keys = [:]
             result.blocks.append(block)
@@ -194,7 +187,7 @@ struct StoreTests {
         let port = try await SharedCassandra.shared.node().port
         try await onThread {
             let folder = try TemporaryFolder()
-            let rocks = try RocksStore(directory: folder.path + "/store", time: Clock())
+            let rocks = try RocksStore(directory: folder.path + "/store", time: SystemClock())
             var configuration = try makeTables(port, "same\(seed)")
             configuration.version = version
             configuration.compression = compression
@@ -202,7 +195,7 @@ struct StoreTests {
             configuration.limits.flushIntervalNs = 20_000_000
             let place = StoreWorld.place
             var world = StoreWorld(seed: UInt64(seed))
-            var store = try CassandraStore(configuration, time: Clock())
+            var store = try CassandraStore(configuration, time: SystemClock())
             #expect(try store.nextOffset(place) == nil)
             for round in 0..<12 {
                 let rows = world.rows(300)
@@ -215,14 +208,14 @@ struct StoreTests {
                 if round == 3 { _ = try store.apply(rows, through: next, of: place) }
                 guard round == 6 else { continue }
                 try store.close()
-                store = try CassandraStore(configuration, time: Clock())
+                store = try CassandraStore(configuration, time: SystemClock())
                 #expect(try store.nextOffset(place) == next)
             }
             #expect(store.counters.wholeRows > 0 && store.counters.refusedRows == 0)
             try Self.expectSame(store, rocks)
             try store.close()
             // Another process sees the same.
-            let reader = try CassandraStore(configuration, time: Clock())
+            let reader = try CassandraStore(configuration, time: SystemClock())
             try Self.expectSame(reader, rocks)
             #expect(try reader.statistics().instrumentCount == StoreWorld.instruments.count)
             try reader.close()
@@ -239,11 +232,11 @@ struct StoreTests {
             for log in ["one", "two"] {
                 // A log of another name: this writer knows nothing of the first.
                 configuration.log = log
-                let store = try CassandraStore(configuration, time: Clock())
+                let store = try CassandraStore(configuration, time: SystemClock())
                 _ = try store.apply(rows, through: world.nextOffset, of: StoreWorld.place)
                 try store.close()
             }
-            let store = try CassandraStore(configuration, time: Clock())
+            let store = try CassandraStore(configuration, time: SystemClock())
             var stored = 0
             for instrument in StoreWorld.instruments { stored += try frames(store, instrument).count }
             try store.close()
@@ -271,6 +264,85 @@ struct StoreTests {
         }
     }
 
+    /// The machine's clocks, with a wall clock that somebody sets.
+    private final class SetClock: TimeSource {
+        let offsetNs = Atomic<Int64>(0)
+        func wallNs() -> Int64 { SystemClock().wallNs() + offsetNs.load(ordering: .relaxed) }
+        func monotonicNs() -> Int64 { SystemClock().monotonicNs() }
+        func sleep(ns: Int64) { SystemClock().sleep(ns: ns) }
+    }
+
+    @Test func `A wall clock that is set ahead or back ends no row early and holds back no last tick`() async throws {
+        let node = try await SharedCassandra.shared.node()
+        try await onThread {
+            let configuration = try makeTables(node.port, "clocks")
+            var world = StoreWorld(seed: 6)
+            let clock = SetClock()
+            var store = try CassandraStore(configuration, time: clock)
+            let dayNs: Int64 = 86_400_000_000_000
+            for offset in [100 * dayNs, 0, -100 * dayNs] {
+                clock.offsetNs.store(offset, ordering: .relaxed)
+                _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
+                _ = try store.sync(StoreWorld.place)
+            }
+            clock.offsetNs.store(200 * dayNs, ordering: .relaxed)
+            _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
+            try store.close()
+            let session = try BlockingSession(configuration)
+            let times = try session.query("SELECT ttl(detail) FROM clocks.tick_data")
+            #expect(times.count > 300)
+            for row in times { #expect((row[0].integer ?? 0) > 7_776_000 - 600) }
+            // Another writer, whose clock is right, goes on.
+            store = try CassandraStore(configuration, time: SystemClock())
+            #expect(try store.nextOffset(StoreWorld.place) == world.nextOffset)
+            _ = try store.apply(world.rows(100), through: world.nextOffset, of: StoreWorld.place)
+            try store.close()
+            let written = try session.query("SELECT writetime(next_offset) FROM clocks.latest_ticks")
+            let nowMicroseconds = SystemClock().wallNs() / 1000
+            #expect(!written.isEmpty)
+            for row in written { #expect((row[0].integer ?? .max) < nowMicroseconds + 600_000_000) }
+            session.close()
+        }
+    }
+
+    @Test func `A record among a block's that names no instrument stops no row of the others`() async throws {
+        let node = try await SharedCassandra.shared.node()
+        try await onThread {
+            let configuration = try makeTables(node.port, "unnamed")
+            let builder = BlockBuilder(StoreWorld.place)
+            let none = builder.register(BlockBuilder.Key(exchange: "", symbol: "", feed: ""))
+            let key = builder.register(BlockBuilder.Key(exchange: "XNAS", symbol: "AAPL", feed: "main"))
+            let encoder = TickEncoder(exchange: "XNAS", symbol: "AAPL", feed: "main")
+            var tick = Tick(
+                kind: .trade, receivedTimeNs: SystemClock().wallNs(), publishTimeNs: SystemClock().wallNs(), epoch: 1,
+                sequence: 1)
+            tick.last = 5_000_000_000
+            tick.lastSize = 100_000_000
+            [UInt8]([1, 2, 3]).withUnsafeBytes { builder.append(key: none, epoch: 0, sequence: 0, payload: $0) }
+            builder.append(key: key, epoch: 1, sequence: 1, lengthMax: encoder.lengthMax) {
+                encoder.encode(tick, into: $0)
+            }
+            let block = builder.build()
+            block.stamp(firstOffset: 0, appendTimeNs: SystemClock().wallNs()) { _ in Block.noOffset }
+            func row(_ record: Int32) -> TickRows.Row {
+                TickRows.Row(
+                    block: 0, record: record, filingTimeNs: tick.receivedTimeNs, tradePrice: nil, tradeSize: 0)
+            }
+            let store = try CassandraStore(configuration, time: SystemClock())
+            // What the writer must not give is refused by name, and nothing of it is written.
+            let refused = #expect(throws: StoreError.self) {
+                try store.apply(TickRows(blocks: [block], rows: [row(1), row(0)]), through: 2, of: StoreWorld.place)
+            }
+            #expect(refused?.message.contains("ticks.raw/3 at offset 0") == true)
+            _ = try store.apply(TickRows(blocks: [block], rows: [row(1)]), through: 2, of: StoreWorld.place)
+            try store.close()
+            let reader = try CassandraStore(configuration, time: SystemClock())
+            #expect(try frames(reader, Instrument(exchange: "XNAS", symbol: "AAPL")).count == 1)
+            #expect(store.rowLatency.counts.reduce(0, +) == 1)
+            try reader.close()
+        }
+    }
+
     @Test func `A node that goes away while rows are written loses none of them`() async throws {
         let node = try await CassandraNode.start(["--set", "commitlog_sync=batch"])
         let place = StoreWorld.place
@@ -280,13 +352,13 @@ struct StoreTests {
         let path = NSTemporaryDirectory() + "tapedeck-" + UUID().uuidString
         defer { try? FileManager.default.removeItem(atPath: path) }
         async let writing: Void = onThread {
-            let rocks = try RocksStore(directory: path, time: Clock())
+            let rocks = try RocksStore(directory: path, time: SystemClock())
             var configuration = try makeTables(port, "outage")
             configuration.limits.stallMilliseconds = 300
             configuration.limits.requestMilliseconds = 1500
             configuration.limits.openBytesMax = 200_000
             configuration.limits.flushIntervalNs = 100_000_000
-            let store = try CassandraStore(configuration, time: Clock())
+            let store = try CassandraStore(configuration, time: SystemClock())
             var world = StoreWorld(seed: 7)
             for round in 0..<60 {
                 let rows = world.rows(200)
@@ -299,7 +371,7 @@ struct StoreTests {
                     } catch {
                         guard error.retryable else { throw error }
                         reports.withLock { $0.append(error) }
-                        Clock().sleep(ns: 100_000_000)
+                        SystemClock().sleep(ns: 100_000_000)
                     }
                 }
                 isWriting.store(round + 1, ordering: .releasing)
@@ -307,7 +379,7 @@ struct StoreTests {
             try StoreTests.expectSame(store, rocks)
             #expect(store.failingPartitions.isEmpty)
             try store.close()
-            let reader = try CassandraStore(configuration, time: Clock())
+            let reader = try CassandraStore(configuration, time: SystemClock())
             #expect(try reader.nextOffset(place) == world.nextOffset)
             try StoreTests.expectSame(reader, rocks)
             try reader.close()

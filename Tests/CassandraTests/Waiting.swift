@@ -1,4 +1,5 @@
 import EventLoop
+import Foundation
 import TimeSource
 
 private let clock = EventLoop(name: "until")
@@ -23,4 +24,11 @@ final class FixedTime: TimeSource {
     func wallNs() -> Int64 { 1_700_000_000_000_000_000 }
     func monotonicNs() -> Int64 { 0 }
     func sleep(ns: Int64) {}
+}
+
+/// The machine's clocks.
+final class SystemClock: TimeSource {
+    func wallNs() -> Int64 { Int64(Date().timeIntervalSince1970 * 1e9) }
+    func monotonicNs() -> Int64 { Int64(ProcessInfo.processInfo.systemUptime * 1e9) }
+    func sleep(ns: Int64) { poll(nil, 0, Int32(clamping: ns / 1_000_000)) }
 }

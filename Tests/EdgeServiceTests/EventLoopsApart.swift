@@ -54,6 +54,7 @@ final class EventLoopsApart: EventLog {
     func committedOffset(group: String, _ place: TopicPartition) -> UInt64? {
         log.committedOffset(group: group, place)
     }
+    func fence() { log.fence() }
     func commit(_ offsets: [GroupOffset]) throws(LogError) { try log.commit(offsets) }
     func hold(reader: String, _ place: TopicPartition, from offset: UInt64) {
         log.hold(reader: reader, place, from: offset)

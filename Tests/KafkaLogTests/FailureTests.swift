@@ -1,6 +1,7 @@
 import EventLog
 import Foundation
 import KafkaLog
+import KafkaTestSupport
 import Simulation
 import Synchronization
 import TestSupport
@@ -134,6 +135,51 @@ extension KafkaTests {
                 )
                 #expect(log.counters.produced[.ordersCommands]?.failed == 1)
                 #expect(log.counters.produced[.ticksRaw]?.queued == 0)
+            }
+        }
+
+        @Test func `Blocks that wait together go together, in order; what the client refuses of them is counted once`()
+            async throws
+        {
+            try await apart {
+                let tape = try Tape(partitions: 2)
+                let reports = Reports()
+                // A client that takes 300 records, and an append of more: it refuses the rest of what is handed over.
+                let log = try tape.open(
+                    report: reports.add, changing: { $0.properties = [("queue.buffering.max.messages", "300")] })
+                defer { try? log.close() }
+                let symbols = ["AAPL", "MSFT", "TSLA", "NVDA"]
+                func blocks(_ from: UInt64, _ count: Int) -> [Block] {
+                    (0..<count).flatMap { number in
+                        symbols.map { tickBlock(log, symbol: $0, from: from + UInt64(number * 7), count: 7) }
+                    }
+                }
+                // 280 records in 40 blocks of four instruments and two partitions.
+                try log.append(blocks(1, 10), consumed: [])
+                try log.sync()
+                let first = try #require(log.counters.produced[.ticksRaw])
+                #expect(first.acknowledged == 280 && first.failed == 0 && first.queued == 0)
+                let places = [FailureTests.place, TopicPartition(.ticksRaw, 1)]
+                var records = try places.flatMap { try readAll(log, $0) }
+                for symbol in symbols {
+                    #expect(records.filter { $0.symbol == symbol }.map(\.sequence) == Array(1...70), "\(symbol)")
+                }
+                // 1400 at once.
+                try log.append(blocks(71, 50), consumed: [])
+                try log.sync()
+                let second = try #require(log.counters.produced[.ticksRaw])
+                #expect(second.queued == 0)
+                #expect(second.acknowledged + second.failed == 1680)
+                #expect(second.failed > 0 && second.acknowledged >= 280 + 300)
+                #expect(reports.contains("are not in the log, from SIMX|"))
+                let other = try tape.open()
+                defer { try? other.close() }
+                records = try places.flatMap { try readAll(other, $0) }
+                #expect(records.count == Int(second.acknowledged))
+                for symbol in symbols {
+                    let sequences = records.filter { $0.symbol == symbol }.map(\.sequence)
+                    #expect(sequences == sequences.sorted() && Set(sequences).count == sequences.count, "\(symbol)")
+                }
             }
         }
 

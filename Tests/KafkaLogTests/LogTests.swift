@@ -1,6 +1,7 @@
 import EventLog
 import Foundation
 import KafkaLog
+import KafkaTestSupport
 import Simulation
 import Synchronization
 import TestSupport
@@ -140,8 +141,8 @@ extension KafkaTests {
                     try log.append(
                         [rawBlock(letters, symbol: "x", [[UInt8(round)], [UInt8(round)]])], consumed: [consumed])
                 }
-                #expect(log.committedOffset(group: "writer.dlq", place) == 3)
-                #expect(log.committedOffset(group: "other", place) == nil)
+                #expect(try log.committedOffset(group: "writer.dlq", place) == 3)
+                #expect(try log.committedOffset(group: "other", place) == nil)
                 // Each transaction leaves a mark that takes an offset.
                 let records = try readAll(log, letters)
                 #expect(records.map(\.offset) == [0, 1, 3, 4, 6, 7])
@@ -150,6 +151,53 @@ extension KafkaTests {
                     throw Unexpected(what: "the gap")
                 }
                 #expect(block.firstOffset == 3)
+            }
+        }
+
+        /// Begins a transaction under the name of a log's own, with a letter and an offset, and is gone before it ends.
+        private static let unfinished = """
+            import os, sys
+            from confluent_kafka import Consumer, Producer, TopicPartition
+            brokers, prefix = sys.argv[1:]
+            consumer = Consumer({"bootstrap.servers": brokers, "group.id": prefix + "writer.dlq"})
+            producer = Producer({"bootstrap.servers": brokers, "transactional.id": prefix + "tapedeck-one"})
+            producer.init_transactions(20)
+            producer.begin_transaction()
+            producer.produce(prefix + "ticks.raw.dlq", b"unfinished", partition=0)
+            offset = TopicPartition(prefix + "ticks.raw", 0, 7)
+            producer.send_offsets_to_transaction([offset], consumer.consumer_group_metadata(), 20)
+            producer.flush(20)
+            os._exit(0)
+            """
+
+        @Test(.enabled(if: Checkout.hasPython, "no .venv"))
+        func `What a killed process left in a transaction is ended before anyone asks how far it went`() async throws {
+            try await apart {
+                let tape = try Tape([.ticksRaw, .ticksRaw.deadLetter])
+                let first = try tape.open()
+                let place = TopicPartition(.ticksRaw, 0)
+                let letters = TopicPartition(.ticksRaw.deadLetter, 0)
+                try first.append(
+                    [rawBlock(letters, symbol: "x", [[1]])],
+                    consumed: [GroupOffset(group: "writer.dlq", place: place, offset: 3)])
+                try first.close()
+                let killed = Process()
+                killed.executableURL = URL(fileURLWithPath: Checkout.python)
+                killed.arguments = ["-c", Self.unfinished, tape.broker.brokers, tape.configuration.prefix]
+                try killed.run()
+                killed.waitUntilExit()
+                try #require(killed.terminationStatus == 0)
+                // Whether it went to 3 or to 7 nobody can say yet; least of all that it went nowhere.
+                let asking = try tape.open(changing: { $0.requestTimeoutNs = 1_000_000_000 })
+                defer { try? asking.close() }
+                #expect { try asking.committedOffset(group: "writer.dlq", place) } throws: { error in
+                    (error as? LogError)?.retryable == true
+                }
+                let next = try tape.open(changing: { $0.group.instance = "one" })
+                defer { try? next.close() }
+                try next.fence()
+                #expect(try next.committedOffset(group: "writer.dlq", place) == 3)
+                #expect(try readAll(next, letters).map(\.bytes) == [[1]])
             }
         }
 

@@ -1,4 +1,5 @@
 import EventLog
+import KafkaTestSupport
 import MarketModel
 import TestSupport
 import Testing

@@ -1,5 +1,6 @@
 import Foundation
 import KafkaLog
+import KafkaTestSupport
 import TestSupport
 import Testing
 

@@ -3,6 +3,7 @@ import FeedService
 import FileDisk
 import Foundation
 import KafkaLog
+import KafkaTestSupport
 import MarketModel
 import SegmentLog
 import Simulation

@@ -1,6 +1,7 @@
 import EventLog
 import Foundation
 import KafkaLog
+import KafkaTestSupport
 import Simulation
 import TestSupport
 import Testing

@@ -2,6 +2,7 @@ import EventLog
 import FileDisk
 import Foundation
 import KafkaLog
+import KafkaTestSupport
 import SegmentLog
 import Simulation
 import TestSupport

@@ -28,7 +28,7 @@ public final class SimulatedStore: TickStore, Sendable {
     }
 
     private struct Book {
-        var primaryFeed: String
+        var primaryFeed: String?
         var place: TopicPartition
         var figures = DayFigures()
         var update: [UInt8] = []
@@ -87,6 +87,9 @@ public final class SimulatedStore: TickStore, Sendable {
     /// Makes every call throw `error` until it is set to nil; applies then change nothing.
     public func fail(with error: StoreError?) { state.withLock { $0.failure = error } }
 
+    /// The offset that would be left after a power cut at its worst.
+    public func durableOffset(_ place: TopicPartition) -> UInt64? { state.withLock { $0.durable.next[place] } }
+
     /// Applies that changed something, since it was made.
     public var applyCount: Int { state.withLock { $0.applyCount } }
 
@@ -126,14 +129,14 @@ public final class SimulatedStore: TickStore, Sendable {
     public func instruments() throws(StoreError) -> [Instrument] {
         try state.withLock { state throws(StoreError) in
             try Self.check(state)
-            return state.contents.books.keys.sorted()
+            return state.contents.books.filter { !$0.value.update.isEmpty }.keys.sorted()
         }
     }
 
     public func latest(_ instrument: Instrument) throws(StoreError) -> LatestTick? {
         try state.withLock { state throws(StoreError) -> LatestTick? in
             try Self.check(state)
-            guard let book = state.contents.books[instrument] else { return nil }
+            guard let book = state.contents.books[instrument], !book.update.isEmpty else { return nil }
             return LatestTick(
                 update: book.update, nextOffset: state.contents.next[book.place] ?? 0, day: book.figures.record)
         }
@@ -217,7 +220,9 @@ public final class SimulatedStore: TickStore, Sendable {
             let low = (epoch & 0x3f) << 56 | (sequence & 0xff_ffff_ffff) << 16 | number
             let order = Order(time: time, low: low, epoch: epoch, sequence: sequence)
             let frame = Array(block.records[block.frameRange(record)])
-            var book = contents.books.removeValue(forKey: instrument) ?? Book(primaryFeed: feed, place: apply.place)
+            var book = contents.books.removeValue(forKey: instrument) ?? Book(place: apply.place)
+            // What is written past the log never leads an instrument.
+            if book.primaryFeed == nil, feed != "direct" { book.primaryFeed = feed }
             if book.primaryFeed == feed {
                 let trade = row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) }
                 if book.figures.apply(

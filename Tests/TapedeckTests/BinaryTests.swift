@@ -48,6 +48,7 @@ struct BinaryTests {
         let process = Process()
         let address: String
         let metrics: String
+        let tickWriter: String?
         private let output = Pipe()
 
         /// What it writes about itself goes to the file `errors`, where one is named. `through` is what becomes the
@@ -76,10 +77,12 @@ struct BinaryTests {
                 let ready: Bool
                 let address: String
                 let metrics: String
+                let tick_writer: String?
             }
             let ready = try JSONDecoder().decode(Ready.self, from: Data(line))
             address = ready.address
             metrics = ready.metrics
+            tickWriter = ready.tick_writer
         }
 
         func hangUp() { kill(process.processIdentifier, SIGHUP) }
@@ -153,6 +156,13 @@ struct BinaryTests {
         #expect(try quote(platform, "BTCUSDT", "BINANCE").output.contains("\"sequence\":\"37797\""))
         #expect(platform.stop() == 0)
         #expect(try BinaryTests.run(["verify", "--data", data]).status == 0)
+        let repair = try BinaryTests.run(["repair", "--data", data, "--json"])
+        #expect(
+            repair.status == 0 && repair.output.contains("\"matching\":37797,\"missing\":0,\"different\":0"),
+            "\(repair.output)\(repair.errors)")
+        #expect(repair.output.contains("\"written\":0,\"deleted\":0"))
+        let letters = try BinaryTests.run(["dlq", "redrive", "ticks.raw", "--all", "--data", data])
+        #expect(letters.status == 0 && letters.output.contains("read 0 = redriven 0 + skipped 0 + failed 0"))
         let segment = data + "/log/ticks-000000000001.seg"
         let handle = try FileHandle(forUpdating: URL(fileURLWithPath: segment))
         try handle.seek(toOffset: 1_000_000)

@@ -14,6 +14,38 @@ struct StandardServicesTests {
         try BinaryTests.Platform(folder.path + "/data", ["--rate", "5000"] + arguments)
     }
 
+    @Test func `Ticks are written past the log on a listener of their own, once, and verify counts them apart`()
+        async throws
+    {
+        let platform = try platform(["--tick-writer-listen", "127.0.0.1:0"])
+        let address = try #require(platform.tickWriter)
+        #expect(address != platform.address)
+        let services = try await Tools.run("grpcurl", ["-plaintext", address, "list"]).output
+        #expect(services.hasPrefix("financial.marketdata.v1.TickWriterService\n"), "\(services)")
+        #expect(!services.contains("MarketDataService"))
+        let method = "financial.marketdata.v1.TickWriterService/WriteTick"
+        func write(_ tick: String, to address: String) async throws -> String {
+            try await Tools.run("grpcurl", ["-plaintext", "-d", tick, address, method]).output
+        }
+        let tick =
+            #"{"exchange":"SIMX","symbol":"AAPL","kind":"TICK_KIND_TRADE","last_micros":187500000,"volume":100,"#
+            + #""event_time":"2026-11-26T14:30:00Z"}"#
+        for _ in 0..<2 {
+            let answer = try await write(tick, to: address)
+            #expect(answer.contains("\"success\": true") && answer.contains("writeLatencyUs"), "\(answer)")
+        }
+        let refused = try await write(#"{"exchange":"SIMX","symbol":"A|B"}"#, to: address)
+        #expect(refused.contains("InvalidArgument"), "\(refused)")
+        // The public port knows nothing of it.
+        let elsewhere = try await write(tick, to: platform.address)
+        #expect(elsewhere.contains("not found") || elsewhere.contains("does not"), "\(elsewhere)")
+        #expect(platform.stop() == 0)
+        let verify = try await Tools.run(program: BinaryTests.program, ["verify", "--data", folder.path + "/data"])
+            .output
+        #expect(
+            verify.contains("and 1 rows written past the log") && verify.contains("log and store agree"), "\(verify)")
+    }
+
     /// Lists, describes and calls with nothing known but the address.
     private func explore(_ address: String, _ flags: [String]) async throws {
         func grpcurl(_ more: [String]) async throws -> String {

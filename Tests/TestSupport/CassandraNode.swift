@@ -47,6 +47,11 @@ public final class CassandraNode: Sendable {
 
     private static let nextPort = Atomic<Int>(0)
 
+    /// A shell command that does something to it: `kill`, `restart`, `pause`, `resume`.
+    public func shell(_ word: String, node: Int = 1) -> String {
+        "'\(Self.script)' \(word) --data '\(folder)' \(node)"
+    }
+
     /// SIGKILL.
     public func kill() async throws { try await tell(["kill", "--data", folder, "1"]) }
 
@@ -96,7 +101,7 @@ public final class CassandraNode: Sendable {
         let script =
             "trap '' INT TERM HUP; while kill -0 \(getpid()) 2>/dev/null; do sleep 1; done; "
             + "exec \"$0\" stop --data \"$1\" --wipe"
-        _ = try? EngineProcess.start(["/bin/bash", "-c", script, Self.script, folder], output: "/dev/null")
+        _ = try? EngineProcess.start(["/bin/bash", "-c", script, Self.script, folder])
     }
 }
 
@@ -115,7 +120,9 @@ public enum EngineProcess {
         return (status, (try? String(contentsOfFile: file, encoding: .utf8)) ?? "")
     }
 
-    static func start(_ words: [String], output: String) throws -> pid_t {
+    /// Starts a program; what it writes goes to a file.
+    @discardableResult
+    public static func start(_ words: [String], output: String = "/dev/null") throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }

@@ -43,6 +43,7 @@ struct LayerTable {
             "shared blocks are copied into a connection's output without a gRPC object per message"
         ),
         ("EdgeService", "EventLoop", "a subscription lives on the loop of its connection"),
+        ("WriterService", "EventLoop", "an answer goes back to the loop of its call"),
     ]
 
     /// Modules of the toolchain. Foundation is none of them: 40 MB in a static binary.

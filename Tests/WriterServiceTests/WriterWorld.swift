@@ -103,16 +103,22 @@ final class WriterWorld {
     /// Source offsets of the dead letters, in order.
     func deadLetters() throws -> [UInt64] {
         guard let log else { return [] }
+        return try DeadLetters.read(log).map(\.sourceOffset)
+    }
+}
+
+/// What is in the dead-letter topic of the first partition.
+enum DeadLetters {
+    static func read(_ log: any EventLog) throws -> [Proto.DeadLetter] {
         let place = TopicPartition(Topic.ticksRaw.deadLetter, 0)
-        var offsets: [UInt64] = []
+        var letters: [Proto.DeadLetter] = []
         var next = log.startOffset(place)
         while case .block(let block, let index) = try log.readBlocking(place, at: next, .durable) {
             for record in index..<block.recordCount {
-                let letter = try Proto.DeadLetter(decoding: block.payload(record))
-                offsets.append(letter.sourceOffset)
+                letters.append(try Proto.DeadLetter(decoding: block.payload(record)))
             }
             next = block.endOffset
         }
-        return offsets
+        return letters
     }
 }

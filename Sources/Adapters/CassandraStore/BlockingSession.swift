@@ -29,7 +29,7 @@ final class BlockingSession: @unchecked Sendable {
         let monitor = Monitor()
         let result = Mutex<Result<CassandraSession, CQLConnectionError>?>(nil)
         CassandraSession.open(
-            options, on: loop, transport: CQLSockets(tls: configuration.tls), report: report
+            options, on: loop, transport: configuration.transport ?? CQLSockets(tls: configuration.tls), report: report
         ) { opened in
             result.withLock { $0 = opened }
             monitor.withLock { monitor.broadcast() }
@@ -74,16 +74,31 @@ final class BlockingSession: @unchecked Sendable {
     func ask(
         _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], keyspace: String? = nil
     ) -> [CQLCall.Outcome] {
+        wait(requests.count) { index, options, done in
+            let request = requests[index]
+            return CQLCall(
+                request.request, session.version, token: request.token, keyspace: keyspace,
+                prepared: request.statement, options: options, done: done)
+        }
+    }
+
+    /// Sends frames for one partition at once and waits for all answers, in their order.
+    func send(_ frames: [CQLBuffer], token: Int64, keyspace: String) -> [CQLCall.Outcome] {
+        wait(frames.count) { index, options, done in
+            CQLCall(frame: frames[index], token: token, keyspace: keyspace, options: options, done: done)
+        }
+    }
+
+    private func wait(
+        _ count: Int, _ call: (Int, CQLCallOptions, @escaping @Sendable (CQLCall.Outcome) -> Void) -> CQLCall
+    ) -> [CQLCall.Outcome] {
         let monitor = Monitor()
         let outcomes = Mutex<(left: Int, list: [CQLCall.Outcome?])>(
-            (requests.count, [CQLCall.Outcome?](repeating: nil, count: requests.count)))
+            (count, [CQLCall.Outcome?](repeating: nil, count: count)))
         var options = CQLCallOptions()
         options.isIdempotent = true
-        let calls = requests.enumerated().map { index, request in
-            CQLCall(
-                request.request, session.version, token: request.token, keyspace: keyspace,
-                prepared: request.statement, options: options
-            ) { outcome in
+        let calls = (0..<count).map { index in
+            call(index, options) { outcome in
                 let left = outcomes.withLock { state in
                     state.list[index] = outcome
                     state.left -= 1

@@ -64,7 +64,7 @@ public enum CassandraSchema {
     /// As published.
     public static let keyspace = "market_data"
     /// Of the tables below; grows with each change of them.
-    public static let version = 1
+    public static let version = 2
     /// 90 days.
     static let tickSeconds: Int64 = 7_776_000
 
@@ -92,8 +92,9 @@ public enum CassandraSchema {
     /// All tables, for a server of this release.
     static func tables(release: String) -> [CassandraTable] {
         [
-            tickData(release), tickPartitions, latestTicks, writerOffsets, feeds, tradeExecutions(release),
-            orderBookSnapshots(release), eventStore, instruments, limits, schemaVersions,
+            tickData(release), tickPartitions, latestTicks, writerOffsets, heldOffsets, filedRecords, feeds,
+            tradeExecutions(release), orderBookSnapshots(release), eventStore, positions, instruments, limits,
+            schemaVersions,
         ]
     }
 
@@ -157,13 +158,33 @@ public enum CassandraSchema {
     /// Price at 1e-9, filing time in ns, epoch, sequence.
     private static let mark = "frozen<tuple<bigint, bigint, bigint, bigint>>"
 
-    /// Where a writer goes on.
+    /// Where a writer goes on; and where the chain of a partition's events stands there.
     static let writerOffsets = CassandraTable(
         name: "writer_offsets",
         columns: [
             column("log", "text"), column("topic", "int"), column("partition", "int"), column("next_offset", "bigint"),
+            column("chain_hash", "blob"),
         ],
         partitionKey: ["log", "topic"], clustering: [("partition", false)])
+
+    /// Which records of the log have their rows here, in ranges.
+    static let heldOffsets = CassandraTable(
+        name: "held_offsets",
+        columns: [
+            column("log", "text"), column("topic", "int"), column("partition", "int"), column("first_offset", "bigint"),
+            column("end_offset", "bigint"),
+        ],
+        partitionKey: ["log", "topic", "partition"], clustering: [("first_offset", false)])
+
+    /// Where the rows of runs of records are filed: pairs of first and last time, ns, little endian.
+    static let filedRecords = CassandraTable(
+        name: "filed_records",
+        columns: [
+            column("log", "text"), column("topic", "int"), column("partition", "int"), column("first_offset", "bigint"),
+            column("end_offset", "bigint"), column("times", "blob"),
+        ],
+        partitionKey: ["log", "topic", "partition"], clustering: [("first_offset", false)],
+        options: [("default_time_to_live", .integer(tickSeconds))])
 
     /// Numbers of feeds in keys of ticks; 1 is `direct`.
     static let feeds = CassandraTable(
@@ -191,6 +212,9 @@ public enum CassandraSchema {
                 column("exchange", "text"), column("symbol", "text"), column("snapshot_hour", "text"),
                 column("snapshot_time", "timestamp"), column("depth_level", "int"), column("bid_micros", "bigint"),
                 column("bid_size", "bigint"), column("ask_micros", "bigint"), column("ask_size", "bigint"),
+                column("bid_nano", "int"), column("bid_size_nano", "int"), column("ask_nano", "int"),
+                column("ask_size_nano", "int"), column("feed_handler_id", "text"), column("epoch", "bigint"),
+                column("sequence", "bigint"),
             ],
             partitionKey: ["exchange", "symbol", "snapshot_hour"],
             clustering: [("snapshot_time", true), ("depth_level", false)],
@@ -209,6 +233,19 @@ public enum CassandraSchema {
             column("metadata", "map<text, text>"), column("sequence", "bigint"), column("chain_hash", "blob"),
         ],
         partitionKey: ["entity_type", "entity_id", "day"], clustering: [("event_time", false)])
+
+    /// What accounts hold.
+    static let positions = CassandraTable(
+        name: "positions",
+        columns: [
+            column("account_id", "text"), column("exchange", "text"), column("symbol", "text"),
+            column("quantity_micros", "bigint"), column("average_price_micros", "bigint"),
+            column("average_price_nano", "int"), column("realized_pnl_micros", "bigint"),
+            column("unrealized_pnl_micros", "bigint"), column("sequence", "bigint"), column("execution_id", "text"),
+            column("execution_time", "timestamp"), column("update_time", "timestamp"),
+        ],
+        partitionKey: ["account_id"], clustering: [("exchange", false), ("symbol", false)],
+        options: [("compaction", leveled)])
 
     static let instruments = CassandraTable(
         name: "instruments",

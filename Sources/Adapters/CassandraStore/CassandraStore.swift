@@ -19,12 +19,17 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     let session: BlockingSession
     let window: WriteWindow
     let time: any TimeSource
+    private let nodeClock: NodeClock
     private let applyLock = Mutex<Void>(())
     // Owned by the holder of applyLock.
     private let applier: TickApplier
+    let held: HeldRecords
     private let shared = Mutex(Shared())
     private let selectLatest: CQLPrepared
     let selectRows: CQLPrepared
+
+    /// Statements of `verify` and `repair`, prepared when first needed.
+    let repairing = Mutex<RepairStatements?>(nil)
 
     private struct Shared {
         var isClosed = false
@@ -48,18 +53,25 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     }
 
     /// Opens the store. Throws `.unreachable` where no node answers, `.io` where the tables are not there.
+    /// `report` hears of the cluster, `reportPartition` of partitions whose rows cannot be written, and of those whose
+    /// rows can be again. Both are called on the store's loop.
     public init(
         _ configuration: CassandraStoreConfiguration, time: any TimeSource,
-        report: @escaping @Sendable (CQLSessionEvent) -> Void = { _ in }
+        report: @escaping @Sendable (CQLSessionEvent) -> Void = { _ in },
+        reportPartition: @escaping @Sendable (_ partition: FailingPartition, _ isOver: Bool) -> Void = { _, _ in }
     ) throws(StoreError) {
         self.configuration = configuration
         self.time = time
         let session = try BlockingSession(configuration, report: report)
         self.session = session
-        window = WriteWindow(session, keyspace: configuration.keyspace, limits: configuration.limits)
+        window = WriteWindow(
+            session, keyspace: configuration.keyspace, limits: configuration.limits, time: time,
+            report: reportPartition)
         do {
             try CassandraStore.checkVersion(session, configuration.keyspace)
+            nodeClock = try NodeClock(session, time)
             applier = try TickApplier(session, window, configuration)
+            held = try HeldRecords(session, configuration)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
             selectRows = try session.prepare(TickScan.select(configuration.keyspace))
         } catch {
@@ -70,7 +82,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
 
     deinit { try? close() }
 
-    private static func checkVersion(_ session: BlockingSession, _ keyspace: String) throws(StoreError) {
+    static func checkVersion(_ session: BlockingSession, _ keyspace: String) throws(StoreError) {
         let rows = try session.query(
             "SELECT version FROM \(keyspace).schema_versions WHERE scope = 'tapedeck'")
         let version = rows.compactMap { $0.first?.integer }.max() ?? 0
@@ -85,8 +97,14 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
 
     public var counters: Counters { applier.counters.withLock { $0 } }
 
+    /// From ticks' events to their rows' acknowledgement, by this machine's wall clock.
+    public var rowLatency: RowLatency { window.rowLatency }
+
     /// Partitions whose rows cannot be written now, and why.
     public var failingPartitions: [FailingPartition] { window.failures }
+
+    /// How its rows were written.
+    public var writeCounters: CassandraWriteCounters { window.counters }
 
     private func checkOpen() throws(StoreError) {
         if shared.withLock({ $0.isClosed }) { throw StoreError(.closed, "the store is closed") }
@@ -99,8 +117,9 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             try checkOpen()
             let applied = shared.withLock { $0.applied[place] }
             if let applied, next <= applied { return durable(place) }
-            try window.waitForRoom()
-            try applier.apply(rows, from: applied ?? 0, of: place, wallNs: time.wallNs())
+            try window.waitForRoom(place)
+            try applier.apply(rows, from: applied ?? 0, of: place, wallNs: nodeClock.nowNs)
+            held.add(rows, from: applied ?? 0, place)
             shared.withLock { $0.applied[place] = next }
             try? flush(milliseconds: configuration.limits.stallMilliseconds)
             return durable(place)
@@ -110,16 +129,21 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     /// The offset that a writer would go on at.
     private func durable(_ place: TopicPartition) -> UInt64 { shared.withLock { $0.durable[place] ?? 0 } }
 
-    /// Where it is time, and everything is acknowledged: writes last ticks and figures, then the offsets through which
-    /// they go. With applyLock held.
-    private func flush(milliseconds: Int, isForced: Bool = false) throws(StoreError) {
+    /// Where it is time: of each place of which everything is acknowledged, writes last ticks and figures, then the
+    /// offset through which they go. Places with rows that cannot be written are waited for only where
+    /// `waitsForFailing`. Where it is forced, a place that is left throws. With applyLock held.
+    private func flush(milliseconds: Int, isForced: Bool = false, waitsForFailing: Bool = false) throws(StoreError) {
         let dirty = shared.withLock { shared in shared.applied.filter { shared.durable[$0.key] != $0.value } }
         guard !dirty.isEmpty, isForced || applier.isFlushDue(time.monotonicNs()) else { return }
-        guard try window.drain(milliseconds: milliseconds) else {
-            throw window.stalled("rows wait to be acknowledged")
+        let clean = try window.drain(
+            Array(dirty.keys), milliseconds: milliseconds, waitsForFailing: waitsForFailing)
+        let written = dirty.filter { clean.contains($0.key) }
+        if !written.isEmpty {
+            try held.write(written.keys)
+            try applier.flush(written, wallNs: nodeClock.nowNs, monotonicNs: time.monotonicNs())
+            shared.withLock { $0.durable.merge(written) { _, new in new } }
         }
-        try applier.flush(dirty, wallNs: time.wallNs(), monotonicNs: time.monotonicNs())
-        shared.withLock { $0.durable.merge(dirty) { _, new in new } }
+        if isForced, written.count < dirty.count { throw window.stalled("rows wait to be acknowledged") }
     }
 
     public func nextOffset(_ place: TopicPartition) throws(StoreError) -> UInt64? {
@@ -134,6 +158,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
                     (.int(Int32(place.partition)), .int),
                 ], configuration.readConsistency)
             let next = rows.first?.first?.integer.map { UInt64(bitPattern: $0) }
+            try held.learn(place)
             shared.withLock { shared in
                 shared.applied[place] = next
                 shared.durable[place] = next
@@ -147,12 +172,17 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             try checkOpen()
             defer {
                 applier.forget(place)
+                held.forget(place)
                 shared.withLock { shared in
                     shared.applied[place] = nil
                     shared.durable[place] = nil
                 }
             }
-            try flush(milliseconds: configuration.limits.stallMilliseconds, isForced: true)
+            do throws(StoreError) {
+                try flush(milliseconds: configuration.limits.stallMilliseconds, isForced: true)
+            } catch {
+                guard shared.withLock({ $0.durable[place] == $0.applied[place] }) else { throw error }
+            }
         }
     }
 
@@ -160,6 +190,19 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         try applyLock.withLock { _ throws(StoreError) -> UInt64 in
             try checkOpen()
             try flush(milliseconds: configuration.limits.requestMilliseconds)
+            return durable(place)
+        }
+    }
+
+    public func flush(_ place: TopicPartition) throws(StoreError) -> UInt64 {
+        try applyLock.withLock { _ throws(StoreError) -> UInt64 in
+            try checkOpen()
+            do throws(StoreError) {
+                try flush(milliseconds: configuration.limits.requestMilliseconds, isForced: true)
+            } catch {
+                // Of other places something may be left.
+                guard shared.withLock({ $0.durable[place] == $0.applied[place] }) else { throw error }
+            }
             return durable(place)
         }
     }
@@ -172,7 +215,8 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         if wasClosed { return }
         defer { session.close() }
         try applyLock.withLock { _ throws(StoreError) in
-            try flush(milliseconds: configuration.limits.closeMilliseconds, isForced: true)
+            try flush(
+                milliseconds: configuration.limits.closeMilliseconds, isForced: true, waitsForFailing: true)
         }
     }
 
@@ -260,6 +304,20 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             }
         }
         try TickScan(self, instrument, from: from, to: to).run(body)
+    }
+
+    public func heldOffsets(_ place: TopicPartition) -> HeldOffsets { held.offsets(place) }
+
+    public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] {
+        try checkOpen()
+        return try held.runs(place, offsets)
+    }
+
+    /// Asks which records of `ticks.raw` the writers of this log have stored by now: what ``heldOffsets(_:)`` tells,
+    /// for a process that does not write them itself. Waits.
+    public func refreshHeldOffsets() throws(StoreError) {
+        try checkOpen()
+        try held.refresh(.ticksRaw)
     }
 
     public func statistics() throws(StoreError) -> StoreStatistics {

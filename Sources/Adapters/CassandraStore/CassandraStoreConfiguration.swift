@@ -15,6 +15,8 @@ public struct CassandraStoreConfiguration: Sendable {
     public var credentials: CQLCredentials?
     /// nil: without TLS.
     public var tls: TLSClientContext?
+    /// In place of sockets with `tls`, where connections go another way.
+    var transport: (any CQLTransport)?
     public var version = CQLVersion.v5
     public var compression = CQLCompression.none
     public var connectionsPerNode = 1
@@ -39,6 +41,10 @@ public struct CassandraStoreLimits: Sendable {
     public var partitionBatchesMax = 2
     /// Bytes of batches that were not acknowledged; the writer waits for room.
     public var openBytesMax = 24 << 20
+    /// Of these, bytes of one partition of the log while rows of it cannot be written.
+    public var failingBytesMax = 2 << 20
+    /// An answer that takes longer means that the node has too much to do: fewer batches go out at once.
+    public var latencyTargetMilliseconds = 500
     /// How long it waits before it is told that the store is away.
     public var stallMilliseconds = 2000
     /// A request with all the driver's own retries.

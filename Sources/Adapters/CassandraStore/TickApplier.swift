@@ -29,6 +29,8 @@ final class TickApplier: @unchecked Sendable {
     private var partitions: [PartitionID: TickPartition] = [:]
     private var nextFlushNs: Int64 = .min
     private var lastTimestamp: Int64 = 0
+    /// Rows of a batch, as the window has them now.
+    private var batchRowsMax = 0
     private var slots: [Int] = []
     private var slotBases: [Int] = []
     private var nextRow: [Int32] = []
@@ -63,6 +65,7 @@ final class TickApplier: @unchecked Sendable {
         offsetInsert = try session.prepare(
             "INSERT INTO \(keyspace).writer_offsets (log, topic, partition, next_offset) VALUES (?, ?, ?, ?)")
         var catalog = Catalog()
+        catalog.addFeed(FeedNumbers.direct, number: FeedNumbers.directNumber)
         for (name, number) in try FeedNumbers.all(session, keyspace) { catalog.addFeed(name, number: number) }
         self.catalog = Mutex(catalog)
     }
@@ -86,14 +89,15 @@ final class TickApplier: @unchecked Sendable {
     /// Hands rows at or past offset `from` to the window. On an error nothing of it is.
     func apply(_ rows: TickRows, from: UInt64, of place: TopicPartition, wallNs: Int64) throws(StoreError) {
         try resolve(rows)
-        group(rows, from: from)
         defer { resetGroups() }
+        try group(rows, from: from)
         try load()
-        let apply = OpenApply()
+        let source = window.source(place)
+        batchRowsMax = window.batchRowsMax
         var writes: [PartitionWrite] = []
         var count = CassandraStore.Counters()
         catalog.withLock { catalog in
-            for group in groups { write(group, rows, place, wallNs, &catalog, apply, &writes, &count) }
+            for group in groups { write(group, rows, place, wallNs, &catalog, source, &writes, &count) }
         }
         window.submit(writes)
         let counted = count
@@ -105,17 +109,27 @@ final class TickApplier: @unchecked Sendable {
         }
     }
 
-    /// Finds each track's source; feeds that are new get their numbers.
+    /// Finds the source of each track that has a row; feeds that are new get their numbers. Other tracks may be of
+    /// records that were refused, and name no instrument: they stay without.
     private func resolve(_ rows: TickRows) throws(StoreError) {
         slots.removeAll(keepingCapacity: true)
         slotBases.removeAll(keepingCapacity: true)
         for block in rows.blocks {
             slotBases.append(slots.count)
-            for track in 0..<block.trackCount { slots.append(try source(block, track)) }
+            slots.append(contentsOf: repeatElement(UnnamedTrack.source, count: block.trackCount))
+        }
+        for row in rows.rows {
+            let block = rows.blocks[Int(row.block)]
+            let track = block.track(of: Int(row.record))
+            let slot = slotBases[Int(row.block)] + track
+            if slots[slot] < 0 { slots[slot] = try source(block, track) }
         }
     }
 
     private func source(_ block: Block, _ track: Int) throws(StoreError) -> Int {
+        if block.exchangeBytes(track: track).isEmpty || block.symbolBytes(track: track).isEmpty {
+            return UnnamedTrack.source
+        }
         if let known = catalog.withLock({ $0.source(block, track: track) }) { return known }
         let name = Array(block.feedBytes(track: track))
         let feed: Int
@@ -128,26 +142,21 @@ final class TickApplier: @unchecked Sendable {
                 return catalog.feed(name) ?? 0
             }
         }
-        guard let source = catalog.withLock({ $0.addSource(block, track: track, feed: feed) }) else {
-            throw StoreError(
-                .io,
-                "\(block.topicPartition) at offset \(block.firstOffset): '\(block.exchange(track: track))' and "
-                    + "'\(block.symbol(track: track))' do not name an instrument; the writer must refuse such records")
-        }
-        return source
+        return catalog.withLock { $0.addSource(block, track: track, feed: feed) } ?? UnnamedTrack.source
     }
 
     /// Links the rows of each instrument, in the order given.
-    private func group(_ rows: TickRows, from: UInt64) {
+    private func group(_ rows: TickRows, from: UInt64) throws(StoreError) {
         nextRow.removeAll(keepingCapacity: true)
         nextRow.append(contentsOf: repeatElement(-1, count: rows.rows.count))
-        catalog.withLock { catalog in
+        try catalog.withLock { catalog throws(StoreError) in
             while groupOfInstrument.count < catalog.entries.count { groupOfInstrument.append(-1) }
             for index in rows.rows.indices {
                 let row = rows.rows[index]
                 let block = rows.blocks[Int(row.block)]
                 guard block.firstOffset &+ UInt64(row.record) >= from else { continue }
                 let slot = slotBases[Int(row.block)] + block.track(of: Int(row.record))
+                guard slots[slot] != UnnamedTrack.source else { throw UnnamedTrack.refusal(block, Int(row.record)) }
                 let instrument = catalog.sources[slots[slot]].instrument
                 let group = Int(groupOfInstrument[instrument])
                 if group < 0 {
@@ -215,7 +224,8 @@ final class TickApplier: @unchecked Sendable {
     }
 
     private func partition(
-        _ instrument: Int, _ hour: Int64, _ catalog: inout Catalog, _ apply: OpenApply, _ writes: inout [PartitionWrite]
+        _ instrument: Int, _ hour: Int64, _ catalog: inout Catalog, _ source: WriteSource,
+        _ writes: inout [PartitionWrite]
     ) -> TickPartition {
         if catalog.entries[instrument].hour == hour, let known = catalog.entries[instrument].partition { return known }
         let id = PartitionID(instrument: instrument, hour: hour)
@@ -235,7 +245,7 @@ final class TickApplier: @unchecked Sendable {
             batch.statement(partitionInsert.id, values: 4)
             buffer.append(found.key)
             batch.finish(configuration.writeConsistency)
-            writes.append(PartitionWrite(found, buffer, apply))
+            writes.append(PartitionWrite(found, buffer, rows: 1, source))
         }
         catalog.entries[instrument].hour = hour
         catalog.entries[instrument].partition = found
@@ -245,14 +255,10 @@ final class TickApplier: @unchecked Sendable {
     /// Batches of one instrument's rows, and what they make of its record.
     private func write(
         _ group: Group, _ rows: TickRows, _ place: TopicPartition, _ wallNs: Int64, _ catalog: inout Catalog,
-        _ apply: OpenApply, _ writes: inout [PartitionWrite], _ count: inout CassandraStore.Counters
+        _ source: WriteSource, _ writes: inout [PartitionWrite], _ count: inout CassandraStore.Counters
     ) {
-        let first = rows.rows[Int(group.first)]
-        let firstSource = slots[
-            slotBases[Int(first.block)] + rows.blocks[Int(first.block)].track(of: Int(first.record))]
-        var record =
-            catalog.entries[group.instrument].record
-            ?? InstrumentRecord(primaryFeed: catalog.feeds[catalog.sources[firstSource].feed].name, place: place)
+        let (first, leads) = record(group, rows, place, catalog)
+        var record = first
         var open: OpenBatch?
         var newest: (block: Block, record: Int)?
         var reader = TickReader()
@@ -280,14 +286,17 @@ final class TickApplier: @unchecked Sendable {
                 count.refusedRows += 1
                 continue
             }
-            if let batch = open, !batch.holds(row.filingTimeNs) || batch.isFull(configuration.limits) {
-                writes.append(batch.finish(configuration.writeConsistency, apply))
+            if let batch = open,
+                !batch.holds(row.filingTimeNs)
+                    || batch.isFull(rows: batchRowsMax, bytes: configuration.limits.batchBytesMax)
+            {
+                writes.append(batch.finish(configuration.writeConsistency, source))
                 open = nil
             }
             if open == nil {
                 let hour = TickPartition.hour(of: row.filingTimeNs)
-                let partition = partition(group.instrument, hour, &catalog, apply, &writes)
-                let expected = min(rowsLeft + 1, configuration.limits.batchRowsMax)
+                let partition = partition(group.instrument, hour, &catalog, source, &writes)
+                let expected = min(rowsLeft + 1, batchRowsMax)
                 open = OpenBatch(partition, hour, session.session.version, rows: expected)
             }
             let isWhole = run.encoder.map { isMadeAgain(reader, payload, $0) } ?? false
@@ -295,23 +304,46 @@ final class TickApplier: @unchecked Sendable {
                 let place = TickRowEncoder.Place(
                     identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
                     timeToLive: run.timeToLive)
-                open?.add(reader, place, insert.id, update: isWhole ? nil : payload)
+                open?.add(reader, place, insert.id, isWhole ? nil : payload, filingTimeNs: row.filingTimeNs)
             }
             count.rows += 1
             if !isWhole { count.wholeRows += 1 }
-            guard run.isPrimary else { continue }
+            guard run.isPrimary, leads else { continue }
             let isNew = record.figures.apply(
                 filingTimeNs: row.filingTimeNs, epoch: run.epoch, sequence: sequence,
                 trade: row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) })
             if isNew { newest = (block, Int(row.record)) }
         }
-        if let open { writes.append(open.finish(configuration.writeConsistency, apply)) }
+        if let open { writes.append(open.finish(configuration.writeConsistency, source)) }
         if let newest {
             record.update = Array(newest.block.payload(newest.record))
             record.place = place
             catalog.entries[group.instrument].isDirty = true
         }
-        catalog.entries[group.instrument].record = record
+        if leads { catalog.entries[group.instrument].record = record }
+    }
+
+    /// An instrument's record, and whether its rows may lead it: what is written past the log does not, because another
+    /// process may write its feed.
+    private func record(
+        _ group: Group, _ rows: TickRows, _ place: TopicPartition, _ catalog: Catalog
+    ) -> (InstrumentRecord, leads: Bool) {
+        if let known = catalog.entries[group.instrument].record { return (known, true) }
+        let leader = leader(group, rows, catalog)
+        return (InstrumentRecord(primaryFeed: leader ?? FeedNumbers.direct, place: place), leader != nil)
+    }
+
+    /// The feed of an instrument's first row that is not written past the log.
+    private func leader(_ group: Group, _ rows: TickRows, _ catalog: Catalog) -> [UInt8]? {
+        var index = Int(group.first)
+        while index >= 0 {
+            let row = rows.rows[index]
+            let slot = slotBases[Int(row.block)] + rows.blocks[Int(row.block)].track(of: Int(row.record))
+            let feed = catalog.feeds[catalog.sources[slots[slot]].feed]
+            if feed.number != FeedNumbers.directNumber { return feed.name }
+            index = Int(nextRow[index])
+        }
+        return nil
     }
 
     /// What is the same of all rows of a block's track.
@@ -360,10 +392,13 @@ final class TickApplier: @unchecked Sendable {
 
     func isFlushDue(_ monotonicNs: Int64) -> Bool { monotonicNs >= nextFlushNs }
 
-    /// Writes the records that changed, and when those are acknowledged the offsets.
+    /// Writes the records of these places that changed, and when those are acknowledged the offsets.
     func flush(_ offsets: [TopicPartition: UInt64], wallNs: Int64, monotonicNs: Int64) throws(StoreError) {
         let dirty = catalog.withLock { catalog in
-            catalog.entries.indices.filter { catalog.entries[$0].isDirty }
+            catalog.entries.indices.filter { index in
+                let entry = catalog.entries[index]
+                return entry.isDirty && entry.record.map { offsets[$0.place] != nil } == true
+            }
         }
         lastTimestamp = max(lastTimestamp + 1, floorDivide(wallNs, by: 1000))
         var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
@@ -423,6 +458,7 @@ struct OpenBatch {
     private let fromNs: Int64
     let buffer: CQLBuffer
     private var writer: CQLBatchWriter
+    private var filingTimesNs: [Int64] = []
 
     /// Bytes of a row, roughly.
     private static let rowBytes = 260
@@ -434,6 +470,7 @@ struct OpenBatch {
         let (start, overflow) = hour.multipliedReportingOverflow(by: 3_600_000_000_000)
         fromNs = overflow ? .max : start
         buffer = CQLBuffer(capacity: 64 + rows * OpenBatch.rowBytes)
+        filingTimesNs.reserveCapacity(rows)
         writer = CQLBatchWriter(.unlogged, version, into: buffer)
     }
 
@@ -442,53 +479,22 @@ struct OpenBatch {
     func holds(_ filingTimeNs: Int64) -> Bool { filingTimeNs >= fromNs && filingTimeNs &- fromNs < 3_600_000_000_000 }
 
     @inline(__always)
-    func isFull(_ limits: CassandraStoreLimits) -> Bool {
-        writer.count >= limits.batchRowsMax || writer.byteCount >= limits.batchBytesMax
-    }
+    func isFull(rows: Int, bytes: Int) -> Bool { writer.count >= rows || writer.byteCount >= bytes }
 
     /// One more row. `update` is the whole tick where columns cannot give it back.
     @inline(__always)
     mutating func add(
-        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], update: UnsafeRawBufferPointer?
+        _ reader: TickReader, _ place: TickRowEncoder.Place, _ insert: [UInt8], _ update: UnsafeRawBufferPointer?,
+        filingTimeNs: Int64
     ) {
+        filingTimesNs.append(filingTimeNs)
         writer.statement(insert, values: TickRowEncoder.valueCount)
         partition.key.withUnsafeBytes { buffer.append($0) }
         TickRowEncoder.append(reader, place, update: update, to: buffer)
     }
 
-    func finish(_ consistency: CQLConsistency, _ apply: OpenApply) -> PartitionWrite {
+    func finish(_ consistency: CQLConsistency, _ source: WriteSource) -> PartitionWrite {
         writer.finish(consistency)
-        return PartitionWrite(partition, buffer, apply)
-    }
-}
-
-/// Numbers of feeds, which all processes share.
-enum FeedNumbers {
-    static func all(_ session: BlockingSession, _ keyspace: String) throws(StoreError) -> [([UInt8], UInt16)] {
-        let rows = try session.query(
-            "SELECT number, name FROM \(keyspace).feeds WHERE scope = 'ticks'", [], .localQuorum)
-        return rows.compactMap { row in
-            guard let number = row[0].integer.flatMap({ UInt16(exactly: $0) }), let name = row[1].string else {
-                return nil
-            }
-            return (Array(name.utf8), number)
-        }
-    }
-
-    /// A feed's number: the one it has, or the next that nobody has, agreed on by a lightweight transaction.
-    static func number(
-        of name: [UInt8], _ session: BlockingSession, _ keyspace: String
-    ) throws(StoreError) -> UInt16 {
-        for _ in 0..<100 {
-            let known = try all(session, keyspace)
-            if let number = known.first(where: { $0.0 == name })?.1 { return number }
-            let next = (known.map(\.1).max() ?? 1) + 1
-            guard next < UInt16.max else { break }
-            let text = String(decoding: name, as: UTF8.self)
-            _ = try session.query(
-                "INSERT INTO \(keyspace).feeds (scope, number, name) VALUES ('ticks', ?, ?) IF NOT EXISTS",
-                [(.int(Int32(next)), .int), (.text(text), .text)], .localQuorum)
-        }
-        throw StoreError(.io, "no number for feed \(String(decoding: name, as: UTF8.self)) in keyspace \(keyspace)")
+        return PartitionWrite(partition, buffer, rows: writer.count, source, filingTimesNs: filingTimesNs)
     }
 }

@@ -18,7 +18,7 @@ struct TickPartition {
     init(number: Int, exchange: String, symbol: String, hour: Int64) {
         self.number = number
         bucket = Int32(truncatingIfNeeded: hour - floorDivide(hour, by: 24) * 24)
-        tradeDate = TickPartition.date(day: floorDivide(hour, by: 24))
+        tradeDate = CivilTime.date(day: floorDivide(hour, by: 24))
         name = "\(exchange) \(symbol) \(tradeDate) \(bucket < 10 ? "0" : "")\(bucket)"
         let buffer = CQLBuffer()
         var components: [[UInt8]] = []
@@ -33,22 +33,6 @@ struct TickPartition {
     }
 
     static func hour(of filingTimeNs: Int64) -> Int64 { floorDivide(filingTimeNs, by: 3_600_000_000_000) }
-
-    /// `2020-03-15` of a day since 1970, by the proleptic Gregorian calendar.
-    static func date(day: Int64) -> String {
-        // Howard Hinnant's days-to-civil: eras of 400 years that begin in March.
-        let shifted = day + 719_468
-        let era = floorDivide(shifted, by: 146_097)
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let month = (5 * dayOfYear + 2) / 153
-        let dayOfMonth = dayOfYear - (153 * month + 2) / 5 + 1
-        let calendarMonth = month < 10 ? month + 3 : month - 9
-        let year = yearOfEra + era * 400 + (calendarMonth <= 2 ? 1 : 0)
-        func two(_ number: Int64) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        return "\(year)-\(two(calendarMonth))-\(two(dayOfMonth))"
-    }
 
     /// The hour since 1970 that a partition's key names; nil where it names none.
     static func hour(tradeDate: String, bucket: Int64) -> Int64? {
@@ -88,29 +72,45 @@ enum TickRowEncoder {
         let timeToLive: Int32
     }
 
+    /// What a column becomes that the tick has nothing for.
+    enum Absent {
+        /// Nothing is written: for new rows.
+        case unset
+        /// What stood there goes: for rows that replace others.
+        case null
+    }
+
     /// Appends the values behind the partition's key. `update` is the whole update where the columns cannot give it
     /// back.
     static func append(
-        _ reader: TickReader, _ place: Place, update: UnsafeRawBufferPointer?, to buffer: CQLBuffer
+        _ reader: TickReader, _ place: Place, update: UnsafeRawBufferPointer?, absent: Absent = .unset,
+        to buffer: CQLBuffer
     ) {
         let words = place.identity.words
         buffer.append(valueHigh: words.high, low: words.low)
-        append(reader.bidMicros, to: buffer)
-        append(reader.askMicros, to: buffer)
-        append(reader.lastMicros, to: buffer)
-        append(reader.volume, to: buffer)
+        append(reader.bidMicros, absent, to: buffer)
+        append(reader.askMicros, absent, to: buffer)
+        append(reader.lastMicros, absent, to: buffer)
+        append(reader.volume, absent, to: buffer)
         let start = buffer.count
         buffer.append(bigEndian: Int32(0))
         appendDetail(reader, place.feed, to: buffer)
         buffer.set(bigEndian: Int32(buffer.count - start - 4), at: start)
-        if let update { buffer.append(value: update) } else { buffer.appendUnset() }
+        if let update { buffer.append(value: update) } else { append(absent, to: buffer) }
         buffer.append(value: place.timestampMicroseconds)
         buffer.append(value: place.timeToLive)
     }
 
     @inline(__always)
-    private static func append(_ value: Int64?, to buffer: CQLBuffer) {
-        if let value { buffer.append(value: value) } else { buffer.appendUnset() }
+    private static func append(_ value: Int64?, _ absent: Absent, to buffer: CQLBuffer) {
+        if let value { buffer.append(value: value) } else { append(absent, to: buffer) }
+    }
+
+    private static func append(_ absent: Absent, to buffer: CQLBuffer) {
+        switch absent {
+        case .unset: buffer.appendUnset()
+        case .null: buffer.appendNull()
+        }
     }
 
     /// The fields of `tick_detail` in their order, up to the last that is there.

@@ -1,7 +1,11 @@
 import CQLFrames
 import CassandraCQL
+import EventLog
 import EventLoop
+import MarketModel
+import Synchronization
 import TickStore
+import TimeSource
 
 /// A batch on its way to one partition.
 final class PartitionWrite: @unchecked Sendable {
@@ -9,73 +13,168 @@ final class PartitionWrite: @unchecked Sendable {
     let frame: CQLBuffer
     /// What it holds in memory.
     let bytes: Int
-    let apply: OpenApply
+    let rows: Int
+    let source: WriteSource
+    /// When the ticks of its rows happened.
+    let filingTimesNs: [Int64]
     // Owned by the loop.
     var pauseMilliseconds = 0
+    var sentMilliseconds: UInt64 = 0
 
-    init(_ partition: TickPartition, _ frame: CQLBuffer, _ apply: OpenApply) {
+    init(
+        _ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource, filingTimesNs: [Int64] = []
+    ) {
+        self.filingTimesNs = filingTimesNs
         self.partition = partition
         self.frame = frame
-        self.apply = apply
+        self.rows = rows
+        self.source = source
         bytes = frame.heldBytes
     }
 }
 
-/// What one apply wrote and is not acknowledged yet. Guarded by the window's monitor.
-final class OpenApply: @unchecked Sendable {
-    var writesLeft = 0
+/// What of one partition of the log is not acknowledged yet. Guarded by the window's monitor.
+final class WriteSource: @unchecked Sendable {
+    fileprivate(set) var openWrites = 0
+    fileprivate(set) var openBytes = 0
+    /// Partitions of Cassandra that its rows cannot be written to now.
+    fileprivate(set) var failing = 0
 }
 
 /// A partition whose rows cannot be written now.
 public struct FailingPartition: Hashable, Sendable {
     /// Exchange, symbol, date and hour.
     public let name: String
-    public let reason: String
-    /// Monotonic milliseconds of the store's loop when it began.
-    public let sinceMilliseconds: UInt64
+    /// What the last attempt came to.
+    public var reason: String
+    /// When the first attempt failed, nanoseconds since the epoch.
+    public let sinceNs: Int64
     public var attempts: Int
 }
 
-/// The batches that are not acknowledged yet: bounded in bytes and per partition, written again until they are. A
-/// partition that fails waits alone, the others go on.
+/// What was written, and how long it took.
+public struct CassandraWriteCounters: Sendable, Hashable {
+    public static let latencyBoundsMilliseconds: [UInt64] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000]
+    public static let rowBounds: [Int] = [1, 2, 5, 10, 25, 50, 100, 250, 500]
+
+    /// Attempts that failed; each was made again.
+    public var errors: UInt64 = 0
+    /// Batches by the time from sending to the answer, by bound and past the last.
+    public var latencyCounts = [UInt64](repeating: 0, count: latencyBoundsMilliseconds.count + 1)
+    public var latencyMillisecondsSum: UInt64 = 0
+    /// Batches by their rows.
+    public var rowCounts = [UInt64](repeating: 0, count: rowBounds.count + 1)
+    public var rowsSum: UInt64 = 0
+    /// What may be on its way at once now, and the rows of a batch.
+    public var inFlightMax = 0
+    public var batchRowsMax = 0
+    /// Bytes that are not acknowledged: now, and the most.
+    public var openBytes = 0
+    public var openBytesMost = 0
+
+    mutating func count(milliseconds: UInt64, rows: Int) {
+        let latency = CassandraWriteCounters.latencyBoundsMilliseconds.firstIndex { milliseconds <= $0 }
+        latencyCounts[latency ?? latencyCounts.count - 1] += 1
+        latencyMillisecondsSum &+= milliseconds
+        let size = CassandraWriteCounters.rowBounds.firstIndex { rows <= $0 }
+        rowCounts[size ?? rowCounts.count - 1] += 1
+        rowsSum &+= UInt64(clamping: rows)
+    }
+}
+
+/// The batches that are not acknowledged yet: bounded in bytes, in number and per partition, written again until they
+/// are. A partition that fails waits alone, the others go on.
 final class WriteWindow: @unchecked Sendable {
+    /// Hears of partitions that fail, and of those that no longer do. On the session's loop.
+    typealias Report = @Sendable (_ partition: FailingPartition, _ isOver: Bool) -> Void
+
     private let session: BlockingSession
     private let keyspace: String
     private let limits: CassandraStoreLimits
+    private let time: any TimeSource
+    private let report: Report
     private let monitor = Monitor()
     // Guarded by the monitor.
     private var openBytes = 0
     private var openWrites = 0
     private var lastError: StoreError?
     private var fatal: StoreError?
-    private var failing: [Int: FailingPartition] = [:]
+    private var failing: [Int: (partition: FailingPartition, source: WriteSource)] = [:]
+    private var sources: [TopicPartition: WriteSource] = [:]
+    private var written = CassandraWriteCounters()
+    private var latency = RowLatency()
     // Owned by the loop.
-    private var partitions: [Int: Lane] = [:]
+    private var lanes: [Int: Lane] = [:]
+    /// Lanes that may send, in the order in which they came to it; and writes whose pause is over, which go first.
+    private var ready = Queue<Int>()
+    private var retries = Queue<PartitionWrite>()
+    private var inFlight = 0
+    private var isPumping = false
+    private var adaptive: AdaptiveWrites
 
     private struct Lane {
         var open = 0
-        var waiting: [PartitionWrite] = []
-        /// Until when nothing new is begun, after a failure.
+        var waiting = Queue<PartitionWrite>()
+        /// After a failure nothing new is begun until a batch is written.
         var isPaused = false
+        var isReady = false
     }
 
-    init(_ session: BlockingSession, keyspace: String, limits: CassandraStoreLimits) {
+    init(
+        _ session: BlockingSession, keyspace: String, limits: CassandraStoreLimits, time: any TimeSource,
+        report: @escaping Report
+    ) {
         self.session = session
         self.keyspace = keyspace
         self.limits = limits
+        self.time = time
+        self.report = report
+        adaptive = AdaptiveWrites(
+            targetMilliseconds: UInt64(max(limits.latencyTargetMilliseconds, 1)), rowsMax: limits.batchRowsMax)
+        written.inFlightMax = adaptive.inFlightMax
+        written.batchRowsMax = adaptive.rowsMax
     }
 
     /// Partitions that fail now, and why.
     var failures: [FailingPartition] {
-        monitor.withLock { failing.values.sorted { $0.name < $1.name } }
+        monitor.withLock { failing.values.map(\.partition).sorted { $0.name < $1.name } }
     }
 
-    /// Waits until there is room for an apply. Throws what keeps the store away, or what no retry mends.
-    func waitForRoom() throws(StoreError) {
+    var counters: CassandraWriteCounters {
+        monitor.withLock {
+            var counters = written
+            counters.openBytes = openBytes
+            return counters
+        }
+    }
+
+    /// Rows that a batch may have now.
+    var batchRowsMax: Int { monitor.withLock { written.batchRowsMax } }
+
+    func source(_ place: TopicPartition) -> WriteSource {
+        monitor.withLock {
+            if let known = sources[place] { return known }
+            let made = WriteSource()
+            sources[place] = made
+            return made
+        }
+    }
+
+    var rowLatency: RowLatency { monitor.withLock { latency } }
+
+    /// Waits until there is room for an apply of the place. Throws what keeps the store away, or what no retry mends. A
+    /// place with a partition that fails has a part of the room, so that the others have the rest.
+    func waitForRoom(_ place: TopicPartition) throws(StoreError) {
+        let source = source(place)
+        var isHeld = false
         let hasRoom = monitor.withLock {
-            monitor.wait(milliseconds: limits.stallMilliseconds) { openBytes < limits.openBytesMax || fatal != nil }
+            monitor.wait(milliseconds: limits.stallMilliseconds) {
+                isHeld = source.failing > 0 && source.openBytes >= limits.failingBytesMax
+                return isHeld || openBytes < limits.openBytesMax || fatal != nil
+            }
         }
         try checkFatal()
+        if isHeld { throw stalled("rows of \(place) wait to be acknowledged", source) }
         if !hasRoom { throw stalled("\(openBytes >> 20) MiB of rows wait to be acknowledged") }
     }
 
@@ -88,11 +187,31 @@ final class WriteWindow: @unchecked Sendable {
         return isEmpty
     }
 
-    func stalled(_ what: String) -> StoreError {
-        let (error, failing) = monitor.withLock { (lastError, self.failing) }
-        let name = failing.values.map(\.name).sorted().first.map { " of \($0)" } ?? ""
+    /// Waits until everything of these places is acknowledged, but not for partitions that fail unless that is asked
+    /// for; returns the places of which everything is.
+    func drain(
+        _ places: [TopicPartition], milliseconds: Int, waitsForFailing: Bool
+    ) throws(StoreError) -> Set<TopicPartition> {
+        let waited = places.map(source)
+        let clean = monitor.withLock {
+            _ = monitor.wait(milliseconds: milliseconds) {
+                fatal != nil || waited.allSatisfy { $0.openWrites == 0 || ($0.failing > 0 && !waitsForFailing) }
+            }
+            return Set(zip(places, waited).filter { $0.1.openWrites == 0 }.map(\.0))
+        }
+        try checkFatal()
+        return clean
+    }
+
+    /// `source`: whose partitions are named; nil for all.
+    func stalled(_ what: String, _ source: WriteSource? = nil) -> StoreError {
+        let (error, failing) = monitor.withLock {
+            (lastError, self.failing.values.filter { source == nil || $0.source === source }.map(\.partition))
+        }
+        let first = failing.min { $0.name < $1.name }
+        let name = first.map { " of \($0.name) since \(CivilTime.text(ns: $0.sinceNs))" } ?? ""
         let count = failing.count > 1 ? " (and \(failing.count - 1) more partitions)" : ""
-        let why = error.map { "; the last failure\(name)\(count): \($0.message)" } ?? ""
+        let why = (first?.reason ?? error?.message).map { "; the last failure\(name)\(count): \($0)" } ?? ""
         return StoreError(.unreachable, "Cassandra is behind: \(what)\(why)", retryable: true)
     }
 
@@ -106,89 +225,186 @@ final class WriteWindow: @unchecked Sendable {
             for write in writes {
                 openBytes += write.bytes
                 openWrites += 1
-                write.apply.writesLeft += 1
+                write.source.openWrites += 1
+                write.source.openBytes += write.bytes
             }
+            written.openBytesMost = max(written.openBytesMost, openBytes)
         }
-        session.onLoop { [self] in for write in writes { enqueue(write) } }
+        session.onLoop { [self] in
+            for write in writes {
+                lanes[write.partition.number, default: Lane()].waiting.append(write)
+                offer(write.partition.number)
+            }
+            pump()
+        }
     }
 
-    private func enqueue(_ write: PartitionWrite) {
-        let number = write.partition.number
-        var lane = partitions[number] ?? Lane()
-        if lane.open < limits.partitionBatchesMax, !lane.isPaused {
-            lane.open += 1
-            partitions[number] = lane
-            send(write)
-        } else {
-            lane.waiting.append(write)
-            partitions[number] = lane
+    // MARK: The loop
+
+    private var now: UInt64 { session.session.loop.nowMilliseconds }
+
+    /// Puts a lane where it is sent from, if it may send.
+    private func offer(_ number: Int) {
+        guard var lane = lanes[number] else { return }
+        if lane.open == 0, lane.waiting.isEmpty {
+            lanes[number] = nil
+        } else if !lane.isReady, !lane.isPaused, lane.open < limits.partitionBatchesMax, !lane.waiting.isEmpty {
+            lane.isReady = true
+            lanes[number] = lane
+            ready.append(number)
+        }
+    }
+
+    private func pump() {
+        // What is sent may be answered inside the call.
+        guard !isPumping else { return }
+        isPumping = true
+        defer { isPumping = false }
+        while inFlight < adaptive.inFlightMax {
+            if let write = retries.next() {
+                send(write)
+            } else if let number = ready.next() {
+                guard var lane = lanes[number] else { continue }
+                lane.isReady = false
+                let write = lane.isPaused ? nil : lane.waiting.next()
+                if write != nil { lane.open += 1 }
+                lanes[number] = lane
+                offer(number)
+                if let write { send(write) }
+            } else {
+                return
+            }
         }
     }
 
     private func send(_ write: PartitionWrite) {
+        inFlight += 1
+        write.sentMilliseconds = now
         var options = CQLCallOptions()
         options.isIdempotent = true
         let call = CQLCall(
             frame: write.frame, token: write.partition.token, keyspace: keyspace, options: options
         ) { [self] outcome in
+            let isFull = inFlight >= adaptive.inFlightMax
+            inFlight -= 1
             switch outcome {
-            case .success: finished(write)
+            case .success: finished(write, isFull: isFull)
             case .failure(let error): failed(write, error)
             }
+            pump()
         }
         session.session.submitOnLoop(call)
     }
 
-    private func finished(_ write: PartitionWrite) {
+    private func finished(_ write: PartitionWrite, isFull: Bool) {
         let number = write.partition.number
-        monitor.withLock {
+        let milliseconds = now &- write.sentMilliseconds
+        adaptive.answered(after: milliseconds, at: now, isFull: isFull)
+        let nowNs = write.filingTimesNs.isEmpty ? 0 : time.wallNs()
+        let over = monitor.withLock { () -> FailingPartition? in
+            for filingTimeNs in write.filingTimesNs { latency.add(nowNs &- filingTimeNs) }
             openBytes -= write.bytes
             openWrites -= 1
-            write.apply.writesLeft -= 1
-            if !failing.isEmpty { failing[number] = nil }
+            write.source.openWrites -= 1
+            write.source.openBytes -= write.bytes
+            written.count(milliseconds: milliseconds, rows: write.rows)
+            keepBounds()
+            var over: FailingPartition?
+            if !failing.isEmpty, let known = failing.removeValue(forKey: number) {
+                known.source.failing -= 1
+                over = known.partition
+            }
             if openWrites == 0 { lastError = nil }
             monitor.broadcast()
+            return over
         }
-        guard var lane = partitions[number] else { return }
+        if let over { report(over, true) }
+        guard var lane = lanes[number] else { return }
         lane.open -= 1
         lane.isPaused = false
-        partitions[number] = lane
-        advance(number)
+        lanes[number] = lane
+        offer(number)
     }
 
-    private func advance(_ number: Int) {
-        guard var lane = partitions[number] else { return }
-        while lane.open < limits.partitionBatchesMax, !lane.waiting.isEmpty {
-            lane.open += 1
-            let next = lane.waiting.removeFirst()
-            partitions[number] = lane
-            send(next)
-            // What is sent may be answered inside the call.
-            lane = partitions[number] ?? Lane()
-        }
-        partitions[number] = lane.open == 0 && lane.waiting.isEmpty ? nil : lane
+    /// With the monitor's lock held.
+    private func keepBounds() {
+        written.inFlightMax = adaptive.inFlightMax
+        written.batchRowsMax = adaptive.rowsMax
     }
 
     /// Tried again after a pause that grows; what no retry mends stops the store.
     private func failed(_ write: PartitionWrite, _ error: CQLRequestError) {
         let failure = session.failure(error, "write rows of \(write.partition.name)")
         let number = write.partition.number
-        let now = session.session.loop.nowMilliseconds
-        monitor.withLock {
+        let sinceNs = time.wallNs()
+        if error.isOverload { adaptive.refused(at: now) }
+        let begun = monitor.withLock { () -> FailingPartition? in
             lastError = failure
             if !failure.retryable { fatal = failure }
+            written.errors += 1
+            keepBounds()
+            let isNew = failing[number] == nil
             var known =
                 failing[number]
-                ?? FailingPartition(
-                    name: write.partition.name, reason: error.message, sinceMilliseconds: now, attempts: 0)
-            known.attempts += 1
+                ?? (
+                    FailingPartition(
+                        name: write.partition.name, reason: error.message, sinceNs: sinceNs, attempts: 0), write.source
+                )
+            known.partition.attempts += 1
+            known.partition.reason = error.message
             failing[number] = known
+            if isNew { known.source.failing += 1 }
             monitor.broadcast()
+            return isNew ? known.partition : nil
         }
+        if let begun { report(begun, false) }
         guard failure.retryable else { return }
         write.pauseMilliseconds = min(
             max(limits.retryMilliseconds, write.pauseMilliseconds * 2), limits.retryMillisecondsMax)
-        partitions[number]?.isPaused = true
-        _ = session.session.loop.timer(afterMilliseconds: write.pauseMilliseconds) { [self] in send(write) }
+        lanes[number]?.isPaused = true
+        _ = session.session.loop.timer(afterMilliseconds: write.pauseMilliseconds) { [self] in
+            retries.append(write)
+            pump()
+        }
+    }
+}
+
+extension CQLRequestError {
+    /// The node has more to do than it can, as far as one can tell from outside.
+    fileprivate var isOverload: Bool {
+        switch code {
+        case .timeout, .overloaded: return true
+        case .server:
+            switch server?.detail {
+            case .overloaded, .writeTimeout: return true
+            default: return false
+            }
+        default: return false
+        }
+    }
+}
+
+/// First in, first out. What was taken is not kept.
+struct Queue<Element> {
+    private var elements: [Element?] = []
+    private var head = 0
+
+    var isEmpty: Bool { head == elements.count }
+
+    mutating func append(_ element: Element) { elements.append(element) }
+
+    mutating func next() -> Element? {
+        guard head < elements.count else { return nil }
+        let element = elements[head]
+        elements[head] = nil
+        head += 1
+        if head == elements.count {
+            elements.removeAll(keepingCapacity: head <= 64)
+            head = 0
+        } else if head >= 64, head * 2 >= elements.count {
+            elements.removeFirst(head)
+            head = 0
+        }
+        return element
     }
 }

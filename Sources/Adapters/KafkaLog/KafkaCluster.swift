@@ -65,6 +65,15 @@ struct KafkaCluster {
             }
             triesLeft -= 1
             poll(nil, 0, KafkaCluster.retryMs)
+            refresh()
+        }
+    }
+
+    /// Has the client learn anew who leads what: one that asks seldom would go on with what it knew for a minute.
+    private func refresh() {
+        var metadata: UnsafePointer<rd_kafka_metadata>?
+        if rd_kafka_metadata(handle.rk, 0, nil, &metadata, timeoutMs) == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata {
+            rd_kafka_metadata_destroy(metadata)
         }
     }
 

@@ -214,7 +214,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         }
     }
 
-    private func transactions() throws(LogError) -> KafkaTransactions {
+    func transactions() throws(LogError) -> KafkaTransactions {
         try state.withLock { state throws(LogError) in
             if state.isClosed { throw LogError(.closed, "the log is closed") }
             if let known = state.transactions { return known }

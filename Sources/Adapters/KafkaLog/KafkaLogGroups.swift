@@ -58,14 +58,11 @@ extension KafkaLog {
         state.withLock { $0.memberships.removeAll { $0 === membership } }
     }
 
-    public func committedOffset(group: String, _ place: TopicPartition) -> UInt64? {
-        do throws(LogError) {
-            return try cluster.committed(try groupHandle(group), [place])[place]
-        } catch {
-            report("where group \(group) is in \(place) cannot be read: \(error.message)")
-            return nil
-        }
+    public func committedOffset(group: String, _ place: TopicPartition) throws(LogError) -> UInt64? {
+        try cluster.committed(try groupHandle(group), [place])[place]
     }
+
+    public func fence() throws(LogError) { try transactions().fence() }
 
     public func commit(_ offsets: [GroupOffset]) throws(LogError) {
         for group in Set(offsets.map(\.group)) {

@@ -95,8 +95,9 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
 
     func begin(_ place: TopicPartition, at offset: UInt64) {
         monitor.locked {
+            // The group is told of it: a store may be further than what an earlier member lived to commit.
             progress[place] = Progress(
-                finished: FinishedOffsets(from: offset), committed: offset, takenThrough: offset, outSinceNs: nil)
+                finished: FinishedOffsets(from: offset), committed: 0, takenThrough: offset, outSinceNs: nil)
         }
         log.beginReading(place, at: offset)
     }

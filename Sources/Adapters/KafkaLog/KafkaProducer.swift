@@ -9,44 +9,14 @@ import TimeSource
 ///
 /// Blocks are not copied: the client borrows their records until the broker has them.
 final class KafkaProducer: @unchecked Sendable {
-    /// What a caller waits for: all records of one append.
-    final class Ticket {
-        // Guarded by the producer's monitor.
-        fileprivate(set) var blocksLeft: Int
-        fileprivate(set) var failure: LogError?
-
-        fileprivate init(_ blocks: Int) { blocksLeft = blocks }
-    }
-
-    /// A block on its way.
-    fileprivate final class Flight {
-        let block: Block
-        let ticket: Ticket
-        let startedNs: Int64
-        /// In the order of appends.
-        var number: UInt64 = 0
-        var left: Int
-        var failed = 0
-        var failureCode = RD_KAFKA_RESP_ERR_NO_ERROR
-        var firstFailed: Int?
-        var lastFailed = 0
-
-        init(_ block: Block, _ ticket: Ticket, _ startedNs: Int64) {
-            self.block = block
-            self.ticket = ticket
-            self.startedNs = startedNs
-            left = block.recordCount
-        }
-    }
-
     private static let eventMessagesMax = 1024
 
-    private let handle: KafkaHandle
+    // Replaced by the thread alone, with the lock held; others read them with it.
+    private var client: ProducerClient
     private let configuration: KafkaConfiguration
     private let durability: DurabilityClass
     private let time: any TimeSource
     private let notify: KafkaReport
-    private let queue: OpaquePointer
     private let monitor = Monitor()
     // Guarded by `monitor`.
     private var pending: [Flight] = []
@@ -60,10 +30,13 @@ final class KafkaProducer: @unchecked Sendable {
     private var fullSinceNs: Int64?
     /// While everything is taken back: what was not acknowledged.
     private var takenBack: [(number: UInt64, block: Block)]?
+    /// The thread is to replace the client.
+    private var isRenewing = false
     private var stopped: LogError?
     // The thread's own.
     private var messages: [rd_kafka_message_t] = []
-    private var keys: [UInt8] = []
+    private var keys = RecordKeys()
+    private var finished: [Flight] = []
     private var linger = Linger()
     private var thread: WorkerThread?
 
@@ -75,17 +48,7 @@ final class KafkaProducer: @unchecked Sendable {
         self.configuration = configuration
         self.time = time
         notify = report
-        handle = try KafkaHandle(
-            .producer, configuration,
-            [
-                ("enable.idempotence", "true"), ("acks", "all"), ("compression.codec", "lz4"),
-                // Lingering is done here, where it can adapt; the client sends what it is given.
-                ("linger.ms", "0"), ("batch.num.messages", "\(configuration.producer.batchRecordsMax)"),
-                ("retry.backoff.ms", "100"), ("queue.buffering.max.messages", "1000000"),
-                ("queue.buffering.max.kbytes", "2097151"),
-            ], report: report
-        ) { rd_kafka_conf_set_events($0, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR) }
-        queue = rd_kafka_queue_get_main(handle.rk)
+        client = try ProducerClient(configuration, report)
         linger = Linger(configuration.producer)
         thread = try WorkerThread(durability == .ticks ? "kafka-ticks" : "kafka-orders") { [unowned self] in run() }
     }
@@ -130,7 +93,7 @@ final class KafkaProducer: @unchecked Sendable {
                 pending.append(flight)
                 pendingRecords += block.recordCount
             }
-            if wasEmpty { rd_kafka_queue_yield(queue) }
+            if wasEmpty { client.wake() }
         }
         return ticket
     }
@@ -151,7 +114,7 @@ final class KafkaProducer: @unchecked Sendable {
             let leftNs = untilNs - time.monotonicNs()
             guard leftNs > 0 else {
                 produced[full.topic]?.full += 1
-                let problem = handle.context.problem.withLock { $0 }
+                let problem = client.handle.context.problem.withLock { $0 }
                 let cause = problem.isEmpty ? "" : " (the latest problem: \(problem))"
                 throw LogError(
                     .unavailable,
@@ -179,7 +142,7 @@ final class KafkaProducer: @unchecked Sendable {
         let untilNs = time.monotonicNs() + timeoutNs
         try monitor.locked { () throws(LogError) in
             isFlushing = true
-            rd_kafka_queue_yield(queue)
+            client.wake()
             defer { isFlushing = false }
             while queuedTotal > 0, stopped == nil {
                 let leftNs = untilNs - time.monotonicNs()
@@ -211,9 +174,12 @@ final class KafkaProducer: @unchecked Sendable {
             let untilNs = time.monotonicNs() + KafkaProducer.takeBackNsMax
             while queuedTotal > 0, time.monotonicNs() < untilNs {
                 // Again and again: the thread may have been about to hand some over.
-                rd_kafka_purge(handle.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT)
+                client.purge()
                 _ = monitor.wait(ns: 50_000_000)
             }
+            isRenewing = queuedTotal == 0
+            client.wake()
+            while isRenewing, !isClosing { _ = monitor.wait(ns: 50_000_000) }
             defer {
                 takenBack = nil
                 fullSinceNs = nil
@@ -246,24 +212,46 @@ final class KafkaProducer: @unchecked Sendable {
         monitor.locked {
             isClosing = true
             monitor.wakeAll()
+            client.wake()
         }
-        rd_kafka_queue_yield(queue)
         thread?.join()
         thread = nil
         // What was not delivered is given back, so that its blocks are let go.
-        rd_kafka_purge(handle.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT)
-        for _ in 0..<50 where rd_kafka_outq_len(handle.rk) > 0 {
-            if let event = rd_kafka_queue_poll(queue, 100) { serve(event) }
+        client.purge()
+        for _ in 0..<50 where rd_kafka_outq_len(client.handle.rk) > 0 {
+            if let event = rd_kafka_queue_poll(client.queue, 100) { serve(event) }
         }
-        rd_kafka_queue_destroy(queue)
-        handle.destroy()
+        client.destroy()
         if let failure { throw failure }
     }
 
     // MARK: The thread
 
+    /// A client whose records were purged on their way to the brokers is out of step with them: once they answer again,
+    /// librdkafka gives up with a fatal error (a sequence that is not the next). A new one takes its place.
+    private func renew() {
+        do throws(LogError) {
+            let made = try ProducerClient(configuration, notify)
+            let old = client
+            monitor.locked {
+                client = made
+                stopped = nil
+                isRenewing = false
+                monitor.wakeAll()
+            }
+            old.destroy()
+        } catch {
+            report("the client is not replaced: \(error.message)")
+            monitor.locked {
+                isRenewing = false
+                monitor.wakeAll()
+            }
+        }
+    }
+
     private func run() {
         while true {
+            if monitor.locked({ isRenewing }) { renew() }
             let nowNs = time.monotonicNs()
             let (batch, isOver, waitNs) = monitor.locked { () -> ([Flight], Bool, Int64) in
                 guard !pending.isEmpty else { return ([], isClosing, 100_000_000) }
@@ -283,85 +271,100 @@ final class KafkaProducer: @unchecked Sendable {
             // Milliseconds are the library's grain: shorter waits are slept here, with events served between.
             if waitNs < 1_000_000 {
                 time.sleep(ns: waitNs)
-                if let event = rd_kafka_queue_poll(queue, 0) { serve(event) }
-            } else if let event = rd_kafka_queue_poll(queue, Int32(clamping: waitNs / 1_000_000)) {
+                if let event = rd_kafka_queue_poll(client.queue, 0) { serve(event) }
+            } else if let event = rd_kafka_queue_poll(client.queue, Int32(clamping: waitNs / 1_000_000)) {
                 serve(event)
-                while let more = rd_kafka_queue_poll(queue, 0) { serve(more) }
+                while let more = rd_kafka_queue_poll(client.queue, 0) { serve(more) }
             }
         }
     }
 
-    /// Returns how many partitions it went to.
+    /// Returns how many partitions it went to. The blocks of a partition go together, in their order: what a call costs
+    /// the client, and each request the brokers, is divided by the records in it.
     private func send(_ batch: [Flight]) -> Int {
-        var places: Set<TopicPartition> = []
+        var runs: [(place: TopicPartition, flights: [Flight])] = []
+        var numbers: [TopicPartition: Int] = [:]
         for flight in batch {
-            places.insert(flight.block.topicPartition)
-            do throws(LogError) {
-                try send(flight)
-            } catch {
-                monitor.locked { flight.ticket.failure = error }
-                flight.failed = flight.left
-                flight.failureCode = RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
-                finish(flight, delivered: 0)
+            let place = flight.block.topicPartition
+            if let number = numbers[place] {
+                runs[number].flights.append(flight)
+            } else {
+                numbers[place] = runs.count
+                runs.append((place, [flight]))
             }
         }
-        return places.count
+        for (place, flights) in runs {
+            do throws(LogError) {
+                try send(flights, to: place)
+            } catch {
+                for flight in flights {
+                    monitor.locked { flight.ticket.failure = error }
+                    flight.failed = flight.left
+                    flight.failureCode = RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+                }
+                finish(flights)
+            }
+        }
+        return runs.count
     }
 
-    private func send(_ flight: Flight) throws(LogError) {
-        let block = flight.block
-        let place = block.topicPartition
+    private func send(_ flights: [Flight], to place: TopicPartition) throws(LogError) {
         let producer = configuration.producer
         let deadlineNs =
             durability == .ticks && !place.topic.isDeadLetter ? producer.ticksDeadlineNs : producer.othersDeadlineNs
-        let topic = try handle.topic(configuration.name(of: place.topic), deadlineMs: deadlineNs / 1_000_000)
-        let keyRanges = fillKeys(of: block)
-        let raw = Unmanaged.passRetained(flight).toOpaque()
-        let count = block.recordCount
+        let topic = try client.handle.topic(configuration.name(of: place.topic), deadlineMs: deadlineNs / 1_000_000)
+        keys.clear()
+        var count = 0
+        for flight in flights {
+            keys.append(flight.block)
+            count += flight.block.recordCount
+        }
         if messages.count < count { messages = [rd_kafka_message_t](repeating: rd_kafka_message_t(), count: count) }
-        keys.withUnsafeMutableBytes { keys in
-            for index in 0..<count {
-                let payload = block.payload(index)
-                let range = keyRanges[block.track(of: index)]
-                messages[index].payload = UnsafeMutableRawPointer(mutating: payload.baseAddress)
-                messages[index].len = payload.count
-                messages[index].key = keys.baseAddress.map { $0 + range.lowerBound }
-                messages[index].key_len = range.count
-                messages[index]._private = raw
-                messages[index].err = RD_KAFKA_RESP_ERR_NO_ERROR
-            }
-            // Payloads are borrowed from the block; keys are copied by the library.
-            let taken = messages.withUnsafeMutableBufferPointer {
-                rd_kafka_produce_batch(topic, Int32(place.partition), 0, $0.baseAddress, Int32(count))
-            }
-            guard Int(taken) < count else { return }
-            for index in 0..<count where messages[index].err != RD_KAFKA_RESP_ERR_NO_ERROR {
-                fail(flight, index, messages[index].err)
-                flight.left -= 1
-            }
-            if flight.left == 0 {
-                Unmanaged<Flight>.fromOpaque(raw).release()
-                finish(flight, delivered: 0)
+        messages.withUnsafeMutableBufferPointer { messages in
+            keys.withKeys { bytes, ranges in
+                var number = 0
+                var firstKey = 0
+                for flight in flights {
+                    let block = flight.block
+                    let raw = Unmanaged.passRetained(flight).toOpaque()
+                    for index in 0..<block.recordCount {
+                        let payload = block.payload(index)
+                        let range = ranges[firstKey + block.track(of: index)]
+                        messages[number].payload = UnsafeMutableRawPointer(mutating: payload.baseAddress)
+                        messages[number].len = payload.count
+                        messages[number].key = bytes.baseAddress.map { $0 + range.lowerBound }
+                        messages[number].key_len = range.count
+                        messages[number]._private = raw
+                        messages[number].err = RD_KAFKA_RESP_ERR_NO_ERROR
+                        number += 1
+                    }
+                    firstKey += block.trackCount
+                }
+                // Payloads are borrowed from the blocks; keys are copied by the library.
+                let taken = rd_kafka_produce_batch(
+                    topic, Int32(place.partition), 0, messages.baseAddress, Int32(clamping: count))
+                if Int(taken) < count { refuse(flights, UnsafeMutableBufferPointer(rebasing: messages[..<count])) }
             }
         }
     }
 
-    /// `exchange|symbol` of each track, or the key alone on topics that are not keyed by instrument.
-    private func fillKeys(of block: Block) -> [Range<Int>] {
-        keys.removeAll(keepingCapacity: true)
-        var ranges: [Range<Int>] = []
-        ranges.reserveCapacity(block.trackCount)
-        for track in 0..<block.trackCount {
-            let start = keys.count
-            let exchange = block.exchangeBytes(track: track)
-            if !exchange.isEmpty {
-                keys.append(contentsOf: exchange)
-                keys.append(UInt8(ascii: "|"))
+    /// What the library did not take of blocks that were handed over together.
+    private func refuse(_ flights: [Flight], _ messages: UnsafeMutableBufferPointer<rd_kafka_message_t>) {
+        var first = 0
+        var finished: [Flight] = []
+        for flight in flights {
+            for index in 0..<flight.block.recordCount {
+                let code = messages[first + index].err
+                guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
+                flight.fail(index, code)
+                flight.left -= 1
             }
-            keys.append(contentsOf: block.symbolBytes(track: track))
-            ranges.append(start..<keys.count)
+            first += flight.block.recordCount
+            guard flight.left == 0 else { continue }
+            Unmanaged.passUnretained(flight).release()
+            finished.append(flight)
         }
-        return ranges
+        finish(finished)
     }
 
     private func serve(_ event: OpaquePointer) {
@@ -369,7 +372,7 @@ final class KafkaProducer: @unchecked Sendable {
         switch rd_kafka_event_type(event) {
         case RD_KAFKA_EVENT_DR: serveDeliveries(event)
         case RD_KAFKA_EVENT_ERROR where rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL:
-            let error = handle.fail("producing", RD_KAFKA_RESP_ERR__FATAL)
+            let error = client.handle.fail("producing", RD_KAFKA_RESP_ERR__FATAL)
             monitor.locked {
                 stopped = error
                 monitor.wakeAll()
@@ -385,10 +388,12 @@ final class KafkaProducer: @unchecked Sendable {
         ) { buffer in
             while true {
                 let count = rd_kafka_event_message_array(event, buffer.baseAddress, buffer.count)
-                guard count > 0 else { return }
+                guard count > 0 else { break }
                 serveDeliveries(buffer, count)
             }
         }
+        finish(finished)
+        finished.removeAll(keepingCapacity: true)
     }
 
     /// Records of a block come together: each run of them costs one look.
@@ -408,7 +413,7 @@ final class KafkaProducer: @unchecked Sendable {
                 if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
                     delivered += 1
                 } else {
-                    fail(flight, record(of: message, in: flight.block), message.pointee.err)
+                    flight.fail(record(of: message, in: flight.block), message.pointee.err)
                 }
                 run += 1
                 index += 1
@@ -416,7 +421,7 @@ final class KafkaProducer: @unchecked Sendable {
             flight.left -= run
             if flight.left == 0 {
                 Unmanaged<Flight>.fromOpaque(raw).release()
-                finish(flight, delivered: flight.block.recordCount - flight.failed)
+                finished.append(flight)
             }
         }
     }
@@ -427,44 +432,43 @@ final class KafkaProducer: @unchecked Sendable {
         return min(block.recordsEnded(by: max(UnsafeRawPointer(payload) - base, 0)), block.recordCount - 1)
     }
 
-    private func fail(_ flight: Flight, _ record: Int, _ code: rd_kafka_resp_err_t) {
-        flight.failed += 1
-        flight.failureCode = code
-        flight.firstFailed = min(flight.firstFailed ?? record, record)
-        flight.lastFailed = max(flight.lastFailed, record)
-    }
-
-    /// All records of a block are acknowledged or given up.
-    private func finish(_ flight: Flight, delivered: Int) {
-        let topic = flight.block.topicPartition.topic
-        let latencyNs = time.monotonicNs() - flight.startedNs
-        if flight.failed > 0, isTakenBack(flight, delivered: delivered) { return }
-        var error: LogError?
-        if flight.failed > 0 { error = failure(of: flight) }
+    /// All records of these blocks are acknowledged or given up. Many at once: whoever waits is woken once.
+    private func finish(_ flights: [Flight]) {
+        guard !flights.isEmpty else { return }
+        let nowNs = time.monotonicNs()
+        var errors: [Int: LogError] = [:]
+        var isTaken: Set<Int> = []
+        for (index, flight) in flights.enumerated() where flight.failed > 0 {
+            if isTakenBack(flight) { isTaken.insert(index) } else { errors[index] = failure(of: flight) }
+        }
         monitor.locked {
-            var figures = produced[topic] ?? KafkaCounters.Produced()
-            figures.queued -= flight.block.recordCount
-            figures.acknowledged += UInt64(delivered)
-            figures.failed += UInt64(flight.failed)
-            if flight.failed == 0 {
-                figures.latencyNsSum += UInt64(max(latencyNs, 0))
-                figures.latencyNsMost = max(figures.latencyNsMost, latencyNs)
-                let bucket =
-                    KafkaCounters.latencyBoundsNs.firstIndex { latencyNs <= $0 }
-                    ?? KafkaCounters.latencyBoundsNs.count
-                figures.latencyCounts[bucket] += 1
+            for (index, flight) in flights.enumerated() where isTaken.isEmpty || !isTaken.contains(index) {
+                let topic = flight.block.topicPartition.topic
+                KafkaProducer.count(flight, nowNs, &produced[topic, default: KafkaCounters.Produced()])
+                queuedTotal -= flight.block.recordCount
+                flight.ticket.blocksLeft -= 1
+                if flight.failed > 0, flight.ticket.failure == nil { flight.ticket.failure = errors[index] }
             }
-            produced[topic] = figures
-            queuedTotal -= flight.block.recordCount
-            flight.ticket.blocksLeft -= 1
-            if flight.ticket.failure == nil { flight.ticket.failure = error }
             monitor.wakeAll()
         }
-        if let error { report(error.message) }
+        for (_, error) in errors.sorted(by: { $0.key < $1.key }) { report(error.message) }
+    }
+
+    private static func count(_ flight: Flight, _ nowNs: Int64, _ figures: inout KafkaCounters.Produced) {
+        figures.queued -= flight.block.recordCount
+        figures.acknowledged += UInt64(flight.block.recordCount - flight.failed)
+        figures.failed += UInt64(flight.failed)
+        guard flight.failed == 0 else { return }
+        let latencyNs = max(nowNs - flight.startedNs, 0)
+        figures.latencyNsSum += UInt64(latencyNs)
+        figures.latencyNsMost = max(figures.latencyNsMost, latencyNs)
+        let bucket =
+            KafkaCounters.latencyBoundsNs.firstIndex { latencyNs <= $0 } ?? KafkaCounters.latencyBoundsNs.count
+        figures.latencyCounts[bucket] += 1
     }
 
     /// Whether it was purged to be taken back. Of a block's records the brokers may have the first.
-    private func isTakenBack(_ flight: Flight, delivered: Int) -> Bool {
+    private func isTakenBack(_ flight: Flight) -> Bool {
         guard [RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT].contains(flight.failureCode) else {
             return false
         }
@@ -472,7 +476,8 @@ final class KafkaProducer: @unchecked Sendable {
             guard takenBack != nil else { return false }
             let first = flight.firstFailed ?? 0
             takenBack?.append((flight.number, first == 0 ? flight.block : flight.block.suffix(from: first)))
-            produced[flight.block.topicPartition.topic]?.acknowledged += UInt64(delivered)
+            produced[flight.block.topicPartition.topic]?.acknowledged += UInt64(
+                flight.block.recordCount - flight.failed)
             forget(flight)
             monitor.wakeAll()
             return true
@@ -488,6 +493,6 @@ final class KafkaProducer: @unchecked Sendable {
             "\(flight.failed) of \(block.recordCount) records of \(block.topicPartition) are not in the log, from "
             + "\(block.exchange(track: track))|\(block.symbol(track: track)) \(block.sequence(of: first)) to "
             + "\(block.symbol(track: block.track(of: flight.lastFailed))) \(block.sequence(of: flight.lastFailed))"
-        return handle.fail(what, flight.failureCode)
+        return client.handle.fail(what, flight.failureCode)
     }
 }

@@ -27,6 +27,9 @@ final class KafkaTransactions: @unchecked Sendable {
             [
                 ("transactional.id", configuration.prefix + configuration.clientID + "-" + instance),
                 ("compression.codec", "lz4"), ("linger.ms", "1"), ("retry.backoff.ms", "100"),
+                // One whose process is gone, and which nobody fences, holds up readers of its records and offsets so
+                // long.
+                ("transaction.timeout.ms", "15000"),
             ], report: report)
     }
 
@@ -35,10 +38,7 @@ final class KafkaTransactions: @unchecked Sendable {
     /// Returns when the brokers have it. *Blocking.*
     func append(_ blocks: [Block], _ consumed: [GroupOffset]) throws(LogError) {
         try monitor.locked { () throws(LogError) in
-            if !isReady {
-                try check(rd_kafka_init_transactions(handle.rk, timeoutMs), "beginning transactions")
-                isReady = true
-            }
+            try begin()
             try check(rd_kafka_begin_transaction(handle.rk), "beginning a transaction")
             do throws(LogError) {
                 for block in blocks { try produce(block) }
@@ -49,6 +49,15 @@ final class KafkaTransactions: @unchecked Sendable {
                 throw error
             }
         }
+    }
+
+    /// Ends what another one of this name has not finished. Once: of two, the later stays. *Blocking.*
+    func fence() throws(LogError) { try monitor.locked { () throws(LogError) in try begin() } }
+
+    private func begin() throws(LogError) {
+        guard !isReady else { return }
+        try check(rd_kafka_init_transactions(handle.rk, timeoutMs), "beginning transactions")
+        isReady = true
     }
 
     func close() { handle.destroy() }

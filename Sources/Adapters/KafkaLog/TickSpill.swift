@@ -45,7 +45,7 @@ final class TickSpill: @unchecked Sendable {
             (0..<log.partitionCount(topic)).map { TopicPartition(topic, UInt16(clamping: $0)) }
         }
         for place in places {
-            next[place] = log.committedOffset(group: TickSpill.group, place) ?? log.startOffset(place)
+            next[place] = try log.committedOffset(group: TickSpill.group, place) ?? log.startOffset(place)
             log.hold(reader: TickSpill.group, place, from: next[place] ?? 0)
         }
         isSpilling = places.contains { (next[$0] ?? 0) < log.endOffset($0, .written) }

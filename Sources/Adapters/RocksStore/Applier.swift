@@ -176,10 +176,13 @@ final class Applier {
         self.items = []
         items.removeAll(keepingCapacity: true)
         let isSorted = collect(groups[group].first, rows, &items)
-        var record =
-            catalog.entries[Int(instrument)].record
-            ?? InstrumentRecord(primaryFeed: slots[Int(items[0].slot)].feed, place: place)
-        let newest = count(items, rows, &record)
+        let known = catalog.entries[Int(instrument)].record
+        // What is written past the log never leads an instrument.
+        let leader =
+            known == nil ? items.lazy.map { self.slots[Int($0.slot)].feed }.first { $0 != Catalog.directFeed } : nil
+        let leads = known != nil || leader != nil
+        var record = known ?? InstrumentRecord(primaryFeed: leader ?? Catalog.directFeed, place: place)
+        let newest = leads ? count(items, rows, &record) : nil
         if let newest {
             record.update = Array(
                 UnsafeRawBufferPointer(start: newest.frame, count: newest.frameLength)[Block.framePrefixLength...])
@@ -193,8 +196,10 @@ final class Applier {
         } else {
             putBlocks(instrument, items, rows, origin, &newAges)
         }
-        batch.put(.meta, MetaKey.state(instrument), record.bytes)
-        groups[group].record = record
+        if leads {
+            batch.put(.meta, MetaKey.state(instrument), record.bytes)
+            groups[group].record = record
+        }
         self.items = items
     }
 

@@ -21,6 +21,8 @@ struct Catalog {
     private var entriesWritten = 0
     private var feedsWritten = 1
 
+    /// The number of the feed `direct`, whose ticks are written past the log.
+    static let directFeed: UInt16 = 1
     static let feedsMax = Int(UInt16.max)
 
     /// Reads what a store holds.

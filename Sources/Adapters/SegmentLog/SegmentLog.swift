@@ -344,6 +344,9 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
         return found.max { $0.commitNumber < $1.commitNumber }?.offset
     }
 
+    /// The directory's lock is the fence, and recovery has ended what was unfinished.
+    public func fence() {}
+
     public func commit(_ offsets: [GroupOffset]) throws(LogError) { try append([], consumed: offsets) }
 
     public func hold(reader: String, _ place: TopicPartition, from offset: UInt64) {

@@ -22,17 +22,19 @@ extension Command {
             "run one service of a platform on a cluster",
             operands: "feed|writer|edge", count: 1...1,
             options: Command.kafkaOptions + [
-                .replay, .speed, .seed, .rate, .data, .spillMB, .instance, .lostRecords, .listen, .loops,
+                .replay, .speed, .seed, .rate, .data, .spillMB, .instance, .lostRecords, .clockOffsetFile, .listen,
+                .loops,
                 .historyMinutes,
                 .drainSeconds, .logRingMB, .readerLagMB, .readerQueueMB, .retentionDiskPercent, .tlsCert, .tlsKey,
                 .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond,
                 .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
+                .tickWriterListen,
             ] + Command.storeOptions,
             text: """
                 Runs a feed, a writer or an edge as a process of its own, with Kafka as the log between them, until \
                 SIGINT or SIGTERM. Any number of edges may run, and any number of writers divide the partitions among \
-                them. `tapedeck topics apply` makes the topics first. One line of JSON on standard output says when it \
-                works.
+                them; with --store cassandra they write trades, order events, positions and books too. \
+                `tapedeck topics apply` makes the topics first. One line of JSON on standard output says when it works.
                 """,
             examples: [
                 ("tapedeck run feed --brokers 127.0.0.1:9092", "the simulated venue into Kafka"),
@@ -89,9 +91,10 @@ extension Command {
         CommandDefinition(
             "have a group of readers go on somewhere else",
             operands: "reset GROUP", count: 2...2,
-            options: Command.kafkaOptions + [.topic, .toTime, .by, .yes, .json],
+            options: Command.kafkaOptions + [.topic, .toTime, .by, .toToken, .yes, .json],
             text: """
-                Sets the offsets of a group that has no members: to a time, or by a time span from where it is. Prints \
+                Sets the offsets of a group that has no members: to a time, by a time span from where it is, or to a \
+                client's resume token. Prints \
                 old and new offsets and asks, unless --yes says so already. Where the store keeps its own offsets, as \
                 the embedded one does, those count and not these.
                 """,
@@ -141,6 +144,27 @@ extension OptionName {
         }
     }
 
+    var drillDefinition: OptionDefinition {
+        switch self {
+        case .awaySeconds:
+            OptionDefinition(
+                .integer(0...7200), "N", unit: "s",
+                "How long a drill keeps an engine away; without it 60, and 30 for a broker that stands still.")
+        case .engineKill:
+            OptionDefinition(
+                .text, "COMMAND",
+                "A shell command that kills one broker, or one node, for a drill that needs it. Returns when it is "
+                    + "dead.")
+        case .engineStart:
+            OptionDefinition(
+                .text, "COMMAND", "A shell command that starts what --engine-kill killed. Returns when it serves.")
+        case .enginePause:
+            OptionDefinition(
+                .text, "COMMAND", "A shell command that has one broker stand still, as kill -STOP does.")
+        default: OptionDefinition(.text, "COMMAND", "A shell command that has it go on, as kill -CONT does.")
+        }
+    }
+
     var clusterDefinition: OptionDefinition {
         switch self {
         case .instance:
@@ -161,6 +185,11 @@ extension OptionName {
                 .integer(0...1_048_576), "N", default: "1024", unit: "MiB",
                 "What a feed keeps in spill/ of --data while the brokers do not take its ticks; what does not fit is "
                     + "lost and counted. 0: no spill, and ticks are given up after a minute.")
+        case .clockOffsetFile:
+            OptionDefinition(
+                .path, "FILE",
+                "A writer's wall clock is wrong by as many seconds as this file says: `drill clock` sets it. Of no use "
+                    + "otherwise.")
         case .partitions:
             OptionDefinition(
                 .integer(1...1000), "N",

@@ -10,6 +10,8 @@ enum Command: String, CaseIterable, Sendable {
     case quote
     case watch
     case verify
+    case repair
+    case dlq
     case inspect
     case dump
     case backup
@@ -66,7 +68,7 @@ extension Command {
     ]
 
     /// Which store, and how it is reached.
-    static let storeOptions: [OptionName] = [.store] + cassandraOptions
+    static let storeOptions: [OptionName] = [.store, .consistency] + cassandraOptions
 
     var definition: CommandDefinition {
         switch self {
@@ -75,6 +77,8 @@ extension Command {
         case .run, .topics, .lag, .groups, .benchFeed: clusterDefinition
         case .quote, .watch: askingDefinition
         case .verify, .inspect, .dump: readingDefinition
+        case .repair: repairDefinition
+        case .dlq: deadLetterDefinition
         case .backup, .restore: copyingDefinition
         case .token, .connections, .restart: accessDefinition
         case .simulateEdge: simulatingDefinition
@@ -91,7 +95,7 @@ extension Command {
                     .tickSyncMs, .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .tlsCert,
                     .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
-                    .metricsTLS, .channelz, .readyLag,
+                    .tickWriterListen, .metricsTLS, .channelz, .readyLag,
                 ] + Command.storeOptions,
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \
@@ -112,14 +116,22 @@ extension Command {
         }
         return CommandDefinition(
             "take recordings into a data directory, and end",
-            operands: "FILE...", count: 1...Int.max,
+            operands: "[FILE...]", count: 0...Int.max,
             options: [.data, .speed, .tickSyncMs, .logRingMB, .retentionDays, .retentionDiskPercent, .json]
-                + Command.storeOptions,
+                + [.exchange, .from, .to, .into] + Command.storeOptions + Command.kafkaOptions,
             text: """
                 Plays recordings through the feed, the log and the writer, without serving, until all of it is stored. \
-                Played twice, or broken off and started again, it makes the same rows.
+                Played twice, or broken off and started again, it makes the same rows. With --brokers and without \
+                files, it reads a range of Kafka's ticks again, by filing time: into the store, or --into another \
+                topic. To publish a recording to Kafka, `tapedeck run feed --replay FILE`.
                 """,
-            examples: [("tapedeck replay --speed max day.jsonl.gz", "a day's recording into ./tapedeck-data")])
+            examples: [
+                ("tapedeck replay --speed max day.jsonl.gz", "a day's recording into ./tapedeck-data"),
+                (
+                    "tapedeck replay --brokers kafka:9092 --from 2026-11-26 --into lab.ticks.raw",
+                    "a day to the topics of a lab"
+                ),
+            ])
     }
 
     private var schemaDefinition: CommandDefinition {
@@ -173,12 +185,15 @@ extension Command {
             CommandDefinition(
                 "compare the log with the store",
                 operands: "[SYMBOL...]", count: 0...Int.max,
-                options: [.data, .exchange, .from, .to, .json] + Command.storeOptions,
+                options: [.data, .topic, .exchange, .from, .to, .json] + Command.storeOptions + Command.kafkaOptions,
                 text: """
                     Reads both and prints, per instrument, how many ticks agree, are missing, differ or are too many. \
-                    Exits 1 where they differ. Stop the platform first: one process uses a data directory at a time.
+                    Exits 1 where they differ. Stop the platform first: one process uses a data directory at a time. \
+                    With --brokers the log is Kafka's, and rows are compared by instrument, day and hour, while the \
+                    platform runs; --from and --to are filing times.
                     """,
                 examples: [
+                    ("tapedeck verify --brokers kafka:9092 --store cassandra --from 2026-11-26", "since midnight"),
                     ("tapedeck verify", "everything in ./tapedeck-data"),
                     ("tapedeck verify BTCUSDT --from 2024-08-08 --to 2024-08-09", "one symbol on one day"),
                 ])
@@ -316,12 +331,22 @@ extension Command {
         case .drill:
             CommandDefinition(
                 "break it on purpose and see what is lost",
-                operands: "[NAME|all]", count: 0...1, options: [.rounds, .seed, .json],
+                operands: "[NAME|all]", count: 0...1,
+                options: [
+                    .rounds, .seed, .json, .rate, .awaySeconds, .engineKill, .engineStart, .enginePause, .engineResume,
+                    .partitions, .replication, .dataCenters,
+                ] + Command.kafkaOptions + Command.cassandraOptions,
                 text: """
                     Starts its own platform in a directory of its own, breaks it, starts it again and counts what is \
-                    missing or twice. Exits 1 where anything is. Without a name it lists the drills.
+                    missing or twice. Exits 1 where anything is. Without a name it lists the drills; `all` are those \
+                    that need no other server. Drills of a cluster use brokers and nodes that run, with topics and a \
+                    keyspace of their own, which they remove when they have passed.
                     """,
                 examples: [
+                    (
+                        "tapedeck drill writer-kill --brokers 127.0.0.1:9092",
+                        "20 kills of a writer from Kafka to Cassandra"
+                    ),
                     ("tapedeck drill kill --rounds 100", "kill -9 at a hundred random moments"),
                     ("tapedeck drill slow-clients", "64 clients, nine of which hardly read"),
                 ])

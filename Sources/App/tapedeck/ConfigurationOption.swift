@@ -32,6 +32,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case callLog = "call-log"
     case metricsListen = "metrics-listen"
     case metricsTLS = "metrics-tls"
+    case tickWriterListen = "tick-writer-listen"
     case channelz
     case readyLag = "ready-lag"
     // Where rows are kept
@@ -40,6 +41,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case keyspace
     case localDC = "local-dc"
     case dataCenters = "data-centers"
+    case consistency
     case cassandraUser = "cassandra-user"
     case cassandraPassword = "cassandra-password"
     case cassandraCA = "cassandra-ca"
@@ -60,11 +62,17 @@ enum OptionName: String, CaseIterable, Sendable {
     case historyMinutes = "history-minutes"
     case lostRecords = "lost-records"
     case spillMB = "spill-mb"
+    case clockOffsetFile = "clock-offset-file"
     case partitions
     case replication
     case toTime = "to-time"
+    case toToken = "to-token"
+    case into
     case by
     case yes
+    case dryRun = "dry-run"
+    case reason
+    case all
     // What feeds it
     case replay
     case speed
@@ -96,6 +104,11 @@ enum OptionName: String, CaseIterable, Sendable {
     case limit
     case runs
     case rounds
+    case awaySeconds = "away-seconds"
+    case engineKill = "engine-kill"
+    case engineStart = "engine-start"
+    case enginePause = "engine-pause"
+    case engineResume = "engine-resume"
     case close
     case json
     // How the program itself behaves
@@ -168,15 +181,19 @@ extension OptionName {
         case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .unaryDeadlineSeconds,
             .streamDeadlineSeconds:
             accessDefinition
-        case .callLog, .metricsListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
-        case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .cassandraUser, .cassandraPassword,
+        case .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
+        case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .consistency, .cassandraUser,
+            .cassandraPassword,
             .cassandraCA, .cassandraCert, .cassandraKey:
             storeDefinition
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
             .kafkaSet:
             kafkaDefinition
-        case .instance, .historyMinutes, .lostRecords, .spillMB, .partitions, .replication, .toTime, .by, .yes:
+        case .instance, .historyMinutes, .lostRecords, .spillMB, .clockOffsetFile, .partitions, .replication, .toTime,
+            .by, .yes:
             clusterDefinition
+        case .dryRun, .reason, .all, .into, .toToken: repairDefinition
+        case .awaySeconds, .engineKill, .engineStart, .enginePause, .engineResume: drillDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
         case .symbolCount, .batch, .sourceRate, .records: sourceDefinition
@@ -325,6 +342,11 @@ extension OptionName {
             OptionDefinition(
                 .address, "HOST:PORT", default: "127.0.0.1:9090",
                 "Where /metrics, /healthz and /readyz are served. Where the default port is taken, another one is.")
+        case .tickWriterListen:
+            OptionDefinition(
+                .address, "HOST:PORT",
+                "Where TickWriterService is served, for this machine or an internal network, as 127.0.0.1:50052. "
+                    + "Without it, it is not. Who may call is said as for --listen.")
         case .channelz:
             OptionDefinition(
                 .flag, "", default: "false",
@@ -361,44 +383,6 @@ extension OptionName {
             OptionDefinition(
                 .integer(1...1_000_000), "N", default: "2000", unit: "updates/s",
                 "How busy the simulated venue is, over all its instruments.")
-        }
-    }
-
-    private var storeDefinition: OptionDefinition {
-        switch self {
-        case .store:
-            OptionDefinition(
-                .choice(["embedded", "cassandra"]), "KIND", default: "embedded",
-                "Where rows are kept: in the data directory, or in Cassandra, in tables of `tapedeck schema apply`."
-            )
-        case .contactPoints:
-            OptionDefinition(
-                .text, "HOST[:PORT],...", default: "127.0.0.1:9042",
-                "Nodes of the Cassandra cluster that are asked for all others.")
-        case .keyspace:
-            OptionDefinition(.text, "NAME", default: "market_data", "The keyspace of the tables in Cassandra.")
-        case .localDC:
-            OptionDefinition(
-                .text, "NAME",
-                "The data centre whose Cassandra nodes are used; without it that of the first node that answers.")
-        case .dataCenters:
-            OptionDefinition(
-                .text, "NAME:COPIES,...",
-                "In how many copies each data centre keeps the keyspace, as dc-london:3,dc-newyork:3; without it one "
-                    + "copy in all, for a node of one's own.")
-        case .cassandraUser:
-            OptionDefinition(.text, "NAME", "Who this is, for a Cassandra that asks.")
-        case .cassandraPassword:
-            OptionDefinition(
-                .text, "PASSWORD", "Its password; better in the environment or in the file than on a command line.")
-        case .cassandraCA:
-            OptionDefinition(
-                .path, "FILE",
-                "PEM file with the authority that Cassandra's certificates are checked against; TLS is spoken where it "
-                    + "is given. The certificate has to name the first contact point.")
-        case .cassandraCert:
-            OptionDefinition(.path, "FILE", "PEM file with the certificate that Cassandra is shown.")
-        default: OptionDefinition(.path, "FILE", "PEM file with the key of --cassandra-cert.")
         }
     }
 

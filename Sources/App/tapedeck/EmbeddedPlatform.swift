@@ -59,6 +59,8 @@ final class EmbeddedPlatform {
     private let metrics: PlatformMetrics
     /// nil where no parent process keeps this one.
     private let supervision: Supervision?
+    /// nil where nobody writes past the log.
+    private var direct: DirectWrites?
     /// nil where nothing is served.
     private var operations: PlatformOperations?
 
@@ -88,7 +90,7 @@ final class EmbeddedPlatform {
         for damage in log.damage { diagnostics.log(.error, "log", damage) }
     }
 
-    private static func logConfiguration(_ options: ResolvedOptions) -> SegmentLog.Configuration {
+    static func logConfiguration(_ options: ResolvedOptions) -> SegmentLog.Configuration {
         var configuration = SegmentLog.Configuration()
         configuration.syncIntervalNs = Int64(options.int(.tickSyncMs)) * 1_000_000
         configuration.tipBytes = options.int(.logRingMB) << 20
@@ -121,6 +123,7 @@ final class EmbeddedPlatform {
         self.operations = operations
         metrics.register(in: operations.metrics)
         metrics.register(in: operations.readiness)
+        CassandraMetrics.register(store, in: operations.metrics)
         var server = GRPCServerConfiguration()
         server.interceptors = operations.interceptors
         server.reportError = operations.reportError
@@ -137,6 +140,10 @@ final class EmbeddedPlatform {
         operations.declare(edge.methods)
         operations.metrics.register { EdgeMetrics.families(edge.counters, edge.serverCounters) }
         if let supervision { operations.metrics.register { ProcessMetrics.restarts(supervision) } }
+        direct = try DirectWrites.make(options, store, time, operations) {
+            try StoreChoice(options).open(directory, time: time, log: log, diagnostics)
+        }
+        if let direct { diagnostics.log(.info, "up", "TickWriterService on \(direct.address)") }
         edge.listen(on: sockets.clients, secure: operations.secure)
         operations.listen(on: sockets.metrics)
         metrics.setServing(true)
@@ -176,6 +183,9 @@ final class EmbeddedPlatform {
     /// Ends one of them; false where there is none of this id.
     func endCall(_ id: String) -> Bool { operations?.endCall(id) ?? false }
 
+    /// Where ticks are written past the log; nil where they are not.
+    var tickWriterAddress: Address? { direct?.address }
+
     /// Of all feeds together.
     var feedCounters: FeedCounters { feeds.reduce(into: FeedCounters()) { $0.add($1.service.counters) } }
     var writerCounters: WriterCounters { writer.counters }
@@ -184,7 +194,7 @@ final class EmbeddedPlatform {
     /// The first failure that no retry mends.
     var fatalFailure: String? {
         if let failure = log.failure { return failure.message }
-        if let failure = writerThread?.failure { return failure }
+        if let failure = writerThread?.failure ?? direct?.failure { return failure }
         return feeds.lazy.compactMap(\.thread.failure).first
     }
 
@@ -197,6 +207,7 @@ final class EmbeddedPlatform {
             diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")
         }
         edge?.stop(withinMilliseconds: drainSeconds * 1000)
+        try direct?.stop(drainSeconds: drainSeconds)
         operations?.close()
         if log.failure == nil { try log.sync() }
         writer.stop()

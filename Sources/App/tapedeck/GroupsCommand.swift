@@ -1,3 +1,4 @@
+import EdgeService
 import EventLog
 import Glibc
 import KafkaLog
@@ -24,8 +25,8 @@ struct GroupsCommand {
         guard operands[0] == "reset" else {
             throw CommandError("groups does not know `\(operands[0])`; it knows reset")
         }
-        guard options.isSet(.toTime) != options.isSet(.by) else {
-            throw CommandError("say where the group is to go on: either --to-time or --by")
+        guard [OptionName.toTime, .by, .toToken].count(where: options.isSet) == 1 else {
+            throw CommandError("say where the group is to go on: one of --to-time, --by and --to-token")
         }
         let configuration = try ClusterOptions(options).configuration()
         let admin = try KafkaAdmin(configuration, report: ClusterOptions.report(diagnostics))
@@ -69,6 +70,13 @@ struct GroupsCommand {
             let end = ends[place] ?? 0
             return min(max(offset ?? end, starts[place] ?? 0), end)
         }
+        if let text = options.optionalString(.toToken) {
+            let token = try token(text, topic, admin)
+            // A partition that the token does not name had no record when it was made.
+            return places.map {
+                Move(place: $0, from: committed[$0], to: bounded(token.offsets[$0.partition] ?? 0, $0))
+            }
+        }
         if let timeNs = options.timeNs(.toTime) {
             let found = try admin.offsets(places, atNs: timeNs)
             return places.map { Move(place: $0, from: committed[$0], to: bounded(found[$0], $0)) }
@@ -84,6 +92,23 @@ struct GroupsCommand {
             let found = try admin.offsets([place], atNs: overflow ? 0 : max(timeNs, 0))[place]
             return Move(place: place, from: committed[place], to: bounded(found, place))
         }
+    }
+
+    private func token(_ text: String, _ topic: Topic, _ admin: KafkaAdmin) throws -> TokenOffsets {
+        guard topic == .ticksRaw else { throw CommandError("tokens have places of \(Topic.ticksRaw), not of \(topic)") }
+        guard let bytes = TokenText.bytes(text) else {
+            throw CommandError("--to-token: neither hexadecimal nor base64")
+        }
+        let token: TokenOffsets
+        do throws(TokenOffsets.Malformed) {
+            token = try TokenOffsets(bytes)
+        } catch {
+            throw CommandError("--to-token is no resume token: \(error)")
+        }
+        guard try token.logID == admin.logID() else {
+            throw CommandError("--to-token is of another log than that of these brokers and this --topic-prefix")
+        }
+        return token
     }
 
     /// Asks, where somebody can answer.

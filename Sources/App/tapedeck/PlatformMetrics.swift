@@ -126,18 +126,50 @@ enum FeedMetrics {
     }
 }
 
-/// What a writer stored and could not store.
+/// What writers stored and could not store.
 enum WriterMetrics {
+    /// Of the writer of ticks.
     static func families(_ counters: WriterCounters) -> [MetricFamily] {
-        let counts: [(name: String, help: String, value: UInt64)] = [
-            ("rows", "Ticks stored.", counters.rows), ("batches", "Batches stored.", counters.batches),
+        let totals = counts(counters).map {
+            MetricFamily("tapedeck_writer_\($0.name)_total", .counter, $0.help, [.init(.whole($0.value))])
+        }
+        return totals + [
+            waiting("tapedeck_writer_waiting_since_seconds", [counters]),
+            MetricFamily(
+                "tapedeck_writer_held_bytes_max", .gauge,
+                "The most bytes of records that were read and not stored yet.",
+                [.init(.signed(Int64(counters.heldBytesMost)))]),
+        ]
+    }
+
+    /// Of the writers of other topics.
+    static func families(_ writers: [(topic: Topic, counters: WriterCounters)]) -> [MetricFamily] {
+        let totals = writers.map { counts($0.counters) }
+        let families = (totals.first ?? []).indices.map { index in
+            MetricFamily(
+                "tapedeck_class_writer_\(totals[0][index].name)_total", .counter, totals[0][index].help,
+                labels: ["topic"],
+                zip(writers, totals).map { .init([$0.topic.name], .whole($1[index].value)) })
+        }
+        return families + [waiting("tapedeck_class_writer_waiting_since_seconds", writers.map(\.counters))]
+    }
+
+    private static func counts(_ counters: WriterCounters) -> [(name: String, help: String, value: UInt64)] {
+        [
+            ("rows", "Rows stored.", counters.rows), ("batches", "Batches stored.", counters.batches),
             ("dead_letters", "Records that could not be read.", counters.deadLetters),
             ("records_lost", "Records that were gone before they were stored.", counters.recordsLost),
             ("retries", "Batches that were tried again.", counters.retries),
         ]
-        return counts.map {
-            MetricFamily("tapedeck_writer_\($0.name)_total", .counter, $0.help, [.init(.whole($0.value))])
-        }
+    }
+
+    private static func waiting(_ name: String, _ all: [WriterCounters]) -> MetricFamily {
+        MetricFamily(
+            name, .gauge, "Partitions of the log that the store does not take records of now, and since when.",
+            labels: ["topic", "partition"],
+            all.flatMap(\.waiting).map {
+                .init([$0.place.topic.name, "\($0.place.partition)"], .number(Double($0.sinceNs) / 1e9))
+            })
     }
 }
 

@@ -95,10 +95,17 @@ struct ProofCommands {
                   64 clients of everything, 8 of which read one byte of a hundred and one nothing: the others lose \
                 nothing, and each slow one is told what it missed and gets it
                 """)
+            print("those of a cluster (--brokers, --contact-points; not among all):")
+            for name in ClusterDrill.Name.allCases { print("\(name.rawValue)\n  \(name.summary)") }
             return .success
         }
+        if let name = ClusterDrill.Name(rawValue: name) {
+            return try ClusterDrillCommand(name, options, program: ProofCommands.program).run(
+                progress: ProofCommands.note)
+        }
         guard ["kill", "slow-clients", "all"].contains(name) else {
-            throw CommandError("no drill is named \(name); there are kill, slow-clients and all")
+            let names = ["kill", "slow-clients"] + ClusterDrill.Name.allCases.map(\.rawValue)
+            throw CommandError("no drill is named \(name); there are \(names.joined(separator: ", ")) and all")
         }
         var isPassed = true
         if name != "slow-clients" { isPassed = try killDrill() == .success }

@@ -1,3 +1,4 @@
+import CassandraStore
 import Drills
 import EdgeService
 import EventLog
@@ -11,6 +12,7 @@ import Observability
 import SegmentLog
 import SimulatedVenue
 import TickStore
+import TimeSource
 import WriterService
 
 /// `tapedeck run feed|writer|edge`: one service as a process of its own, with Kafka as the log.
@@ -86,6 +88,7 @@ struct RunCommand {
     private func write(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
         var configuration = configuration
         configuration.topics = [.ticksRaw, .ticksRaw.deadLetter]
+        let time: any TimeSource = options.optionalString(.clockOffsetFile).map(SteppedTime.init(file:)) ?? time
         let directory = DataDirectory(path: options.string(.data))
         try directory.create()
         let space = try FileDisk(directory: directory.path).space()
@@ -95,18 +98,30 @@ struct RunCommand {
         let operations = try operations(log)
         var settings = WriterConfiguration()
         settings.stopsAtLostRecords = options.string(.lostRecords) == "stop"
+        settings.drainsLog = false
         let diagnostics = diagnostics
         let writer = WriterService(log: log, store: store, time: time, configuration: settings) {
             diagnostics.log(.warning, "writer", $0)
         }
         let thread = ServiceThread(name: "writer", ended: { _ in }) { try writer.run() }
         operations.metrics.register { WriterMetrics.families(writer.counters) }
+        if let cassandra = store as? CassandraStore {
+            operations.metrics.register { RowMetrics.families(cassandra.rowLatency) }
+        }
         operations.readiness.add("writer") { writer.counters.failure }
+        CassandraMetrics.register(store, in: operations.metrics, operations.readiness)
+        let classes =
+            store is CassandraStore
+            ? try ClassWrites.make(options, configuration, counts: log.partitionCount, time, operations, diagnostics)
+            : nil
+        let direct = try DirectWrites.make(options, store, time, operations) {
+            try StoreChoice(options).open(directory, time: time, log: log, diagnostics)
+        }
         let metrics = try PlatformSockets.metrics(options, diagnostics)
         operations.listen(on: metrics)
-        ready("writer", address: nil, metrics)
+        ready("writer", address: direct?.address, metrics)
         wait(signals, operations) {
-            thread.failure ?? log.failure?.message
+            thread.failure ?? direct?.failure ?? classes?.failure ?? log.failure?.message
         } isDone: {
             thread.isDone
         }
@@ -114,6 +129,8 @@ struct RunCommand {
         if !thread.join(milliseconds: 30_000) {
             diagnostics.log(.warning, "writer", "the writer did not stop in 30 s; the next start goes on where it was")
         }
+        try direct?.stop(drainSeconds: options.int(.drainSeconds))
+        try classes?.stop(diagnostics)
         operations.close()
         try log.close()
         try store.close()
@@ -131,7 +148,7 @@ struct RunCommand {
         if !log.waitUntilCaughtUp(timeoutNs: configuration.requestTimeoutNs) {
             diagnostics.log(.warning, "edge", "the brokers are slow: the newest records are not all here yet")
         }
-        let store = try EdgeHistory.store(log, time, minutes: options.int(.historyMinutes))
+        let store = try EdgeHistory.open(options, log, time, diagnostics)
         let operations = try operations(log)
         var server = GRPCServerConfiguration()
         server.interceptors = operations.interceptors
@@ -147,6 +164,7 @@ struct RunCommand {
         let sockets = try PlatformSockets(options, diagnostics)
         edge.listen(on: sockets.clients, secure: operations.secure)
         operations.listen(on: sockets.metrics)
+        let follower = HeldOffsetsFollower(store, time, diagnostics)
         edge.setServing(true)
         ready("edge", address: Address(sockets.clients), sockets.metrics)
         wait(signals, operations) {
@@ -156,7 +174,9 @@ struct RunCommand {
         }
         edge.stop(withinMilliseconds: options.int(.drainSeconds) * 1000)
         operations.close()
+        follower?.stop()
         try log.close()
+        try store.close()
         return try end(nil)
     }
 
@@ -201,6 +221,23 @@ struct RunCommand {
     }
 }
 
+/// How old ticks are when their rows are in Cassandra.
+enum RowMetrics {
+    static func families(_ latency: RowLatency) -> [MetricFamily] {
+        [
+            MetricFamily(
+                "tapedeck_row_latency_seconds", .histogram, "From a tick's event to its row's acknowledgement.",
+                [
+                    .init(
+                        .histogram(
+                            HistogramValue(
+                                upperBounds: RowLatency.boundsNs.map { Double($0) / 1e9 }, counts: latency.counts,
+                                sum: Double(latency.sumNs) / 1e9)))
+                ])
+        ]
+    }
+}
+
 /// Where a feed puts ticks while the brokers do not take them.
 enum FeedSpill {
     /// As many partitions as the brokers have; what the brokers have of it by now is kept for an hour at most.
@@ -220,7 +257,18 @@ enum FeedSpill {
 
 /// What an edge without a store knows of the past: the log since a time.
 enum EdgeHistory {
-    static func store(_ log: KafkaLog, _ time: SystemTime, minutes: Int) throws -> NoStore {
+    /// The cluster's store where there is one, else what the log has.
+    static func open(
+        _ options: ResolvedOptions, _ log: KafkaLog, _ time: SystemTime, _ diagnostics: Diagnostics
+    ) throws -> any TickStore {
+        guard options.string(.store) == "cassandra" else {
+            return try store(log, time, minutes: options.int(.historyMinutes))
+        }
+        let directory = DataDirectory(path: options.string(.data))
+        return try StoreChoice(options).open(directory, time: time, log: log, diagnostics)
+    }
+
+    private static func store(_ log: KafkaLog, _ time: SystemTime, minutes: Int) throws -> NoStore {
         let fromNs = time.wallNs() - Int64(minutes) * 60_000_000_000
         var offsets: [TopicPartition: UInt64] = [:]
         for number in 0..<log.partitionCount(.ticksRaw) {

@@ -10,7 +10,7 @@ struct SchemaCommand {
         guard ["plan", "apply", "check"].contains(what) else {
             throw CommandError("there is no `schema \(what)`; say plan, apply or check")
         }
-        let tool = try SchemaTool(StoreChoice.cassandra(options), replication: try replication())
+        let tool = try SchemaTool(StoreChoice.cassandra(options), replication: try SchemaCommand.replication(options))
         if what == "apply" {
             let plan = try tool.apply { if !options.bool(.json) { print($0 + ";") } }
             if options.bool(.json) {
@@ -27,7 +27,7 @@ struct SchemaCommand {
     }
 
     /// `NAME:COPIES,...`; nil where there is none.
-    private func replication() throws -> SchemaTool.Replication? {
+    static func replication(_ options: ResolvedOptions) throws -> SchemaTool.Replication? {
         guard let text = options.optionalString(.dataCenters) else { return nil }
         var replication: SchemaTool.Replication = [:]
         for part in text.split(separator: ",") {

@@ -1,10 +1,12 @@
 import CassandraCQL
 import CassandraStore
 import EventLog
+import MarketModel
 import Observability
 import RocksStore
 import TLS
 import TickStore
+import TimeSource
 
 /// Which store the options name, and how it is opened.
 struct StoreChoice {
@@ -14,7 +16,7 @@ struct StoreChoice {
 
     /// Opens it. `totalBytes` is the size of the data directory's disk, where the store may take its share of it.
     func open(
-        _ directory: DataDirectory, time: SystemTime, log: any EventLog, totalBytes: UInt64? = nil,
+        _ directory: DataDirectory, time: any TimeSource, log: any EventLog, totalBytes: UInt64? = nil,
         _ diagnostics: Diagnostics
     ) throws -> any TickStore {
         guard options.string(.store) == "cassandra" else {
@@ -26,20 +28,31 @@ struct StoreChoice {
         }
         var configuration = try StoreChoice.cassandra(options)
         configuration.log = String(log.identity.id, radix: 16)
-        return try CassandraStore(configuration, time: time) { event in
-            switch event {
-            case .node(let node, let isUp, let reason):
-                let why = reason.map { ": \($0)" } ?? ""
+        if let ticks = try ConsistencyOptions(options).ticks { configuration.writeConsistency = ticks }
+        return try CassandraStore(
+            configuration, time: time,
+            report: { event in
+                switch event {
+                case .node(let node, let isUp, let reason):
+                    let why = reason.map { ": \($0)" } ?? ""
+                    diagnostics.log(
+                        isUp ? .info : .warning, "cassandra", "\(node.address) is \(isUp ? "connected" : "away\(why)")")
+                case .warning(let text, let node):
+                    diagnostics.log(.warning, "cassandra", "\(node.map { "\($0.address): " } ?? "")\(text)")
+                case .topology(let nodes):
+                    diagnostics.log(
+                        .info, "cassandra", "nodes: \(nodes.map(\.address.description).joined(separator: ", "))")
+                case .schema: break
+                }
+            },
+            reportPartition: { partition, isOver in
+                let since = "since \(CivilTime.text(ns: partition.sinceNs))"
                 diagnostics.log(
-                    isUp ? .info : .warning, "cassandra", "\(node.address) is \(isUp ? "connected" : "away\(why)")")
-            case .warning(let text, let node):
-                diagnostics.log(.warning, "cassandra", "\(node.map { "\($0.address): " } ?? "")\(text)")
-            case .topology(let nodes):
-                diagnostics.log(
-                    .info, "cassandra", "nodes: \(nodes.map(\.address.description).joined(separator: ", "))")
-            case .schema: break
-            }
-        }
+                    isOver ? .info : .warning, "cassandra", kind: "cassandra.partition",
+                    isOver
+                        ? "\(partition.name) is written again; it was not \(since): \(partition.attempts) attempts"
+                        : "\(partition.name) cannot be written \(since), the others go on: \(partition.reason)")
+            })
     }
 
     /// How Cassandra is reached. Throws where an option's value cannot be used.

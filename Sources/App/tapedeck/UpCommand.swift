@@ -42,7 +42,10 @@ struct UpCommand {
         try platform.serve(options, loops: loops > 0 ? loops : Processors.count, on: sockets)
         startFeeds(platform)
         let address = Address(sockets.clients)
-        print(ReadyLine.make(address: address.description, metrics: Address(sockets.metrics).description))
+        print(
+            ReadyLine.make(
+                address: address.description, metrics: Address(sockets.metrics).description,
+                tickWriter: platform.tickWriterAddress?.description))
         fflush(nil)
         diagnostics.log(.info, "up", "serving on \(address), data in \(platform.directory.path); end with Ctrl-C")
         var failure: String?

@@ -65,9 +65,20 @@ enum Program {
         case .lag: return try LagCommand(options, diagnostics).run(operands)
         case .groups: return try GroupsCommand(options, diagnostics).run(operands)
         case .simulateEdge: return try SimulateEdgeCommand(options, diagnostics).run()
+        case .replay where operands.isEmpty:
+            guard RepairCommand.isCluster(options) else {
+                throw CommandError("name recordings, or a cluster's --brokers and a range")
+            }
+            return try ReplayRangeCommand(options, diagnostics).run()
+        case .replay where RepairCommand.isCluster(options):
+            throw CommandError("recordings go to Kafka by `tapedeck run feed --replay FILE`")
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .schema: return try SchemaCommand(options).run(operands[0])
+        case .verify where RepairCommand.isCluster(options):
+            return try RepairCommand(options, diagnostics).verify(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
+        case .repair: return try RepairCommand(options, diagnostics).repair(operands)
+        case .dlq: return try DeadLetterCommand(options, diagnostics).run(operands)
         case .inspect: return try DataCommands(options, diagnostics).inspect()
         case .dump: return try DataCommands(options, diagnostics).dump(operands)
         case .backup: return try DataCommands(options, diagnostics).backup(operands[0])

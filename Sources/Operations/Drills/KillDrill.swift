@@ -120,9 +120,11 @@ public struct KillDrill: Sendable {
 public enum ReadyLine {
     private static let prefix = "{\"ready\":true,\"address\":\""
 
-    /// The line of a platform that serves clients at one address and metrics at another.
-    public static func make(address: String, metrics: String) -> String {
-        "\(prefix)\(address)\",\"metrics\":\"\(metrics)\"}"
+    /// The line of a platform that serves clients at one address and metrics at another; and who writes ticks past the
+    /// log at a third, where that is served.
+    public static func make(address: String, metrics: String, tickWriter: String? = nil) -> String {
+        let more = tickWriter.map { "\",\"tick_writer\":\"\($0)" } ?? ""
+        return "\(prefix)\(address)\",\"metrics\":\"\(metrics)\(more)\"}"
     }
 
     static func address(_ line: String) -> String? {
@@ -130,8 +132,9 @@ public enum ReadyLine {
         return String(line.dropFirst(prefix.count).prefix { $0 != "\"" })
     }
 
+    /// Of a platform, or of one service of it, which says its name in place of an address.
     static func metrics(_ line: String) -> String? {
-        guard line.hasPrefix(prefix), line.hasSuffix("\"}") else { return nil }
+        guard line.hasPrefix("{\"ready\":true,"), line.hasSuffix("\"}") else { return nil }
         let names = line.split(separator: "\"metrics\":\"")
         return names.count == 2 ? String(names[1].prefix { $0 != "\"" }) : nil
     }

@@ -16,7 +16,8 @@ final class MetricsPage: Sendable {
         self.loop = loop
     }
 
-    /// Sums of all samples of each metric, by name; empty where the page did not come in time. Blocks; never on a loop.
+    /// Sums of all samples of each metric, by name, and each labelled sample by its whole name; empty where the page
+    /// did not come in time. Blocks; never on a loop.
     func read() -> [String: Double] {
         let request = PageRequest()
         let host = host
@@ -37,6 +38,7 @@ final class MetricsPage: Sendable {
             let words = line.split(separator: " ")
             guard words.count == 2, let value = Double(words[1]) else { continue }
             sums[String(words[0].prefix { $0 != "{" }), default: 0] += value
+            if words[0].contains("{") { sums[String(words[0])] = value }
         }
         return sums
     }

@@ -25,6 +25,8 @@ public struct VerifyLine: Sendable, Hashable {
     public var missing = 0
     /// Rows that no record of the log stands for, though the log goes back that far.
     public var extra = 0
+    /// Rows of the feed `direct`, which are written past the log.
+    public var direct = 0
     /// Rows with other bytes than the tick's first record.
     public var different = 0
     /// Records that claim the identity of an earlier one with other bytes; the first stays in the store.

@@ -10,6 +10,7 @@ public enum VerifyText {
             let numbers = numbers(line)
             for (index, number) in numbers.enumerated() { total[index] += number }
             lines.append(row(line.instrument.description, numbers))
+            if line.direct > 0 { lines.append("    and \(line.direct) rows written past the log") }
             for sample in line.samples {
                 lines.append(
                     "    \(sample.kind.rawValue): feed \(sample.feed), epoch \(sample.epoch), "
@@ -30,7 +31,7 @@ public enum VerifyText {
             let numbers = zip(names, numbers(line)).map { "\"\($0)\":\($1)" }.joined(separator: ",")
             return
                 "{\"exchange\":\"\(line.instrument.exchange)\",\"symbol\":\"\(line.instrument.symbol)\","
-                + "\(numbers),\"clean\":\(line.isClean)}"
+                + "\(numbers),\"direct\":\(line.direct),\"clean\":\(line.isClean)}"
         }.joined(separator: "\n")
     }
 

@@ -62,8 +62,12 @@ public protocol EventLog: AnyObject, Sendable {
     func lastPlaces(_ topic: Topic) -> [LastPlace]
 
     /// Where a consumer group goes on; nil for a group that never committed. A group whose effects lie in a store
-    /// commits there.
-    func committedOffset(group: String, _ place: TopicPartition) -> UInt64?
+    /// commits there. Waits for an append with offsets of the group that another process left unfinished, and fails as
+    /// retryable where that takes too long.
+    func committedOffset(group: String, _ place: TopicPartition) throws(LogError) -> UInt64?
+    /// Ends appends with offsets that another log of the same name and instance has not finished, as one whose process
+    /// was killed: whoever makes such appends calls it before it asks how far they went. *Blocking.*
+    func fence() throws(LogError)
     func commit(_ offsets: [GroupOffset]) throws(LogError)
     /// Keeps retention from passing what a named reader has not finished, as far as the configured share of the disk
     /// allows. What had to be removed anyway is counted and reported by range.

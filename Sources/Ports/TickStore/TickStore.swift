@@ -3,8 +3,8 @@ import MarketModel
 
 /// Where ticks are kept and asked for: by filing time, with one row per tick identity however often it is written.
 ///
-/// Threads: every call may come from any thread; `apply` from one at a time. All may wait for a file and are never made
-/// on an event loop.
+/// Threads: every call may come from any thread; `apply` of one place from one at a time. All may wait for a file and
+/// are never made on an event loop.
 public protocol TickStore: AnyObject, Sendable {
     /// Stores rows, last ticks and day figures, and the offset they go through, as one transaction. Rows that exist
     /// already stay as they are. Returns one past the highest offset of the place that is durable (a power cut keeps
@@ -16,6 +16,10 @@ public protocol TickStore: AnyObject, Sendable {
 
     /// Makes everything applied durable, now or as often as the store does that; returns what `apply` would.
     func sync(_ place: TopicPartition) throws(StoreError) -> UInt64
+
+    /// Makes everything applied to the place durable now, before its writer stops; returns what `apply` would. Throws
+    /// where that cannot be.
+    func flush(_ place: TopicPartition) throws(StoreError) -> UInt64
 
     /// The writer of this process writes the place no more; another's may. What is known of it is asked for again when
     /// it comes back.
@@ -45,13 +49,15 @@ public protocol TickStore: AnyObject, Sendable {
     func close() throws(StoreError)
 }
 
-// What a store does by itself that knows no offsets, and that one process has alone.
+// What a store does by itself that knows no offsets, and that one process has alone; and whose `sync` is at once.
 extension TickStore {
     public func heldOffsets(_ place: TopicPartition) -> HeldOffsets { HeldOffsets() }
 
     public func filed(_ place: TopicPartition, _ offsets: Range<UInt64>) throws(StoreError) -> [FiledRecords] { [] }
 
     public func release(_ place: TopicPartition) throws(StoreError) {}
+
+    public func flush(_ place: TopicPartition) throws(StoreError) -> UInt64 { try sync(place) }
 }
 
 /// Rows to store: places in blocks of the log, with what the writer found in their fields.

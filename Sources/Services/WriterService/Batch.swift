@@ -63,6 +63,13 @@ struct Batch {
         } catch {
             throw RowError(code: "INVALID_VALUE", reason: "\(error)")
         }
+        guard reader.sequence <= TickRowIdentity.sequenceMax else {
+            throw RowError(
+                code: "SEQUENCE_TOO_LARGE",
+                reason:
+                    "sequence \(reader.sequence) is past \(TickRowIdentity.sequenceMax), the largest of a row's key"
+            )
+        }
         let track = block.track(of: record)
         guard reader.sequence == block.sequence(of: record), reader.epoch == block.epoch(track: track),
             equal(reader.exchange, block.exchangeBytes(track: track)),
@@ -70,13 +77,43 @@ struct Batch {
         else {
             throw RowError(code: "IDENTITY_MISMATCH", reason: "the record's identity differs from the block's index")
         }
-        guard !reader.exchange.isEmpty, !reader.symbol.isEmpty else {
-            throw RowError(code: "NO_INSTRUMENT", reason: "exchange or symbol is empty")
+        guard isName(reader.exchange), isName(reader.symbol) else { throw noInstrument(reader) }
+        guard isText(reader.feed) else {
+            throw RowError(code: "INVALID_VALUE", reason: "the feed's name is not UTF-8")
         }
         let isTrade = reader.kind == .trade
         return TickRows.Row(
             block: blockIndex, record: Int32(record), filingTimeNs: reader.filingTimeNs,
             tradePrice: isTrade ? reader.last : nil, tradeSize: isTrade ? reader.lastSize ?? 0 : 0)
+    }
+
+    /// Whether an instrument's exchange or symbol may be so: as ``Instrument`` has it, without making one.
+    private static func isName(_ name: UnsafeRawBufferPointer) -> Bool {
+        guard !name.isEmpty, name.count <= Instrument.nameBytesMax else { return false }
+        var bits: UInt8 = 0
+        for byte in name {
+            if byte < 0x20 || byte == 0x7f || byte == UInt8(ascii: "|") { return false }
+            bits |= byte
+        }
+        return bits < 0x80 || isText(name)
+    }
+
+    private static func isText(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        bytes.allSatisfy { $0 < 0x80 } || String(validating: bytes, as: UTF8.self) != nil
+    }
+
+    private static func noInstrument(_ reader: TickReader) -> RowError {
+        var reason = "exchange or symbol is not UTF-8"
+        if let exchange = String(validating: reader.exchange, as: UTF8.self),
+            let symbol = String(validating: reader.symbol, as: UTF8.self)
+        {
+            do {
+                _ = try Instrument(exchange: exchange, symbol: symbol)
+            } catch {
+                reason = error.description
+            }
+        }
+        return RowError(code: "NO_INSTRUMENT", reason: reason)
     }
 
     private static func equal(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
@@ -97,5 +134,21 @@ enum DeadLetterRecord {
         letter.failedTime = Timestamp(ns: failedTimeNs)
         letter.consumer = WriterService.readerName
         return letter.encodedBytes()
+    }
+
+    /// Puts letters of a place behind those of its topic, with the offset they go through in the same append, and syncs
+    /// them: a crash between makes neither a loss nor a second letter. There is at least one.
+    static func append(
+        _ corrupt: [Batch.Corrupt], of place: TopicPartition, to log: any EventLog, group: String, failedTimeNs: Int64
+    ) throws(LogError) {
+        let builder = BlockBuilder(TopicPartition(place.topic.deadLetter, place.partition))
+        let key = builder.register(BlockBuilder.Key(exchange: "", symbol: place.description, feed: "writer"))
+        for record in corrupt {
+            let letter = encode(record, place, failedTimeNs: failedTimeNs)
+            letter.withUnsafeBytes { builder.append(key: key, epoch: 0, sequence: record.offset, payload: $0) }
+        }
+        let through = GroupOffset(group: group, place: place, offset: corrupt[corrupt.count - 1].offset + 1)
+        try log.append([builder.build()], consumed: [through])
+        try log.sync()
     }
 }

@@ -18,8 +18,11 @@ public struct WriterConfiguration: Sendable {
     /// What the two may grow to while the writer is behind.
     public var batchRowsMax = 32_768
     public var batchIntervalNsMax: Int64 = 500_000_000
-    /// Bytes of records in a batch; with one batch at a time this bounds the writer's memory.
+    /// Bytes of records in a batch, and in all batches that are not applied yet: this bounds the writer's memory.
     public var batchBytesMax = 8 << 20
+    public var heldBytesMax = 32 << 20
+    /// What a partition keeps of them while it waits to be tried again; it reads the rest once more.
+    public var waitingBytesMax = 256 << 10
     /// Pause before a failed apply is tried again: doubles from the first to the second.
     public var retryIntervalNs: Int64 = 100_000_000
     public var retryIntervalNsMax: Int64 = 5_000_000_000
@@ -28,6 +31,9 @@ public struct WriterConfiguration: Sendable {
     /// Records that retention took before they were stored end the writer, so that somebody decides; otherwise they are
     /// counted and reported, and it goes on behind them.
     public var stopsAtLostRecords = false
+    /// After ``WriterService/stop()`` it goes on until the log has no more; otherwise only what it has read is stored,
+    /// as others go on with the rest.
+    public var drainsLog = true
 
     public init() {}
 }
@@ -47,10 +53,32 @@ public struct WriterCounters: Sendable, Hashable {
     /// Records that retention or damage took before the writer had them.
     public var recordsLost: UInt64 = 0
     public var retries: UInt64 = 0
+    /// Bytes of records that were read and not applied: the most so far.
+    public var heldBytesMost = 0
     /// Rows in the largest batch.
     public var batchRowsLargest = 0
-    /// The failure it is retrying, or stopped at; nil while it works.
-    public var failure: String?
+    /// Partitions that wait to be tried again, in their order; the others go on.
+    public var waiting: [WaitingPartition] = []
+    /// What it stopped at.
+    public var stoppedBy: String?
+
+    /// What it stopped at, or waits for; nil while it works.
+    public var failure: String? {
+        if let stoppedBy { return stoppedBy }
+        guard let first = waiting.first else { return nil }
+        let others = waiting.count > 1 ? " (and \(waiting.count - 1) more partitions)" : ""
+        return "\(first.place) waits since \(CivilTime.text(ns: first.sinceNs))\(others): \(first.reason)"
+    }
+}
+
+/// A partition of the log whose batch the store does not take now.
+public struct WaitingPartition: Sendable, Hashable {
+    public let place: TopicPartition
+    /// What the last attempt came to.
+    public var reason: String
+    /// When the first attempt failed, nanoseconds since the epoch.
+    public let sinceNs: Int64
+    public var attempts: Int
 }
 
 /// One loop on one thread: batch out of the log, batch into the store.
@@ -92,23 +120,46 @@ public final class WriterService: Sendable {
         do {
             let group = try log.join(group: configuration.group, .ticksRaw)
             defer { group.leave() }
+            try log.fence()
             var partitions: [Partition] = []
-            var size = BatchSize(configuration)
+            var work = Work(configuration)
+            var turn = 0
             while true {
                 let isLast = stopping.load(ordering: .acquiring)
                 try settle(&partitions, group)
+                work.heldBytes = partitions.reduce(0) { $0 + $1.batch.bytes }
                 var moved = false
-                for index in partitions.indices {
-                    moved = try step(&partitions[index], &size, group, drain: isLast) || moved
+                // Another one begins each time: where the store is slow, all have their turn.
+                for count in partitions.indices {
+                    let index = (turn + count) % partitions.count
+                    moved = try step(&partitions[index], &work, group, isLast: isLast) || moved
                 }
+                turn &+= 1
                 if isLast, !moved { break }
-                if !moved { try idle(&partitions, size, group) }
+                if !moved { try idle(&partitions, work.size, group) }
             }
-            for index in partitions.indices { try sync(&partitions[index], group) }
+            try end(&partitions, group)
         } catch {
-            state.withLock { $0.failure = "\(error)" }
+            state.withLock { $0.stoppedBy = "\(error)" }
             throw error
         }
+    }
+
+    /// What was applied is made durable, and the group told, before the partitions are given up. One that fails keeps
+    /// no other from that.
+    private func end(_ partitions: inout [Partition], _ group: any GroupMembership) throws {
+        var failure: WriterError?
+        for index in partitions.indices {
+            let (place, next) = (partitions[index].place, partitions[index].next)
+            do throws(StoreError) {
+                release(&partitions[index], try store.flush(place), group)
+            } catch {
+                failure = failure ?? WriterError("writer: \(place) is not stored up to \(next): \(error.message)")
+            }
+            guard let waiting = partitions[index].waiting else { continue }
+            failure = WriterError("writer: \(place) is not stored from \(next) on: \(waiting.reason)")
+        }
+        if let failure { throw failure }
     }
 
     /// Goes on with the partitions that are this member's now. What was read of others and is not stored yet is theirs.
@@ -124,11 +175,18 @@ public final class WriterService: Sendable {
                 report("writer: letting go of \(partition.place): \(error.message)")
             }
         }
-        partitions = try places.map { place in
+        defer { tellWaiting(partitions) }
+        partitions = try places.compactMap { place in
             if let known = partitions.first(where: { $0.place == place }) { return known }
-            let partition = try Partition(place, log: log, store: store, group: configuration.group)
-            group.begin(place, at: partition.next)
-            return partition
+            do {
+                let partition = try Partition(place, log: log, store: store, group: configuration.group)
+                group.begin(place, at: partition.next)
+                return partition
+            } catch let error as LogError where error.retryable {
+                // It is asked again in the next pass.
+                report("writer: where it goes on in \(place) is not known yet: \(error.message)")
+                return nil
+            }
         }
     }
 
@@ -140,17 +198,21 @@ public final class WriterService: Sendable {
         partition.released = durable
     }
 
-    private func sync(_ partition: inout Partition, _ group: any GroupMembership) throws {
-        release(&partition, try store.sync(partition.place), group)
-    }
-
-    /// Waits for more, or until the oldest batch has waited long enough.
+    /// Waits for more, or until the oldest batch has waited long enough, or until one is to be tried again.
     private func idle(_ partitions: inout [Partition], _ size: BatchSize, _ group: any GroupMembership) throws {
         let nowNs = time.monotonicNs()
         var waitNs: Int64 = 50_000_000
-        for case let firstNs? in partitions.map(\.firstNs) { waitNs = min(waitNs, firstNs + size.intervalNs - nowNs) }
+        for partition in partitions {
+            if partition.waiting != nil {
+                waitNs = min(waitNs, partition.retryAtNs - nowNs)
+            } else if let firstNs = partition.firstNs {
+                waitNs = min(waitNs, firstNs + size.intervalNs - nowNs)
+            }
+        }
         if waitNs > 0 {
-            group.wait(partitions.map { ($0.place, $0.batch.next) }, timeoutNs: waitNs)
+            // One that waits has something to read all the time.
+            let next = partitions.filter { $0.waiting == nil }.map { (place: $0.place, offset: $0.batch.next) }
+            if next.isEmpty { time.sleep(ns: waitNs) } else { group.wait(next, timeoutNs: waitNs) }
         }
         for index in partitions.indices where partitions[index].firstNs == nil {
             // What nothing was applied to since has nothing to make durable.
@@ -162,21 +224,38 @@ public final class WriterService: Sendable {
     /// Reads what there is of one partition, and applies it when it is enough or has waited long enough. False when
     /// there was nothing to do.
     private func step(
-        _ partition: inout Partition, _ size: inout BatchSize, _ group: any GroupMembership, drain: Bool
+        _ partition: inout Partition, _ work: inout Work, _ group: any GroupMembership, isLast: Bool
     ) throws -> Bool {
         let place = partition.place
+        var isTriedAgain = false
+        if partition.waiting != nil {
+            // The last time everything was tried that could be.
+            guard !isLast, partition.retryAtNs <= time.monotonicNs() else { return false }
+            isTriedAgain = true
+        }
+        let rowsMax = isTriedAgain ? configuration.batchRowsMin : work.size.rows
+        let bytesMax = isTriedAgain ? configuration.waitingBytesMax : configuration.batchBytesMax
         var moved = false
-        while partition.batch.rowCount < size.rows, partition.batch.bytes < configuration.batchBytesMax {
+        while partition.batch.rowCount < rowsMax, partition.batch.bytes < bytesMax,
+            work.heldBytes < configuration.heldBytesMax || (isTriedAgain && partition.batch.bytes == 0),
+            !isLast || configuration.drainsLog
+        {
             switch try log.readBlocking(place, at: partition.batch.next, .durable) {
             case .block(let block, let index):
                 if partition.firstNs == nil { partition.firstNs = time.monotonicNs() }
+                let before = partition.batch.bytes
                 partition.batch.add(block, from: index, place, deadLetteredThrough: partition.deadLetteredThrough)
+                work.heldBytes += partition.batch.bytes - before
+                let held = work.heldBytes
+                state.withLock { $0.heldBytesMost = max($0.heldBytesMost, held) }
                 moved = true
             case .atEnd, .onDisk:
-                if !drain, let firstNs = partition.firstNs, firstNs + size.intervalNs > time.monotonicNs() {
+                if !isLast, !isTriedAgain, let firstNs = partition.firstNs,
+                    firstNs + work.size.intervalNs > time.monotonicNs()
+                {
                     return moved
                 }
-                return try finish(&partition, &size, group, full: false) || moved
+                return try finish(&partition, &work, group, full: false) || moved
             case .expired(let oldest):
                 try lose(place, partition.batch.next, oldest, "retention removed them before they were stored")
                 partition.batch.next = oldest
@@ -185,7 +264,7 @@ public final class WriterService: Sendable {
                 partition.batch.next = next
             }
         }
-        return try finish(&partition, &size, group, full: true) || moved
+        return try finish(&partition, &work, group, full: true) || moved
     }
 
     private func lose(_ place: TopicPartition, _ from: UInt64, _ to: UInt64, _ reason: String) throws(WriterError) {
@@ -199,20 +278,34 @@ public final class WriterService: Sendable {
     }
 
     private func finish(
-        _ partition: inout Partition, _ size: inout BatchSize, _ group: any GroupMembership, full: Bool
+        _ partition: inout Partition, _ work: inout Work, _ group: any GroupMembership, full: Bool
     ) throws -> Bool {
         let batch = partition.batch
-        guard batch.next > partition.next else { return false }
+        guard batch.next > partition.next else {
+            // What it waited with went to the log's retention.
+            if partition.waiting != nil { resume(&partition) }
+            return false
+        }
         if !batch.corrupt.isEmpty {
             try deadLetter(partition.place, batch.corrupt)
             partition.deadLetteredThrough = batch.corrupt[batch.corrupt.count - 1].offset + 1
         }
         let started = time.monotonicNs()
-        let durable = try apply(batch, partition.place)
-        size.adapt(full: full, applyNs: time.monotonicNs() - started)
+        let durable: UInt64
+        do throws(StoreError) {
+            durable = try store.apply(batch.rows, through: batch.next, of: partition.place)
+        } catch {
+            guard error.retryable else { throw error }
+            postpone(&partition, error)
+            work.heldBytes += partition.batch.bytes - batch.bytes
+            return false
+        }
+        work.size.adapt(full: full, applyNs: time.monotonicNs() - started)
+        work.heldBytes -= batch.bytes
         partition.next = batch.next
         partition.batch = Batch(next: batch.next)
         partition.firstNs = nil
+        if partition.waiting != nil { resume(&partition) }
         release(&partition, durable, group)
         state.withLock {
             $0.batches += 1
@@ -222,42 +315,54 @@ public final class WriterService: Sendable {
         return true
     }
 
-    private func apply(_ batch: Batch, _ place: TopicPartition) throws -> UInt64 {
-        var pause = configuration.retryIntervalNs
-        while true {
-            do {
-                let durable = try store.apply(batch.rows, through: batch.next, of: place)
-                state.withLock { $0.failure = nil }
-                return durable
-            } catch {
-                guard error.retryable, !stopping.load(ordering: .acquiring) else { throw error }
-                let message = error.message
-                let isNew = state.withLock { state in
-                    state.retries += 1
-                    defer { state.failure = message }
-                    return state.failure != message
-                }
-                if isNew { report("writer: \(message); it holds one batch and tries again") }
-                time.sleep(ns: pause)
-                pause = min(pause * 2, configuration.retryIntervalNsMax)
-            }
+    /// The store does not take the partition's batch now: it waits, and the others go on. A large batch is read again,
+    /// so that those that wait hold little.
+    private func postpone(_ partition: inout Partition, _ error: StoreError) {
+        let place = partition.place
+        let nowNs = time.wallNs()
+        var waiting =
+            partition.waiting ?? WaitingPartition(place: place, reason: error.message, sinceNs: nowNs, attempts: 0)
+        waiting.attempts += 1
+        waiting.reason = error.message
+        partition.pauseNs = min(
+            max(partition.pauseNs * 2, configuration.retryIntervalNs), configuration.retryIntervalNsMax)
+        partition.retryAtNs = time.monotonicNs() + partition.pauseNs
+        if partition.batch.bytes > configuration.waitingBytesMax {
+            partition.batch = Batch(next: partition.next)
+            partition.firstNs = nil
+        }
+        partition.waiting = waiting
+        let known = waiting
+        state.withLock { state in
+            state.retries += 1
+            state.waiting.removeAll { $0.place == place }
+            let index = state.waiting.firstIndex { $0.place.partition > place.partition } ?? state.waiting.count
+            state.waiting.insert(known, at: index)
+        }
+        if waiting.attempts == 1 {
+            report("writer: \(place) waits and is tried again, the others go on: \(error.message)")
         }
     }
 
-    /// Corrupt records first go to the dead-letter topic, with the offset they go through in the same append, and are
-    /// synced; only then may the store's offset pass them. A crash between makes neither a loss nor a second letter.
+    private func resume(_ partition: inout Partition) {
+        guard let waiting = partition.waiting else { return }
+        partition.waiting = nil
+        partition.pauseNs = 0
+        state.withLock { $0.waiting.removeAll { $0.place == waiting.place } }
+        let seconds = max(0, time.wallNs() - waiting.sinceNs) / 1_000_000_000
+        report("writer: \(waiting.place) goes on after \(seconds) s and \(waiting.attempts) attempts")
+    }
+
+    /// Those that went to another member do not wait here any more.
+    private func tellWaiting(_ partitions: [Partition]) {
+        let waiting = partitions.compactMap(\.waiting)
+        state.withLock { $0.waiting = waiting }
+    }
+
+    /// Corrupt records first go to the dead-letter topic; only then may the store's offset pass them.
     private func deadLetter(_ place: TopicPartition, _ corrupt: [Batch.Corrupt]) throws(LogError) {
-        let builder = BlockBuilder(TopicPartition(place.topic.deadLetter, place.partition))
-        let key = builder.register(BlockBuilder.Key(exchange: "", symbol: place.description, feed: "writer"))
-        let nowNs = time.wallNs()
-        for record in corrupt {
-            let letter = DeadLetterRecord.encode(record, place, failedTimeNs: nowNs)
-            letter.withUnsafeBytes { builder.append(key: key, epoch: 0, sequence: record.offset, payload: $0) }
-        }
-        let through = GroupOffset(
-            group: WriterService.deadLetterGroup, place: place, offset: corrupt[corrupt.count - 1].offset + 1)
-        try log.append([builder.build()], consumed: [through])
-        try log.sync()
+        try DeadLetterRecord.append(
+            corrupt, of: place, to: log, group: WriterService.deadLetterGroup, failedTimeNs: time.wallNs())
         state.withLock { $0.deadLetters += UInt64(corrupt.count) }
         report("writer: \(corrupt.count) records of \(place) went to \(place.topic.deadLetter): \(corrupt[0].reason)")
     }
@@ -275,6 +380,10 @@ private struct Partition {
     /// What was read and is not applied yet, and since when it waits.
     var batch: Batch
     var firstNs: Int64?
+    /// Set while the store does not take its batch: since when and why, and when it is tried again.
+    var waiting: WaitingPartition?
+    var pauseNs: Int64 = 0
+    var retryAtNs: Int64 = 0
 
     init(_ place: TopicPartition, log: any EventLog, store: any TickStore, group: String) throws {
         self.place = place
@@ -285,9 +394,18 @@ private struct Partition {
             ?? log.offset(of: .earliest, in: place)
         released = next
         batch = Batch(next: next)
-        deadLetteredThrough = log.committedOffset(group: WriterService.deadLetterGroup, place) ?? 0
+        deadLetteredThrough = try log.committedOffset(group: WriterService.deadLetterGroup, place) ?? 0
         log.hold(reader: WriterService.readerName, place, from: next)
     }
+}
+
+/// What a pass over the partitions goes by.
+private struct Work {
+    var size: BatchSize
+    /// Bytes of records that were read and not applied, of all partitions.
+    var heldBytes = 0
+
+    init(_ configuration: WriterConfiguration) { size = BatchSize(configuration) }
 }
 
 /// The two limits of a batch, which grow while batches come in full and come back when they do not.

@@ -4,7 +4,7 @@ import MarketModel
 import TickCodec
 
 /// A tick whose price is its sequence.
-func encodedTick(
+package func encodedTick(
     exchange: String = "SIMX", symbol: String = "AAPL", feed: String = "sim", epoch: UInt64 = 1, sequence: UInt64
 ) -> [UInt8] {
     let encoder = TickEncoder(exchange: exchange, symbol: symbol, feed: feed)
@@ -19,7 +19,7 @@ func encodedTick(
 }
 
 /// Ticks of one instrument, sequences ascending from `from`, in the partition that is theirs.
-func tickBlock(
+package func tickBlock(
     _ log: any EventLog, symbol: String = "AAPL", feed: String = "sim", epoch: UInt64 = 1, from: UInt64, count: Int
 ) -> Block {
     let place = TopicPartition(.ticksRaw, log.partition(of: .ticksRaw, exchange: "SIMX", symbol: symbol))
@@ -34,7 +34,7 @@ func tickBlock(
 }
 
 /// Records of any bytes, with the key's hash and names as a writer of other programs might give them.
-func rawBlock(_ place: TopicPartition, symbol: String = "", _ values: [[UInt8]]) -> Block {
+package func rawBlock(_ place: TopicPartition, symbol: String = "", _ values: [[UInt8]]) -> Block {
     let builder = BlockBuilder(place)
     let key = builder.register(BlockBuilder.Key(exchange: "", symbol: symbol, feed: ""))
     for (index, value) in values.enumerated() {
@@ -44,19 +44,22 @@ func rawBlock(_ place: TopicPartition, symbol: String = "", _ values: [[UInt8]])
 }
 
 /// One record as it came out of a log.
-struct ReadRecord: Hashable {
-    let offset: UInt64
-    let symbol: String
-    let feed: String
-    let epoch: UInt64
-    let sequence: UInt64
-    let bytes: [UInt8]
+package struct ReadRecord: Hashable {
+    package let offset: UInt64
+    package let symbol: String
+    package let feed: String
+    package let epoch: UInt64
+    package let sequence: UInt64
+    package let bytes: [UInt8]
 }
 
-struct Unexpected: Error { let what: String }
+package struct Unexpected: Error {
+    package let what: String
+    package init(what: String) { self.what = what }
+}
 
 extension Block {
-    func readRecords(from index: Int) -> [ReadRecord] {
+    package func readRecords(from index: Int) -> [ReadRecord] {
         (index..<recordCount).map { record in
             let track = track(of: record)
             return ReadRecord(
@@ -67,7 +70,7 @@ extension Block {
 }
 
 /// Every record from an offset to the end.
-func readAll(_ log: any EventLog, _ place: TopicPartition, from offset: UInt64 = 0) throws -> [ReadRecord] {
+package func readAll(_ log: any EventLog, _ place: TopicPartition, from offset: UInt64 = 0) throws -> [ReadRecord] {
     var records: [ReadRecord] = []
     var offset = offset
     while true {
@@ -84,7 +87,7 @@ func readAll(_ log: any EventLog, _ place: TopicPartition, from offset: UInt64 =
 }
 
 /// The messages of gRPC frames.
-func frames(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
+package func frames(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
     var found: [UnsafeRawBufferPointer] = []
     var position = 0
     while position + 5 <= bytes.count {
@@ -95,4 +98,21 @@ func frames(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
     return found
 }
 
-func sequence(of update: UnsafeRawBufferPointer) -> UInt64 { (try? TickReader(update).sequence) ?? 0 }
+package func sequence(of update: UnsafeRawBufferPointer) -> UInt64 { (try? TickReader(update).sequence) ?? 0 }
+
+/// A resume token as an edge makes one, by partition.
+package func resumeToken(_ log: any EventLog, _ offsets: [UInt64]) -> [UInt8] {
+    var bytes: [UInt8] = [1]
+    func put(_ value: some FixedWidthInteger) {
+        withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+    }
+    put(log.identity.id)
+    put(log.identity.generation)
+    put(UInt16(offsets.count))
+    for (partition, offset) in offsets.enumerated() {
+        put(UInt16(partition))
+        put(offset)
+    }
+    put(bytes.withUnsafeBytes { Checksum.crc32c($0) })
+    return bytes
+}

@@ -8,27 +8,27 @@ import TestSupport
 /// The one real broker of all tests here, from `../shared/engines`: TLS, client certificates and logins on one
 /// listener, plain text on another. Started when first needed; ended and wiped when the tests' process ends, however it
 /// does.
-final class Broker: Sendable {
-    static let isPresent = SharedData.isPresent && FileManager.default.isExecutableFile(atPath: script)
-    static let absent = "../shared/engines is absent"
+package final class Broker: Sendable {
+    package static let isPresent = SharedData.isPresent && FileManager.default.isExecutableFile(atPath: script)
+    package static let absent = "../shared/engines is absent"
 
     private static let script = SharedData.path("engines/kafka/kafka")
     private static let started: Result<Broker, any Error> = Result { try Broker() }
 
-    static func shared() throws -> Broker { try started.get() }
+    package static func shared() throws -> Broker { try started.get() }
 
     /// What a command of the engines printed, and how it ended.
-    struct Failure: Error, CustomStringConvertible { let description: String }
+    package struct Failure: Error, CustomStringConvertible { package let description: String }
 
-    let port: Int
-    let certificates: String
+    package let port: Int
+    package let certificates: String
     private let data: String
     /// While this is open, the watcher waits.
     private let lifeline: FileHandle
 
     /// Of plain text, and of TLS with a login.
-    var brokers: String { "127.0.0.1:\(port + 10)" }
-    var secureBrokers: String { "127.0.0.1:\(port)" }
+    package var brokers: String { "127.0.0.1:\(port + 10)" }
+    package var secureBrokers: String { "127.0.0.1:\(port)" }
 
     private init() throws {
         let folder = NSTemporaryDirectory() + "tapedeck-kafka-" + UUID().uuidString
@@ -92,12 +92,12 @@ final class Broker: Sendable {
         return text
     }
 
-    func command(_ arguments: String...) throws {
+    package func command(_ arguments: String...) throws {
         try Broker.run(Broker.script, [arguments[0], "--data", data] + arguments.dropFirst())
     }
 
     /// One record, with headers as `name:value`.
-    func produce(_ topic: String, headers: String, _ value: String) throws {
+    package func produce(_ topic: String, headers: String, _ value: String) throws {
         let line = headers + "\t" + value + "\n"
         try Broker.run(
             "/bin/bash",
@@ -110,19 +110,19 @@ final class Broker: Sendable {
 
     /// Kafka's own tool, on the plain listener.
     @discardableResult
-    func tool(_ arguments: String...) throws -> String {
+    package func tool(_ arguments: String...) throws -> String {
         try Broker.run(Broker.script, ["tool", "--data", data, "--internal"] + arguments)
     }
 }
 
 /// A test's own topics on the broker, under a prefix that no other test has.
-struct Tape {
-    let broker: Broker
-    let configuration: KafkaConfiguration
+package struct Tape {
+    package let broker: Broker
+    package let configuration: KafkaConfiguration
 
     private static let number = Atomic<Int>(0)
 
-    init(_ topics: [Topic] = [.ticksRaw], partitions: Int = 1, settings: [String: String] = [:]) throws {
+    package init(_ topics: [Topic] = [.ticksRaw], partitions: Int = 1, settings: [String: String] = [:]) throws {
         broker = try Broker.shared()
         var configuration = KafkaConfiguration(brokers: broker.brokers)
         configuration.prefix = "t\(Tape.number.add(1, ordering: .relaxed).newValue)."
@@ -138,9 +138,17 @@ struct Tape {
             for (name, value) in settings { wanted[index].set(name, value) }
         }
         try admin.apply(KafkaTopicPlan(wanted, []))
+        // A topic that was just made is not known everywhere at once.
+        let isKnown = try holds {
+            let known = try admin.topics(wanted.map(\.name))
+            return wanted.allSatisfy { topic in
+                known.contains { $0.name == topic.name && $0.partitions == topic.partitions }
+            }
+        }
+        guard isKnown else { throw Broker.Failure(description: "topics are not there: \(wanted.map(\.name))") }
     }
 
-    func open(
+    package func open(
         following: [Topic] = [], report: @escaping KafkaReport = { _, _ in },
         changing change: (inout KafkaConfiguration) -> Void = { _ in }
     ) throws -> KafkaLog {
@@ -153,21 +161,38 @@ struct Tape {
 
 extension Tape {
     /// One record by Kafka's own tool, with headers as `name:value`.
-    func produce(_ topic: Topic, headers: String, _ value: String) throws {
+    package func produce(_ topic: Topic, headers: String, _ value: String) throws {
         try broker.produce(configuration.name(of: topic), headers: headers, value)
     }
 }
 
+extension Tape {
+    /// Has the brokers keep ticks only so long from now on.
+    package func keepTicks(milliseconds: Int) throws {
+        let admin = try KafkaAdmin(configuration) { _, _ in }
+        defer { admin.close() }
+        var wanted = KafkaTopic.published(prefix: configuration.prefix, replication: 1, partitions: 1)
+            .filter { $0.topic == .ticksRaw }
+        for index in wanted.indices {
+            wanted[index].set("retention.ms", "\(milliseconds)")
+            wanted[index].set("segment.ms", "500")
+            wanted[index].set("segment.bytes", "1048576")
+        }
+        try admin.apply(KafkaTopicPlan(wanted, try admin.topics(wanted.map(\.name))))
+    }
+}
+
 /// Lines that a log reported.
-final class Reports: Sendable {
+package final class Reports: Sendable {
     private let lines = Mutex<[String]>([])
-    var all: [String] { lines.withLock { $0 } }
-    func add(_ kind: String, _ line: String) { lines.withLock { $0.append(line) } }
-    func contains(_ text: String) -> Bool { all.contains { $0.contains(text) } }
+    package init() {}
+    package var all: [String] { lines.withLock { $0 } }
+    package func add(_ kind: String, _ line: String) { lines.withLock { $0.append(line) } }
+    package func contains(_ text: String) -> Bool { all.contains { $0.contains(text) } }
 }
 
 /// Runs what waits for brokers on a thread of its own: those of tests are as many as there are cores.
-func apart<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
+package func apart<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
     // A task of the test's own, so that what fails in it is the test's failure.
     try await Task(executorPreference: OwnThread()) { try body() }.value
 }
@@ -181,7 +206,7 @@ private final class OwnThread: TaskExecutor {
 }
 
 /// Whether the condition holds before the time is over. For threads that may wait.
-func holds(within seconds: Int = 30, _ condition: () throws -> Bool) rethrows -> Bool {
+package func holds(within seconds: Int = 30, _ condition: () throws -> Bool) rethrows -> Bool {
     let time = RealTime()
     let untilNs = time.monotonicNs() + Int64(seconds) * 1_000_000_000
     while time.monotonicNs() < untilNs {

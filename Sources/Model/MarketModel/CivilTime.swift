@@ -1,0 +1,27 @@
+/// Moments as text in UTC, by the proleptic Gregorian calendar.
+public enum CivilTime {
+    /// `2020-03-15` of a day since 1970.
+    public static func date(day: Int64) -> String {
+        // Howard Hinnant's days-to-civil: eras of 400 years that begin in March.
+        let shifted = day + 719_468
+        let era = floorDivide(shifted, by: 146_097)
+        let dayOfEra = shifted - era * 146_097
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let month = (5 * dayOfYear + 2) / 153
+        let dayOfMonth = dayOfYear - (153 * month + 2) / 5 + 1
+        let calendarMonth = month < 10 ? month + 3 : month - 9
+        let year = yearOfEra + era * 400 + (calendarMonth <= 2 ? 1 : 0)
+        return "\(year)-\(two(calendarMonth))-\(two(dayOfMonth))"
+    }
+
+    /// `2020-03-15T09:30:00Z` of nanoseconds since 1970; what is finer than a second is left out.
+    public static func text(ns: Int64) -> String {
+        let seconds = floorDivide(ns, by: 1_000_000_000)
+        let day = floorDivide(seconds, by: 86_400)
+        let second = seconds - day * 86_400
+        return "\(date(day: day))T\(two(second / 3600)):\(two(second / 60 % 60)):\(two(second % 60))Z"
+    }
+
+    private static func two(_ number: Int64) -> String { number < 10 ? "0\(number)" : "\(number)" }
+}
