@@ -151,4 +151,32 @@ struct RoundTripTests {
             #expect(read == .batch(expected))
         }
     }
+
+    @Test func `Batches that are put together are one of all their statements`() throws {
+        for version in CQLVersion.allCases {
+            let joined = CQLBuffer()
+            var writer = CQLBatchWriter(.unlogged, version, into: joined)
+            for first in [0, 2, 3] {
+                let buffer = CQLBuffer()
+                var part = CQLBatchWriter(.unlogged, version, into: buffer)
+                for row in first..<(first == 0 ? 2 : first + 1) {
+                    part.statement([9, 9], values: 1)
+                    buffer.append(value: Int64(row))
+                }
+                let statements = part.statements
+                part.finish(.quorum)
+                writer.append(
+                    statements: UnsafeRawBufferPointer(rebasing: buffer.bytes[statements]), count: part.count)
+            }
+            writer.finish(.localOne)
+            let header = try CQLFrameHeader(joined.bytes, lengthMax: 1 << 20)
+            let read = try CQLRequest.read(header, UnsafeRawBufferPointer(rebasing: joined.bytes[9...])).request
+            let expected = CQLBatch(
+                .unlogged,
+                try (0..<4).map { row in
+                    CQLBatch.Entry(.prepared([9, 9]), try CQLBoundValues([(.bigint(row), .bigint)]))
+                })
+            #expect(read == .batch(expected))
+        }
+    }
 }

@@ -72,6 +72,16 @@ struct DecisionTests {
         #expect(topology.replicas(at: place, .network([:])).isEmpty)
     }
 
+    @Test func `Every node has everything where each data centre keeps as many copies as it has nodes`() {
+        let two = CQLTopology(
+            nodes: [node(0, [0], "a"), node(1, [10], "a"), node(2, [5], "b")], keyspaces: [:], hasMurmur3: true)
+        #expect(two.isOnEveryNode(.network(["a": 2, "b": 1])) && two.isOnEveryNode(.simple(3)))
+        #expect(!two.isOnEveryNode(.network(["a": 1, "b": 1])) && !two.isOnEveryNode(.network(["a": 2])))
+        #expect(!two.isOnEveryNode(.simple(2)) && !two.isOnEveryNode(.other))
+        let none = CQLTopology(nodes: [], keyspaces: [:], hasMurmur3: true)
+        #expect(!none.isOnEveryNode(.simple(1)) && !none.isOnEveryNode(.network([:])))
+    }
+
     @Test func `Replication is read from the schema's words`() {
         #expect(
             CQLReplication([("class", "org.apache.cassandra.locator.SimpleStrategy"), ("replication_factor", "3")])

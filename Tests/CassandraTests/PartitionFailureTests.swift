@@ -238,12 +238,59 @@ struct PartitionFailureTests {
         try store.close()
         #expect(store.failingPartitions.isEmpty)
         told.withLock { $0 = reports.all }
-        try expectAll(configuration, places)
+        try expectAll(configuration, places, 2000)
     }
 
-    private static func configuration(_ port: Int, _ proxy: RefusingProxy) throws -> CassandraStoreConfiguration {
+    @Test func `Small batches go together; one that is refused fails alone`() async throws {
+        let node = try await SharedCassandra.shared.node()
+        let proxy = try RefusingProxy(to: node.port)
+        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
+            Thread.detachNewThread { done.resume(with: Result { try Self.mix(node.port, proxy) }) }
+        }
+        proxy.stop()
+    }
+
+    private static func mix(_ port: Int, _ proxy: RefusingProxy) throws {
+        var configuration = try configuration(port, proxy, keyspace: "mixed")
+        configuration.limits.mixedInFlight = 1
+        let time = SystemClock()
+        let reports = Reports()
+        let store = try CassandraStore(
+            configuration, time: time,
+            reportPartition: { partition, isOver in reports.add(partition.name, isOver) })
+        let places = (0..<6).map { TopicPartition(.ticksRaw, UInt16($0)) }
+        for place in places { _ = try store.nextOffset(place) }
+        let nowNs = floorDivide(time.wallNs(), by: 3_600_000_000_000) * 3_600_000_000_000
+        func apply(_ numbers: Range<UInt64>) throws {
+            for offset in numbers {
+                for place in places {
+                    _ = try store.apply(
+                        rows(place, from: offset, count: 1, nowNs: nowNs), through: offset + 1, of: place)
+                }
+            }
+        }
+        try apply(0..<100)
+        for place in places { #expect(try store.flush(place) == 100) }
+        let counters = store.writeCounters
+        // Together with the six rows that name the partitions.
+        let requests = counters.rowCounts.reduce(0, +)
+        #expect(counters.rowsSum == 606 && requests < 400 && counters.errors == 0, "\(requests) requests")
+        proxy.refuse("SYM2")
+        try apply(100..<140)
+        for (index, place) in places.enumerated() where index != 2 { #expect(try store.flush(place) == 140) }
+        #expect(throws: StoreError.self) { try store.flush(places[2]) }
+        #expect(store.failingPartitions.map { $0.name.prefix(10) } == ["XNAS SYM2 "])
+        proxy.refuse(nil)
+        try store.close()
+        #expect(reports.all.map(\.isOver) == [false, true] && reports.all.allSatisfy { $0.name.contains(" SYM2 ") })
+        try expectAll(configuration, places, 140)
+    }
+
+    private static func configuration(
+        _ port: Int, _ proxy: RefusingProxy, keyspace: String = "alone"
+    ) throws -> CassandraStoreConfiguration {
         var configuration = CassandraStoreConfiguration(contactPoints: [CQLAddress(host: "127.0.0.1", port: port)])
-        configuration.keyspace = "alone"
+        configuration.keyspace = keyspace
         configuration.limits.openMilliseconds = 30_000
         _ = try SchemaTool(configuration, replication: nil).apply()
         configuration.transport = ProxyTransport(port: proxy.port)
@@ -255,16 +302,18 @@ struct PartitionFailureTests {
     }
 
     /// Everything is there, by another session.
-    private static func expectAll(_ configuration: CassandraStoreConfiguration, _ places: [TopicPartition]) throws {
+    private static func expectAll(
+        _ configuration: CassandraStoreConfiguration, _ places: [TopicPartition], _ rows: Int
+    ) throws {
         let reader = try CassandraStore(configuration, time: SystemClock())
         for (index, place) in places.enumerated() {
-            #expect(try reader.nextOffset(place) == 2000)
+            #expect(try reader.nextOffset(place) == UInt64(rows))
             var count = 0
             try reader.scan(try Instrument(exchange: "XNAS", symbol: "SYM\(index)"), from: .min, to: .max) {
                 count += $0.count
                 return true
             }
-            #expect(count == 2000)
+            #expect(count == rows)
         }
         try reader.close()
     }

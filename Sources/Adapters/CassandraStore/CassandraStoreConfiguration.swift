@@ -37,6 +37,13 @@ public struct CassandraStoreLimits: Sendable {
     /// Rows and bytes of a batch, which lies in one partition.
     public var batchRowsMax = 500
     public var batchBytesMax = 96 << 10
+    /// Where every node keeps every row, small batches go together in one request: of so many partitions at most, and
+    /// bytes. By default what Cassandra takes without a warning (`unlogged_batch_across_partitions_warn_threshold`,
+    /// `batch_size_warn_threshold`); 1 partition: each batch goes alone.
+    public var mixedPartitionsMax = 10
+    public var mixedBytesMax = 5000
+    /// So many requests on their way are enough to wait for while what waits would be a small one.
+    public var mixedInFlight = 4
     /// Batches of one partition that are written at the same time.
     public var partitionBatchesMax = 2
     /// Bytes of batches that were not acknowledged; the writer waits for room.

@@ -494,7 +494,10 @@ struct OpenBatch {
     }
 
     func finish(_ consistency: CQLConsistency, _ source: WriteSource) -> PartitionWrite {
+        let statements = writer.statements
         writer.finish(consistency)
-        return PartitionWrite(partition, buffer, rows: writer.count, source, filingTimesNs: filingTimesNs)
+        return PartitionWrite(
+            partition, buffer, rows: writer.count, source, statements: statements, consistency,
+            filingTimesNs: filingTimesNs)
     }
 }

@@ -15,15 +15,21 @@ final class PartitionWrite: @unchecked Sendable {
     let bytes: Int
     let rows: Int
     let source: WriteSource
+    /// Where the statements lie in the frame, and how they are written: what can go together with others. Empty of what
+    /// is no batch.
+    let statements: Range<Int>
+    let consistency: CQLConsistency
     /// When the ticks of its rows happened.
     let filingTimesNs: [Int64]
     // Owned by the loop.
     var pauseMilliseconds = 0
-    var sentMilliseconds: UInt64 = 0
 
     init(
-        _ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource, filingTimesNs: [Int64] = []
+        _ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource,
+        statements: Range<Int> = 0..<0, _ consistency: CQLConsistency = .localOne, filingTimesNs: [Int64] = []
     ) {
+        self.statements = statements
+        self.consistency = consistency
         self.filingTimesNs = filingTimesNs
         self.partition = partition
         self.frame = frame
@@ -109,6 +115,8 @@ final class WriteWindow: @unchecked Sendable {
     private var ready = Queue<Int>()
     private var retries = Queue<PartitionWrite>()
     private var inFlight = 0
+    /// Of batches that were not sent yet.
+    private var waitingRows = 0
     private var isPumping = false
     private var adaptive: AdaptiveWrites
 
@@ -232,6 +240,7 @@ final class WriteWindow: @unchecked Sendable {
         }
         session.onLoop { [self] in
             for write in writes {
+                waitingRows += write.rows
                 lanes[write.partition.number, default: Lane()].waiting.append(write)
                 offer(write.partition.number)
             }
@@ -260,70 +269,127 @@ final class WriteWindow: @unchecked Sendable {
         guard !isPumping else { return }
         isPumping = true
         defer { isPumping = false }
+        let mixes = limits.mixedPartitionsMax > 1 && session.session.isOnEveryNode(keyspace: keyspace)
         while inFlight < adaptive.inFlightMax {
             if let write = retries.next() {
-                send(write)
-            } else if let number = ready.next() {
-                guard var lane = lanes[number] else { continue }
-                lane.isReady = false
-                let write = lane.isPaused ? nil : lane.waiting.next()
-                if write != nil { lane.open += 1 }
-                lanes[number] = lane
-                offer(number)
-                if let write { send(write) }
-            } else {
-                return
+                send([write])
+                continue
             }
+            // What comes until one of those on their way is answered goes with it.
+            if mixes, inFlight >= limits.mixedInFlight, waitingRows < limits.mixedPartitionsMax { return }
+            guard let first = take({ _ in true }) else { return }
+            var writes = [first]
+            var bytes = first.statements.count
+            while mixes, bytes > 0, writes.count < limits.mixedPartitionsMax,
+                let next = take({
+                    !$0.statements.isEmpty && $0.consistency == first.consistency
+                        && bytes + $0.statements.count <= limits.mixedBytesMax
+                })
+            {
+                writes.append(next)
+                bytes += next.statements.count
+            }
+            send(writes)
         }
     }
 
-    private func send(_ write: PartitionWrite) {
+    /// The next batch that may be sent, if it suits.
+    private func take(_ suits: (PartitionWrite) -> Bool) -> PartitionWrite? {
+        while let number = ready.first {
+            guard var lane = lanes[number], !lane.isPaused, let write = lane.waiting.first else {
+                _ = ready.next()
+                lanes[number]?.isReady = false
+                continue
+            }
+            guard suits(write) else { return nil }
+            _ = ready.next()
+            _ = lane.waiting.next()
+            lane.isReady = false
+            lane.open += 1
+            lanes[number] = lane
+            waitingRows -= write.rows
+            offer(number)
+            return write
+        }
+        return nil
+    }
+
+    /// Sends batches as one request.
+    private func send(_ writes: [PartitionWrite]) {
         inFlight += 1
-        write.sentMilliseconds = now
+        let sentMilliseconds = now
         var options = CQLCallOptions()
         options.isIdempotent = true
+        let first = writes[0]
         let call = CQLCall(
-            frame: write.frame, token: write.partition.token, keyspace: keyspace, options: options
+            frame: writes.count == 1 ? first.frame : WriteWindow.frame(writes, session.session.version),
+            token: first.partition.token, keyspace: keyspace, options: options
         ) { [self] outcome in
             let isFull = inFlight >= adaptive.inFlightMax
             inFlight -= 1
             switch outcome {
-            case .success: finished(write, isFull: isFull)
-            case .failure(let error): failed(write, error)
+            case .success:
+                let milliseconds = now &- sentMilliseconds
+                adaptive.answered(after: milliseconds, at: now, isFull: isFull)
+                finished(writes, milliseconds: milliseconds)
+            case .failure(let error):
+                if error.isOverload { adaptive.refused(at: now) }
+                if writes.count == 1 {
+                    failed(first, error)
+                } else {
+                    // Which of them it was shows when each goes alone.
+                    monitor.withLock { written.errors += 1 }
+                    for write in writes { retries.append(write) }
+                }
             }
             pump()
         }
         session.session.submitOnLoop(call)
     }
 
-    private func finished(_ write: PartitionWrite, isFull: Bool) {
-        let number = write.partition.number
-        let milliseconds = now &- write.sentMilliseconds
-        adaptive.answered(after: milliseconds, at: now, isFull: isFull)
-        let nowNs = write.filingTimesNs.isEmpty ? 0 : time.wallNs()
-        let over = monitor.withLock { () -> FailingPartition? in
-            for filingTimeNs in write.filingTimesNs { latency.add(nowNs &- filingTimeNs) }
-            openBytes -= write.bytes
-            openWrites -= 1
-            write.source.openWrites -= 1
-            write.source.openBytes -= write.bytes
-            written.count(milliseconds: milliseconds, rows: write.rows)
-            keepBounds()
-            var over: FailingPartition?
-            if !failing.isEmpty, let known = failing.removeValue(forKey: number) {
-                known.source.failing -= 1
-                over = known.partition
+    private static func frame(_ writes: [PartitionWrite], _ version: CQLVersion) -> CQLBuffer {
+        let buffer = CQLBuffer(capacity: writes.reduce(64) { $0 + $1.statements.count })
+        var writer = CQLBatchWriter(.unlogged, version, into: buffer)
+        for write in writes {
+            writer.append(
+                statements: UnsafeRawBufferPointer(rebasing: write.frame.bytes[write.statements]), count: write.rows)
+        }
+        writer.finish(writes[0].consistency)
+        return buffer
+    }
+
+    private func finished(_ writes: [PartitionWrite], milliseconds: UInt64) {
+        let nowNs = writes[0].filingTimesNs.isEmpty ? 0 : time.wallNs()
+        let over = monitor.withLock { () -> [FailingPartition] in
+            var over: [FailingPartition] = []
+            var rows = 0
+            for write in writes {
+                for filingTimeNs in write.filingTimesNs { latency.add(nowNs &- filingTimeNs) }
+                openBytes -= write.bytes
+                openWrites -= 1
+                write.source.openWrites -= 1
+                write.source.openBytes -= write.bytes
+                rows += write.rows
+                if !failing.isEmpty, let known = failing.removeValue(forKey: write.partition.number) {
+                    known.source.failing -= 1
+                    over.append(known.partition)
+                }
             }
+            written.count(milliseconds: milliseconds, rows: rows)
+            keepBounds()
             if openWrites == 0 { lastError = nil }
             monitor.broadcast()
             return over
         }
-        if let over { report(over, true) }
-        guard var lane = lanes[number] else { return }
-        lane.open -= 1
-        lane.isPaused = false
-        lanes[number] = lane
-        offer(number)
+        for partition in over { report(partition, true) }
+        for write in writes {
+            let number = write.partition.number
+            guard var lane = lanes[number] else { continue }
+            lane.open -= 1
+            lane.isPaused = false
+            lanes[number] = lane
+            offer(number)
+        }
     }
 
     /// With the monitor's lock held.
@@ -337,7 +403,6 @@ final class WriteWindow: @unchecked Sendable {
         let failure = session.failure(error, "write rows of \(write.partition.name)")
         let number = write.partition.number
         let sinceNs = time.wallNs()
-        if error.isOverload { adaptive.refused(at: now) }
         let begun = monitor.withLock { () -> FailingPartition? in
             lastError = failure
             if !failure.retryable { fatal = failure }
@@ -390,6 +455,7 @@ struct Queue<Element> {
     private var head = 0
 
     var isEmpty: Bool { head == elements.count }
+    var first: Element? { head < elements.count ? elements[head] : nil }
 
     mutating func append(_ element: Element) { elements.append(element) }
 

@@ -33,7 +33,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         var cursors: [TopicPartition: PartitionCursor] = [:]
         var memberships: [KafkaMembership] = []
         var starts: [TopicPartition: UInt64] = [:]
-        var groups: [String: KafkaHandle] = [:]
+        var groups: [String: GroupClient] = [:]
         /// The newest records of topics that are not followed, read when first asked for.
         var lastPlaces: [Topic: [LastPlace]] = [:]
         var isClosed = false
@@ -255,7 +255,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         loads?.stop()
         tip?.stop()
         for cursor in open.cursors.values { cursor.monitor.locked { cursor.close() } }
-        for group in open.groups.values { group.destroy() }
+        for group in open.groups.values { group.handle.destroy() }
         open.transactions?.close()
         var failure: LogError?
         if let spill = open.spill {

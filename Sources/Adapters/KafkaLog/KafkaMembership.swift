@@ -159,6 +159,7 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
             if nowNs - committedNs >= limits.commitIntervalNs {
                 committedNs = nowNs
                 commit(nil)
+                log.dropIdleGroups(nowNs)
             }
         }
         commit(nil)

@@ -357,6 +357,10 @@ extension CQLSessionCore {
         return pools.contains { $0.isReturning && !call.tried.contains($0.number) } ? .busy : .none
     }
 
+    func isOnEveryNode(_ keyspace: String) -> Bool {
+        topology.keyspaces[keyspace].map(topology.isOnEveryNode) ?? false
+    }
+
     private func replicaPools(_ token: Int64, _ keyspace: String) -> [Int]? {
         guard let place = topology.place(of: token) else { return nil }
         if replicas[keyspace] == nil {

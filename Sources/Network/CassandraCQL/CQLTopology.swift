@@ -95,6 +95,18 @@ struct CQLTopology: Equatable {
         }
     }
 
+    /// Whether every node keeps everything: then no node is wrong for rows of several partitions in one request.
+    func isOnEveryNode(_ replication: CQLReplication) -> Bool {
+        guard !nodes.isEmpty else { return false }
+        switch replication {
+        case .other: return false
+        case .simple(let count): return count >= nodes.count
+        case .network(let factors):
+            let counts = Dictionary(grouping: nodes, by: \.dataCenter).mapValues(\.count)
+            return counts.allSatisfy { center, count in factors[center] ?? 0 >= count }
+        }
+    }
+
     private func walk(from place: Int, _ visit: (Int) -> Bool) {
         for step in ring.indices {
             guard visit(ring[(place + step) % ring.count].node) else { return }

@@ -61,6 +61,9 @@ public final class CassandraSession: Sendable {
     /// As ``submit(_:)``, of one request, on the loop only: it leaves with what else is sent in this turn.
     public func submitOnLoop(_ call: CQLCall) { core.value.submit(call) }
 
+    /// Whether every node of the cluster keeps every row of a keyspace, as far as is known now. On the loop only.
+    public func isOnEveryNode(keyspace: String) -> Bool { core.value.isOnEveryNode(keyspace) }
+
     /// As ``close()``, at once. On the loop only.
     public func closeOnLoop() { core.value.close() }
 

@@ -28,6 +28,8 @@ public struct WriterConfiguration: Sendable {
     public var retryIntervalNsMax: Int64 = 5_000_000_000
     /// The consumer group that writers of one store are members of, where the log is shared by processes.
     public var group = "cassandra-writer"
+    /// How long a store that does not answer when the writer ends is asked again, nanoseconds.
+    public var endNsMax: Int64 = 20_000_000_000
     /// Records that retention took before they were stored end the writer, so that somebody decides; otherwise they are
     /// counted and reported, and it goes on behind them.
     public var stopsAtLostRecords = false
@@ -149,10 +151,11 @@ public final class WriterService: Sendable {
     /// no other from that.
     private func end(_ partitions: inout [Partition], _ group: any GroupMembership) throws {
         var failure: WriterError?
+        let untilNs = time.monotonicNs() + configuration.endNsMax
         for index in partitions.indices {
             let (place, next) = (partitions[index].place, partitions[index].next)
             do throws(StoreError) {
-                release(&partitions[index], try store.flush(place), group)
+                release(&partitions[index], try flush(place, untilNs: untilNs), group)
             } catch {
                 failure = failure ?? WriterError("writer: \(place) is not stored up to \(next): \(error.message)")
             }
@@ -160,6 +163,18 @@ public final class WriterService: Sendable {
             failure = WriterError("writer: \(place) is not stored from \(next) on: \(waiting.reason)")
         }
         if let failure { throw failure }
+    }
+
+    /// A store that does not answer at the moment is asked again until the time is over.
+    private func flush(_ place: TopicPartition, untilNs: Int64) throws(StoreError) -> UInt64 {
+        while true {
+            do throws(StoreError) {
+                return try store.flush(place)
+            } catch {
+                guard error.retryable, time.monotonicNs() < untilNs else { throw error }
+                time.sleep(ns: 200_000_000)
+            }
+        }
     }
 
     /// Goes on with the partitions that are this member's now. What was read of others and is not stored yet is theirs.

@@ -408,6 +408,17 @@ public struct CQLBatchWriter {
         buffer.append(bigEndian: UInt16(values))
     }
 
+    /// Statements of another batch of the same version, as ``statements`` names their bytes. At most
+    /// ``CQLBatch/entriesMax`` in all.
+    public mutating func append(statements: UnsafeRawBufferPointer, count more: Int) {
+        precondition(count + more <= CQLBatch.entriesMax)
+        count += more
+        buffer.append(statements)
+    }
+
+    /// Where the statements of the batch so far are in the buffer.
+    public var statements: Range<Int> { (countPlace + 2)..<buffer.count }
+
     /// Ends the frame.
     public func finish(_ consistency: CQLConsistency, timestampMicroseconds: Int64? = nil) {
         buffer.set(bigEndian: UInt16(count), at: countPlace)
