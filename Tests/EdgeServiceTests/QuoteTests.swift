@@ -24,6 +24,14 @@ struct QuoteTests {
         #expect(quote.tradingDay == 20_231_114)
     }
 
+    @Test func `A quote is as new as the log where no stream has the loop woken`() async throws {
+        let world = try EdgeWorld()
+        for sequence in UInt64(1)...200 {
+            try world.publish(["X|AAPL"], price: Int64(sequence))
+            #expect(try await world.client.quote("AAPL", exchange: "X").latest?.sequence == sequence)
+        }
+    }
+
     @Test func `Without an exchange one listing answers, several are named, none is not found`() async throws {
         let world = try EdgeWorld()
         try world.publish(EdgeWorld.instruments)

@@ -70,6 +70,45 @@ struct ThreadTests {
         try again.close()
     }
 
+    @Test func `A listener is told which blocks can be read now, or that any may have become durable`() throws {
+        let directory = TemporaryDirectory()
+        let log = try openLog(directory.path) { $0.work = .manual }
+        let written = Mutex<[String]>([])
+        let durable = Mutex<[String]>([])
+        let ids = [
+            log.addListener(
+                .ticks, .written,
+                ofBlocks: { blocks in
+                    let seen = blocks?.map { block -> String in
+                        guard case .block(let read, _) = log.read(block.topicPartition, at: block.firstOffset, .written)
+                        else { return "cannot be read" }
+                        return "\(block.topicPartition) \(block.firstOffset) \(read === block)"
+                    }
+                    written.withLock { $0 += seen ?? ["any"] }
+                }),
+            log.addListener(
+                .ticks, .durable,
+                ofBlocks: { blocks in
+                    durable.withLock { $0.append(blocks == nil ? "any" : "some") }
+                }),
+        ]
+        func block(_ topic: Topic) -> Block {
+            let builder = BlockBuilder(TopicPartition(topic, 0))
+            let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "test"))
+            builder.append(key: key, epoch: 1, sequence: 1, payload: UnsafeRawBufferPointer(start: nil, count: 0))
+            return builder.build()
+        }
+        try log.append([block(.ticksRaw), block(.booksDeltas)], consumed: [])
+        try log.append([block(.ticksRaw)], consumed: [])
+        #expect(written.withLock { $0 } == ["ticks.raw/0 0 true", "books.deltas/0 0 true", "ticks.raw/0 1 true"])
+        try log.sync()
+        #expect(durable.withLock { $0 } == ["any"])
+        for id in ids { log.removeListener(id) }
+        try log.append([block(.ticksRaw)], consumed: [])
+        #expect(written.withLock { $0.count } == 3)
+        try log.close()
+    }
+
     private static func appendAll(_ log: SegmentLog, _ place: TopicPartition, _ appends: Int) throws {
         for number in 0..<appends {
             let from = UInt64(number * 7)

@@ -44,7 +44,7 @@ final class AppendStream: @unchecked Sendable {
     var lastTimeNs: Int64 = 0
     var isSyncing = false
     var isClosing = false
-    var listeners: [(id: ListenerID, visibility: Visibility, notify: @Sendable () -> Void)] = []
+    var listeners: [(id: ListenerID, visibility: Visibility, notify: @Sendable ([Block]?) -> Void)] = []
     /// Files of which nothing can be read.
     var lostFiles: [String] = []
     var holds: [Hold] = []
@@ -86,7 +86,7 @@ final class AppendStream: @unchecked Sendable {
         let result = try writing.locked { () throws(LogError) in
             try write(blocks, consumed, commitNumber: commitNumber)
         }
-        if durability == .ticks { notify(.written) }
+        if durability == .ticks { notify(.written, blocks) }
         return result
     }
 
@@ -314,9 +314,10 @@ final class AppendStream: @unchecked Sendable {
 
     // MARK: Waking readers
 
-    func notify(_ visibility: Visibility) {
+    /// `blocks`: those that became visible, where these are known.
+    func notify(_ visibility: Visibility, _ blocks: [Block]? = nil) {
         let all = state.locked { listeners }
-        for listener in all where listener.visibility == visibility || durability == .orders { listener.notify() }
+        for listener in all where listener.visibility == visibility || durability == .orders { listener.notify(blocks) }
     }
 
     func wakeAll() {

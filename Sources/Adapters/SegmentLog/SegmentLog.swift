@@ -295,6 +295,10 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
 
     public func addListener(
         _ durability: DurabilityClass, _ visibility: Visibility, _ notify: @escaping @Sendable () -> Void
+    ) -> ListenerID { addListener(durability, visibility, ofBlocks: { _ in notify() }) }
+
+    public func addListener(
+        _ durability: DurabilityClass, _ visibility: Visibility, ofBlocks notify: @escaping @Sendable ([Block]?) -> Void
     ) -> ListenerID {
         let id = ListenerID(listenerNumber.add(1, ordering: .relaxed).newValue)
         let stream = stream(durability)

@@ -31,6 +31,8 @@ public final class EdgeSource: Sendable {
     private static let lagBytesMax: UInt64 = 2 << 20
     /// What is appended between two looks at the readers, in bytes.
     private static let strideBytes = 512 << 10
+    /// How often the open loop looks for what is due, in microseconds: as the Rust peer does.
+    private static let paceMicroseconds = 200
 
     /// `slowestLagBytes`: what the slowest reader has still to take; nil while there is none.
     public init(log: any EventLog, plan: Plan, slowestLagBytes: @escaping @Sendable () -> UInt64?) {
@@ -73,7 +75,7 @@ public final class EdgeSource: Sendable {
                 try append(maker, min(due - made, plan.batch))
                 made += min(due - made, plan.batch)
             } else {
-                usleep(UInt32(max(50, min(1000, 1_000_000 / rate))))
+                usleep(UInt32(max(EdgeSource.paceMicroseconds, min(1000, 1_000_000 / rate))))
             }
         }
     }

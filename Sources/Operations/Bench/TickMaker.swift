@@ -38,6 +38,9 @@ final class TickMaker {
                     BlockBuilder.Key(exchange: "NASDAQ", symbol: symbol, feed: EdgeSource.feed)),
                 cents: 10_000 + Int64(random() % 40_000))
         }
+        // In no order, as the peers' symbols are: ticks of neighbours, which one client asks for, would come all at
+        // once.
+        for last in lines.indices.dropFirst().reversed() { lines.swapAt(last, Int(random() % UInt64(last + 1))) }
     }
 
     /// The name of a symbol by its number.

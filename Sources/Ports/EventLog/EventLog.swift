@@ -54,6 +54,11 @@ public protocol EventLog: AnyObject, Sendable {
     /// only wake someone up. Several appends may be one call.
     func addListener(_ durability: DurabilityClass, _ visibility: Visibility, _ notify: @escaping @Sendable () -> Void)
         -> ListenerID
+    /// As ``addListener(_:_:_:)``, with the blocks that became visible: from them a listener sees whether anybody has
+    /// to be woken. nil where the log does not say which; then it may have been any.
+    func addListener(
+        _ durability: DurabilityClass, _ visibility: Visibility, ofBlocks notify: @escaping @Sendable ([Block]?) -> Void
+    ) -> ListenerID
     func removeListener(_ id: ListenerID)
 
     /// The latest record that a feed published of an instrument, however old; nil where there is none.
@@ -78,6 +83,12 @@ public protocol EventLog: AnyObject, Sendable {
 
     /// Ends readers' waits, syncs, and marks a clean stop. *Blocking.*
     func close() throws(LogError)
+}
+
+extension EventLog {
+    public func addListener(
+        _ durability: DurabilityClass, _ visibility: Visibility, ofBlocks notify: @escaping @Sendable ([Block]?) -> Void
+    ) -> ListenerID { addListener(durability, visibility) { notify(nil) } }
 }
 
 /// Which records a reader sees.

@@ -14,6 +14,7 @@ final class BookTape {
 
     private let log: any EventLog
     private let loop: any Loop
+    private let interest: TapeInterest
     /// Per partition, the next offset to handle.
     private var next: [UInt64]
     private var loading: [Bool]
@@ -21,9 +22,11 @@ final class BookTape {
     private var byKeyHash: [UInt64: [LiveBook]] = [:]
     private var record = BookRecord()
 
-    init(log: any EventLog, loop: any Loop) {
+    /// `interest`: what the loop is woken for, which its tape has.
+    init(log: any EventLog, loop: any Loop, interest: TapeInterest = TapeInterest()) {
         self.log = log
         self.loop = loop
+        self.interest = interest
         next = (0..<log.partitionCount(.booksDeltas)).map {
             log.endOffset(TopicPartition(.booksDeltas, UInt16($0)), .written)
         }
@@ -35,8 +38,9 @@ final class BookTape {
 
     /// The book of an instrument as one feed publishes it, shared by all who look at it.
     func attach(_ subscriber: BookSubscriber, _ instrument: Instrument, feed: String) -> LiveBook {
-        if books.isEmpty { skip() }
         let found = books.first { $0.instrument == instrument && $0.feed == feed }
+        if found == nil { interest.add([instrument.symbol]) }
+        if books.isEmpty { skip() }
         let book = found ?? LiveBook(instrument, feed: feed, log: log, loop: loop)
         if found == nil {
             books.append(book)
@@ -51,6 +55,7 @@ final class BookTape {
         book.subscribers.removeAll { $0 === subscriber }
         guard book.subscribers.isEmpty else { return }
         books.removeAll { $0 === book }
+        interest.remove([book.instrument.symbol])
         byKeyHash[book.keyHash]?.removeAll { $0 === book }
         if byKeyHash[book.keyHash]?.isEmpty == true { byKeyHash[book.keyHash] = nil }
     }

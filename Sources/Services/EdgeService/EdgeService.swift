@@ -15,7 +15,7 @@ public final class EdgeService: Sendable {
     private let log: any EventLog
     private let server: GRPCServer
     private let loops: EventLoopGroup
-    private let listeners: [ListenerID]
+    private let listener: ListenerID
     private let wakers: Mutex<[Waker]>
     private let handlers: [LoopConfined<MarketDataHandlers>]
     private let gauges: [UsageGauge]
@@ -40,25 +40,26 @@ public final class EdgeService: Sendable {
         let made = Mutex<[ObjectIdentifier: LoopConfined<MarketDataHandlers>]>([:])
         let tapes = Mutex<[LoopConfined<Tape>]>([])
         let tallies = Mutex<[EdgeTally]>([])
-        var listeners: [ListenerID] = []
         var wakers: [Waker] = []
+        var interests: [TapeInterest] = []
         for loop in loops.loops {
-            let waker = loop.runAndWait { loop in
+            let (waker, interest) = loop.runAndWait { loop in
                 let tape = Tape(log: log, loop: loop, start: start, store: reader)
                 tapes.withLock { $0.append(LoopConfined(tape)) }
                 tallies.withLock { $0.append(tape.tally) }
-                let books = BookTape(log: log, loop: loop)
+                let books = BookTape(log: log, loop: loop, interest: tape.interest)
                 let handlers = MarketDataHandlers(
                     SubscribeStream.Surroundings(
                         tape: tape, books: books, store: reader, time: time, limits: limits), faults: faults)
                 made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
-                return tape.makeWaker(on: loop, books)
+                return (tape.makeWaker(on: loop, books), tape.interest)
             }
-            listeners.append(log.addListener(.ticks, .written) { waker.wake() })
-            waker.wake()
             wakers.append(waker)
+            interests.append(interest)
         }
-        self.listeners = listeners
+        let waking = TapeWaking(interests)
+        listener = log.addListener(.ticks, .written, ofBlocks: waking.appended)
+        for waker in wakers { waker.wake() }
         self.wakers = Mutex(wakers)
         self.tallies = tallies.withLock { $0 }
         let health = EdgeService.makeHealth()
@@ -158,7 +159,7 @@ public final class EdgeService: Sendable {
             loop.execute { handlers.value.end() }
         }
         server.shutdown(withinMilliseconds: milliseconds)
-        for listener in listeners { log.removeListener(listener) }
+        log.removeListener(listener)
         let wakers = wakers.withLock { wakers in
             defer { wakers = [] }
             return wakers

@@ -49,12 +49,14 @@ final class MarketDataHandlers {
     /// Ends every stream once it has what the tape has; new ones are refused.
     func end() {
         isEnding = true
+        tape.catchUp()
         for entry in streams.values { entry.stream.end() }
     }
 
     // MARK: GetQuote
 
     func getQuote(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
+        tape.catchUp()
         do {
             let line = try findLine(bytes: request, call.permissions)
             let lines = tape.lines.lines
@@ -121,6 +123,7 @@ final class MarketDataHandlers {
 
     /// Begins a stream; the sink is given its requests.
     func subscribe(_ call: ServerCall) -> any RequestSink {
+        tape.catchUp()
         let stream = SubscribeStream(surroundings, permissions: call.permissions) { [weak call] in call?.resume() }
         guard !isEnding else {
             call.fail(StreamEnd.shutdown.status)
@@ -135,6 +138,7 @@ final class MarketDataHandlers {
     // MARK: StreamPrices
 
     func streamPrices(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
+        tape.catchUp()
         do {
             guard !isEnding else { throw Refusal(StreamEnd.shutdown.status) }
             let request = try Proto.PriceSubscription(decoding: request)

@@ -80,6 +80,7 @@ final class OrderDesk: TapeFollower {
 
     /// Takes commands in their order.
     func handle(_ commands: [OrderCommand]) {
+        tape.catchUp()
         listInstruments()
         let nowNs = venue.time.wallNs()
         for command in commands { handle(command, nowNs) }

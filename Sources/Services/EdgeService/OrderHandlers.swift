@@ -152,6 +152,7 @@ final class OrderHandlers {
         if !permissions.allows(account: request.account) {
             reason = "you may not trade for this account"
         } else if !permissions.allowsEverySymbol {
+            tape.catchUp()
             // Without an exchange it is the one that lists the symbol; with several the order is ambiguous anyway.
             let exchange =
                 request.exchange.isEmpty

@@ -84,7 +84,11 @@ final class PriceSubscriber: TapeFollower {
         lastLength = snapshot.lastLength
         if offsets != nil || staysBehind { followLog(from: offsets ?? tape.next) } else { tape.subscribe(self) }
         startWindow()
-        tokens?.start(wake)
+        // A token is to be as new as the log, also for who hears of nothing.
+        tokens?.start { [tape, wake] in
+            tape.catchUp()
+            wake()
+        }
         markLast()
         wake()
     }

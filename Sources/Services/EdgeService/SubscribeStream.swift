@@ -222,6 +222,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
     /// At most one waits for a reader.
     func heartbeatIsDue() {
         guard heartbeat == nil, !isEndSent else { return }
+        tape.catchUp()
         var targets: [UInt64: UInt64] = [:]
         var offsets = tape.next
         for case .prices(let id, let subscriber) in sources where subscriber.failure == nil {
@@ -259,6 +260,7 @@ extension SubscribeStream {
         guard output.count <= limits.answerBytesMax else {
             return end(.tooManyRequests("more than \(limits.answerBytesMax >> 10) KiB of answers wait for the reader"))
         }
+        tape.catchUp()
         do {
             let request = try Proto.SubscribeRequest(decoding: message)
             perform(state.receive(request, self), request.requestId)
@@ -354,10 +356,7 @@ extension SubscribeStream {
             if let symbols = change.symbols {
                 let filter = InstrumentFilter(
                     exchange: subscriber.filter.exchange, symbols: symbols, permissions: permissions)
-                let snapshot =
-                    change.skipSnapshot
-                    ? Tape.Snapshot()
-                    : tape.snapshot(filter, of: change.added)
+                let snapshot = change.skipSnapshot ? Tape.Snapshot() : tape.snapshot(filter, of: change.added)
                 count = snapshot.count
                 subscriber.change(filter: filter, snapshot: snapshot.frames)
             }

@@ -10,6 +10,9 @@ import TickStore
 ///
 /// Subscribers of everything are not in the index: they are cursors into the same blocks, and only need to hear that
 /// there is more.
+///
+/// Of what no subscriber wants, the tape may be a little behind the log (``TapeInterest``): who asks it for a last
+/// value, or begins something at its place, has it catch up first.
 final class Tape {
     /// Blocks handled before other work of the loop gets a turn.
     private static let blocksPerTurnMax = 256
@@ -20,6 +23,8 @@ final class Tape {
     let loop: any Loop
     /// Has what is gone from the log; nil where nothing is asked for it.
     let store: StoreReader?
+    /// What its loop is woken for.
+    let interest = TapeInterest()
     /// What its readers were not given.
     let tally = EdgeTally()
     // A tape belongs to its loop, and what it calls changes none of this: checks of every access cost more than they
@@ -66,7 +71,16 @@ final class Tape {
 
     /// Drains when it is woken, and the books with it. The loop keeps the waker, and with it the tape.
     func makeWaker(on loop: EventLoop, _ books: BookTape) -> Waker {
-        loop.makeWaker { [self] in drainAll(on: loop, books) }
+        let waker = loop.makeWaker { [self] in drainAll(on: loop, books) }
+        interest.wake = { [weak waker] in waker?.wake() }
+        return waker
+    }
+
+    /// Reads what the loop was not woken for, so that what is asked of the tape is as new as the log. Not from within a
+    /// turn of the tape.
+    func catchUp() {
+        guard interest.hasPutOff else { return }
+        if drain() { interest.wake() }
     }
 
     /// What is left after a bounded step has another turn, after what others have to do.
@@ -80,6 +94,7 @@ final class Tape {
 
     /// Reads what is new and passes it on. True when there is more for another turn.
     func drain() -> Bool {
+        interest.willRead()
         var budget = Tape.blocksPerTurnMax
         var moved = false
         for partition in next.indices {
@@ -144,8 +159,15 @@ final class Tape {
 
     // MARK: Subscribers
 
-    func follow(_ follower: any TapeFollower) { followers[ObjectIdentifier(follower)] = follower }
-    func unfollow(_ follower: any TapeFollower) { followers[ObjectIdentifier(follower)] = nil }
+    func follow(_ follower: any TapeFollower) {
+        guard followers.updateValue(follower, forKey: ObjectIdentifier(follower)) == nil else { return }
+        interest.add([])
+    }
+
+    func unfollow(_ follower: any TapeFollower) {
+        guard followers.removeValue(forKey: ObjectIdentifier(follower)) != nil else { return }
+        interest.remove([])
+    }
 
     /// Adds a subscriber to the index of every line its filter matches, now and when new ones appear.
     func subscribe(_ subscriber: PriceSubscriber) {
@@ -155,10 +177,12 @@ final class Tape {
             index[line].append(subscriber)
             lines[line].isWanted = true
         }
+        interest.add(subscriber.filter.symbols)
     }
 
     func unsubscribe(_ subscriber: PriceSubscriber) {
         guard subscribers.removeValue(forKey: ObjectIdentifier(subscriber)) != nil else { return }
+        interest.remove(subscriber.filter.symbols)
         for line in lines.candidates(subscriber.filter.symbols)
         where subscriber.filter.matches(lines[line].instrument) {
             index[line].removeAll { $0 === subscriber }

@@ -6,6 +6,8 @@
 int clinux_accept(int listener);
 // A stream socket with close-on-exec and non-blocking. -1 on failure.
 int clinux_stream_socket(int family);
+// Counts what is written to it and is readable then, with close-on-exec and non-blocking. -1 on failure.
+int clinux_event_descriptor(void);
 // Has a descriptor closed by exec, and reads of it not wait: 0, or -1.
 int clinux_make_private(int descriptor);
 // The calling process is ended by a signal when the thread that started it ends. 0, or -1.
