@@ -7,7 +7,7 @@ import Testing
 @Suite(.enabled(if: CassandraNode.isPresent, "../shared is absent"), .serialized, .timeLimit(.minutes(4)))
 struct PlatformTests {
     /// The program beside the test bundle.
-    private static let program: String = {
+    static let program: String = {
         let bundle = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
         return bundle.appendingPathComponent("tapedeck").path
     }()

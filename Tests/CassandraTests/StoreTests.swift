@@ -15,7 +15,7 @@ import TimeSource
 
 /// Ticks by seed, of several instruments, feeds, epochs, hours and days, some late, some again, some with what columns
 /// do not hold.
-private struct StoreWorld {
+struct StoreWorld {
     static let place = TopicPartition(.ticksRaw, 3)
     static let instruments = try! (0..<5).map {
         try Instrument(exchange: $0 % 2 == 0 ? "XNAS" : "BINANCE", symbol: "SYM\($0)")
@@ -126,7 +126,7 @@ private struct StoreWorld {
     }
 }
 
-private func frames(_ store: any TickStore, _ instrument: Instrument, _ from: Int64 = .min, _ to: Int64 = .max) throws
+func frames(_ store: any TickStore, _ instrument: Instrument, _ from: Int64 = .min, _ to: Int64 = .max) throws
     -> [[UInt8]]
 {
     var result: [[UInt8]] = []
@@ -144,20 +144,20 @@ private func frames(_ store: any TickStore, _ instrument: Instrument, _ from: In
 }
 
 /// Blocking work of a test, on a thread of its own.
-private func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
     try await withCheckedThrowingContinuation { continuation in
         Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
     }
 }
 
-private func configuration(_ port: Int, _ keyspace: String) -> CassandraStoreConfiguration {
+func configuration(_ port: Int, _ keyspace: String) -> CassandraStoreConfiguration {
     var configuration = CassandraStoreConfiguration(contactPoints: [CQLAddress(host: "127.0.0.1", port: port)])
     configuration.keyspace = keyspace
     configuration.limits.openMilliseconds = 30_000
     return configuration
 }
 
-private func makeTables(_ port: Int, _ keyspace: String) throws -> CassandraStoreConfiguration {
+func makeTables(_ port: Int, _ keyspace: String) throws -> CassandraStoreConfiguration {
     let configuration = configuration(port, keyspace)
     _ = try SchemaTool(configuration, replication: nil).apply()
     return configuration
