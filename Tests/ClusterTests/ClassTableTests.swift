@@ -46,6 +46,21 @@ extension ClusterTests {
             return update.encodedBytes()
         }
 
+        private static func audit(_ number: Int) -> [UInt8] {
+            var event = Proto.AuditEvent()
+            event.shard = UInt32(number % 2)
+            event.sequence = UInt64(number / 2 + 1)
+            event.eventTime = Timestamp(ns: 1_722_000_000_000_000_000 + Int64(number))
+            event.actor = "alice"
+            event.account = "ACC-1"
+            event.entityType = "limit"
+            event.entityId = "ACC-1/notional"
+            event.action = "LIMIT_CHANGED"
+            event.before = [UInt8(number)]
+            event.after = [UInt8(number + 1)]
+            return event.encodedBytes()
+        }
+
         private static func position(_ sequence: UInt64) -> [UInt8] {
             var update = Proto.PositionUpdate()
             update.account = "ACC-1"
@@ -63,7 +78,7 @@ extension ClusterTests {
             try log.append([rawBlock(place, symbol: key, values)], consumed: [])
         }
 
-        private static let topics: [Topic] = [.tradesExecuted, .ordersLifecycle, .positionsUpdates]
+        private static let topics: [Topic] = [.tradesExecuted, .ordersLifecycle, .auditEvents, .positionsUpdates]
         private static let keyspace = "classes_test"
 
         @Test func `Trades, events and positions reach their tables once, over a kill and a replay of the log`()
@@ -109,6 +124,7 @@ extension ClusterTests {
             try Self.append(log, .tradesExecuted, key: again.account, [again.encodedBytes(), [0xff, 0xff]])
             for number in numbers where number < 20 {
                 try Self.append(log, .ordersLifecycle, key: "O\(number % 5)", [Self.lifecycle(number)])
+                try Self.append(log, .auditEvents, key: "\(number % 2)", [Self.audit(number)])
                 try Self.append(log, .positionsUpdates, key: "ACC-1|AAPL", [Self.position(UInt64(number) + 1)])
             }
         }
@@ -210,19 +226,30 @@ extension ClusterTests {
             #expect(events.count == 4)
             let sequences = events.compactMap { Int($0[0]) }
             #expect(sequences == sequences.sorted() && Set(sequences).count == 4)
+            let audited = try await rows(
+                node,
+                "SELECT event_type, payload, metadata['actor'], metadata['shard'], metadata['shard_sequence'] "
+                    + "FROM classes_test.event_store WHERE entity_type = 'limit' AND entity_id = 'ACC-1/notional' "
+                    + "AND day = '2024-07-26'")
+            // By their times.
+            #expect(audited.map { bytes($0[1]) } == (0..<20).map(audit))
+            #expect(Set(audited.map { $0[0] + " " + $0[2] }) == ["LIMIT_CHANGED alice"])
+            #expect(audited.map { [$0[3], $0[4]] } == (0..<20).map { ["\($0 % 2)", "\($0 / 2 + 1)"] })
             // A chain for each partition of the log, in the order of its offsets.
             let all = try await rows(
-                node, "SELECT metadata['partition'], sequence, chain_hash, payload FROM classes_test.event_store")
-            #expect(all.count == 20)
-            for partition in Set(all.map { $0[0] }) {
+                node,
+                "SELECT metadata['partition'], sequence, chain_hash, payload, metadata['topic'] "
+                    + "FROM classes_test.event_store")
+            #expect(all.count == 40 && Set(all.map { $0[4] }) == ["orders.lifecycle", "audit.events"])
+            for place in Set(all.map { [$0[4], $0[0]] }) {
                 var hash = CassandraClassStore.chainStart
-                let chain = all.filter { $0[0] == partition }.sorted { Int($0[1]) ?? 0 < Int($1[1]) ?? 0 }
+                let chain = all.filter { [$0[4], $0[0]] == place }.sorted { Int($0[1]) ?? 0 < Int($1[1]) ?? 0 }
                 for row in chain {
                     hash = CassandraClassStore.link(hash, bytes(row[3]))
                     #expect(bytes(row[2]) == hash)
                 }
             }
-            #expect(Set(all.map { bytes($0[3]) }) == Set((0..<20).map(lifecycle)))
+            #expect(Set(all.map { bytes($0[3]) }) == Set((0..<20).map(lifecycle) + (0..<20).map(audit)))
         }
 
         private static func everything(_ node: CassandraNode) async throws -> [[String]] {

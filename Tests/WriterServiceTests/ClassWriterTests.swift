@@ -202,6 +202,39 @@ struct ClassWriterTests {
         #expect(rows.contents.withLock { $0.positions["ACC-1|XNAS|AAPL"]?.quantityMicros } == -5_000_000)
     }
 
+    @Test func `Audit events are events of what they name; what says not who, what or when is a dead letter`() throws {
+        let log = try log()
+        let rows = ClassRows()
+        func audit(_ sequence: UInt64, _ change: (inout Proto.AuditEvent) -> Void = { _ in }) -> [UInt8] {
+            var event = Proto.AuditEvent()
+            event.shard = 3
+            event.sequence = sequence
+            event.eventTime = Timestamp(ns: 1_722_000_000_000_000_000)
+            event.actor = "alice"
+            event.entityType = "order"
+            event.entityId = "O1"
+            event.action = "SUBMITTED"
+            event.requestId = "key-7"
+            event.after = [8, 1]
+            change(&event)
+            return event.encodedBytes()
+        }
+        let good = [audit(1), audit(2) { $0.action = "REJECTED" }]
+        let bad = [
+            [0xff, 0xff, 0xff], audit(0), audit(3) { $0.actor = "" }, audit(4) { $0.action = "" },
+            audit(5) { $0.entityId = "" }, audit(6) { $0.entityType = String(repeating: "x", count: 257) },
+            audit(7) { $0.eventTime = nil },
+        ]
+        try append(log, .auditEvents, key: "3", good + bad)
+        #expect(try write(log, .auditEvents, rows).deadLetters == UInt64(bad.count))
+        let events = try #require(rows.contents.withLock { $0.events["O1"] })
+        #expect(events.count == 2 && [0, 1].map { events[$0]?.payload } == good)
+        let first = try #require(events[0])
+        #expect(first.entityType == "order" && first.eventType == "SUBMITTED")
+        let wanted = ["actor=alice", "request_id=key-7", "shard=3", "shard_sequence=1"]
+        #expect(first.metadata.map { "\($0.key)=\($0.value)" } == wanted)
+    }
+
     @Test func `Of a book the first whole one of each hour and epoch is kept`() throws {
         let log = try log()
         let rows = ClassRows()

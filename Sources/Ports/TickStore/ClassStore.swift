@@ -58,7 +58,7 @@ public struct StoredExecution: Sendable, Hashable {
 
 /// Something that happened to an entity, with the bytes that say it.
 public struct StoredEvent: Sendable, Hashable {
-    /// `order`.
+    /// `order`; of an audit event what it names.
     public var entityType = ""
     public var entityID = ""
     public var eventType = ""

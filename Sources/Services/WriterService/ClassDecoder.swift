@@ -13,7 +13,9 @@ struct ClassDecoder {
     }
 
     /// Topics it reads.
-    static let topics: [Topic] = [.tradesExecuted, .ordersLifecycle, .positionsUpdates, .booksDeltas]
+    static let topics: [Topic] = [
+        .tradesExecuted, .ordersLifecycle, .auditEvents, .positionsUpdates, .booksDeltas,
+    ]
 
     /// Of an instrument's book that was stored last: its feed's epoch and the hour.
     private struct BookMark: Hashable {
@@ -30,6 +32,7 @@ struct ClassDecoder {
         switch topic {
         case .tradesExecuted: return .execution(try ClassDecoder.execution(payload))
         case .ordersLifecycle: return .event(try ClassDecoder.lifecycle(payload))
+        case .auditEvents: return .event(try ClassDecoder.audit(payload))
         case .positionsUpdates: return .position(try ClassDecoder.position(payload))
         default: return try book(payload, block, block.track(of: index))
         }
@@ -130,6 +133,25 @@ struct ClassDecoder {
         event.metadata = [
             ("account", update.account), ("exchange", update.exchange), ("reason_code", update.reasonCode),
             ("symbol", update.symbol),
+        ].filter { !$0.1.isEmpty }
+        return event
+    }
+
+    private static func audit(_ payload: UnsafeRawBufferPointer) throws(Refusal) -> StoredEvent {
+        let said = try decode(payload, as: Proto.AuditEvent.self)
+        guard said.sequence > 0, said.sequence < 1 << 62 else {
+            throw Refusal(code: "INVALID_VALUE", reason: "sequence is \(said.sequence)")
+        }
+        var event = StoredEvent()
+        event.entityType = try required(said.entityType, "entity_type")
+        event.entityID = try required(said.entityId, "entity_id")
+        event.eventType = try required(said.action, "action")
+        event.timeNs = try required(said.eventTime, "event_time")
+        event.payload = Array(payload)
+        event.metadata = [
+            ("account", said.account), ("actor", try required(said.actor, "actor")),
+            ("reason_code", said.reasonCode), ("request_id", said.requestId),
+            ("shard", "\(said.shard)"), ("shard_sequence", "\(said.sequence)"),
         ].filter { !$0.1.isEmpty }
         return event
     }

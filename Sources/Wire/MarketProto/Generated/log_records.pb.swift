@@ -27,11 +27,16 @@ extension Proto {
             b3RvYnVmLlRpbWVzdGFtcFILcHVibGlzaFRpbWUSJQoOdmVudWVfc2VxdWVuY2UYCSABKARSDXZlbnVlU2VxdWVuY2USGgoIc25hcHNob3QYCi\
             ABKAhSCHNuYXBzaG90EjYKBGJpZHMYCyADKAsyIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5Cb29rTGV2ZWxSBGJpZHMSNgoEYXNrcxgMIAMo\
             CzIiLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLkJvb2tMZXZlbFIEYXNrcxI+CgVzdGF0ZRgNIAEoDjIoLmZpbmFuY2lhbC5tYXJrZXRkYXRhLn\
-            YxLkluc3RydW1lbnRTdGF0ZVIFc3RhdGUipwIKCkRlYWRMZXR0ZXISIQoMc291cmNlX3RvcGljGAEgASgJUgtzb3VyY2VUb3BpYxIpChBzb3Vy\
-            Y2VfcGFydGl0aW9uGAIgASgFUg9zb3VyY2VQYXJ0aXRpb24SIwoNc291cmNlX29mZnNldBgDIAEoBFIMc291cmNlT2Zmc2V0Eh8KC3JlYXNvbl\
-            9jb2RlGAQgASgJUgpyZWFzb25Db2RlEhYKBnJlYXNvbhgFIAEoCVIGcmVhc29uEhQKBXZhbHVlGAYgASgMUgV2YWx1ZRI7CgtmYWlsZWRfdGlt\
-            ZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBSCmZhaWxlZFRpbWUSGgoIY29uc3VtZXIYCCABKAlSCGNvbnN1bWVyYgZwcm90bz\
-            M=
+            YxLkluc3RydW1lbnRTdGF0ZVIFc3RhdGUirAMKCkF1ZGl0RXZlbnQSFAoFc2hhcmQYASABKA1SBXNoYXJkEhoKCHNlcXVlbmNlGAIgASgEUghz\
+            ZXF1ZW5jZRI5CgpldmVudF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIJZXZlbnRUaW1lEhQKBWFjdG9yGAQgASgJUg\
+            VhY3RvchIYCgdhY2NvdW50GAUgASgJUgdhY2NvdW50Eh8KC2VudGl0eV90eXBlGAYgASgJUgplbnRpdHlUeXBlEhsKCWVudGl0eV9pZBgHIAEo\
+            CVIIZW50aXR5SWQSFgoGYWN0aW9uGAggASgJUgZhY3Rpb24SHwoLcmVhc29uX2NvZGUYCSABKAlSCnJlYXNvbkNvZGUSFgoGcmVhc29uGAogAS\
+            gJUgZyZWFzb24SJQoOZW50aXR5X21lc3NhZ2UYCyABKAlSDWVudGl0eU1lc3NhZ2USFgoGYmVmb3JlGAwgASgMUgZiZWZvcmUSFAoFYWZ0ZXIY\
+            DSABKAxSBWFmdGVyEh0KCnJlcXVlc3RfaWQYDiABKAlSCXJlcXVlc3RJZCKnAgoKRGVhZExldHRlchIhCgxzb3VyY2VfdG9waWMYASABKAlSC3\
+            NvdXJjZVRvcGljEikKEHNvdXJjZV9wYXJ0aXRpb24YAiABKAVSD3NvdXJjZVBhcnRpdGlvbhIjCg1zb3VyY2Vfb2Zmc2V0GAMgASgEUgxzb3Vy\
+            Y2VPZmZzZXQSHwoLcmVhc29uX2NvZGUYBCABKAlSCnJlYXNvbkNvZGUSFgoGcmVhc29uGAUgASgJUgZyZWFzb24SFAoFdmFsdWUYBiABKAxSBX\
+            ZhbHVlEjsKC2ZhaWxlZF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIKZmFpbGVkVGltZRIaCghjb25zdW1lchgIIAEo\
+            CVIIY29uc3VtZXJiBnByb3RvMw==
             """)
 
     /// Value of orders.commands.
@@ -372,6 +377,141 @@ extension Proto {
             if state.rawValue != 0 {
                 writer.name("state")
                 writer.enumeration(state)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// Value of audit.events: that something was done, by whom and to what. It is written in the transaction of what was done.
+    public struct AuditEvent: ProtoMessage {
+        /// Who says so: the execution shard, which is the record's key in the log. Contiguous per shard, from 1.
+        public var shard: UInt32 = 0
+        public var sequence: UInt64 = 0
+        public var eventTime: WellKnown.Timestamp?
+        /// Identity of who did it, as authenticated; of what a service does by itself, the service's name.
+        public var actor: String = ""
+        /// In whose name, where there is one.
+        public var account: String = ""
+        /// What it was done to, as "order" and its order_id, "account", "limit", "instrument".
+        public var entityType: String = ""
+        public var entityId: String = ""
+        /// What was done, as "SUBMITTED", "LIMIT_CHANGED", "HALTED".
+        public var action: String = ""
+        /// Machine-readable kind, and what a person should know, where it was refused or has a reason.
+        public var reasonCode: String = ""
+        public var reason: String = ""
+        /// Full name of the message that the entity is, and what it was and is: empty where there was none, or is none.
+        public var entityMessage: String = ""
+        public var before: [UInt8] = []
+        public var after: [UInt8] = []
+        /// The request that caused it, as its idempotency_key.
+        public var requestId: String = ""
+        public var unknownFields = UnknownFields()
+
+        public init() {}
+
+        public static let protoName = "financial.marketdata.v1.AuditEvent"
+
+        public func write(to writer: inout ProtoWriter) {
+            if shard != 0 { writer.uint32(8, shard) }
+            if sequence != 0 { writer.uint64(16, sequence) }
+            if let value = eventTime { writer.message(26, value) }
+            if !actor.isEmpty { writer.string(34, actor) }
+            if !account.isEmpty { writer.string(42, account) }
+            if !entityType.isEmpty { writer.string(50, entityType) }
+            if !entityId.isEmpty { writer.string(58, entityId) }
+            if !action.isEmpty { writer.string(66, action) }
+            if !reasonCode.isEmpty { writer.string(74, reasonCode) }
+            if !reason.isEmpty { writer.string(82, reason) }
+            if !entityMessage.isEmpty { writer.string(90, entityMessage) }
+            if !before.isEmpty { writer.bytes(98, before) }
+            if !after.isEmpty { writer.bytes(106, after) }
+            if !requestId.isEmpty { writer.string(114, requestId) }
+            writer.unknown(unknownFields)
+        }
+
+        public mutating func merge(from reader: inout ProtoReader) throws(DecodingError) {
+            while let tag = try reader.nextTag() {
+                switch tag {
+                case 8: shard = try reader.uint32()
+                case 16: sequence = try reader.uint64()
+                case 26:
+                    var value = eventTime ?? WellKnown.Timestamp()
+                    try reader.message(into: &value)
+                    eventTime = value
+                case 34: actor = try reader.string()
+                case 42: account = try reader.string()
+                case 50: entityType = try reader.string()
+                case 58: entityId = try reader.string()
+                case 66: action = try reader.string()
+                case 74: reasonCode = try reader.string()
+                case 82: reason = try reader.string()
+                case 90: entityMessage = try reader.string()
+                case 98: before = try reader.bytes()
+                case 106: after = try reader.bytes()
+                case 114: requestId = try reader.string()
+                default: try reader.unknown(tag, into: &unknownFields)
+                }
+            }
+        }
+
+        public func writeJSON(to writer: inout JSONWriter) {
+            writer.beginObject()
+            if shard != 0 {
+                writer.name("shard")
+                writer.uint32(shard)
+            }
+            if sequence != 0 {
+                writer.name("sequence")
+                writer.uint64(sequence)
+            }
+            if let value = eventTime {
+                writer.name("eventTime")
+                writer.message(value)
+            }
+            if !actor.isEmpty {
+                writer.name("actor")
+                writer.string(actor)
+            }
+            if !account.isEmpty {
+                writer.name("account")
+                writer.string(account)
+            }
+            if !entityType.isEmpty {
+                writer.name("entityType")
+                writer.string(entityType)
+            }
+            if !entityId.isEmpty {
+                writer.name("entityId")
+                writer.string(entityId)
+            }
+            if !action.isEmpty {
+                writer.name("action")
+                writer.string(action)
+            }
+            if !reasonCode.isEmpty {
+                writer.name("reasonCode")
+                writer.string(reasonCode)
+            }
+            if !reason.isEmpty {
+                writer.name("reason")
+                writer.string(reason)
+            }
+            if !entityMessage.isEmpty {
+                writer.name("entityMessage")
+                writer.string(entityMessage)
+            }
+            if !before.isEmpty {
+                writer.name("before")
+                writer.bytes(before)
+            }
+            if !after.isEmpty {
+                writer.name("after")
+                writer.bytes(after)
+            }
+            if !requestId.isEmpty {
+                writer.name("requestId")
+                writer.string(requestId)
             }
             writer.endObject()
         }
