@@ -61,9 +61,23 @@ extension ClusterTests {
                 let place = TopicPartition(.ticksRaw, UInt16(poisonCount % partitions))
                 let large = Published.tick((1 << 40) + UInt64(poisonCount))
                 let noise = [0xff, 0xfe] + Array("poison \(poisonCount)".utf8)
-                let unnamed = encodedTick(symbol: "A|B\(poisonCount)", sequence: 1)
+                // Names that are not empty, and none.
+                let number = UInt64(poisonCount)
+                let long = String(repeating: "F", count: 65)
+                func bytes(_ tick: [UInt8]) -> [UInt8] {
+                    guard let place = tick.firstRange(of: Array("TEXT".utf8)) else { return tick }
+                    return Array(tick[..<place.lowerBound]) + [0xc3, 0x28, 0xff, 0xfe]
+                        + Array(tick[place.upperBound...])
+                }
                 for (value, code) in [
-                    (large, "SEQUENCE_TOO_LARGE"), (noise, "UNDECODABLE"), (unnamed, "NO_INSTRUMENT"),
+                    (large, "SEQUENCE_TOO_LARGE"), (noise, "UNDECODABLE"),
+                    (encodedTick(symbol: "A|B\(poisonCount)", sequence: 1), "NO_INSTRUMENT"),
+                    (encodedTick(exchange: "SI\nMX", symbol: "POISON", sequence: number), "NO_INSTRUMENT"),
+                    (bytes(encodedTick(exchange: "TEXT", symbol: "POISON", sequence: number)), "NO_INSTRUMENT"),
+                    (bytes(encodedTick(symbol: "TEXT", sequence: number)), "NO_INSTRUMENT"),
+                    (encodedTick(symbol: "POISON", feed: long, sequence: number), "NO_FEED"),
+                    (encodedTick(symbol: "POISON", feed: "a\u{7f}b", sequence: number), "NO_FEED"),
+                    (bytes(encodedTick(symbol: "POISON", feed: "TEXT", sequence: number)), "NO_FEED"),
                 ] {
                     poison[value] = code
                     try log.append([rawBlock(place, symbol: "SYM0", [value])], consumed: [])
@@ -179,6 +193,9 @@ extension ClusterTests {
                 defer { try? store.close() }
                 let rows = try Self.stored(store)
                 #expect(rows == published.rows, "\(rows.mapValues(\.count))")
+                // What no row can hold is not missing there.
+                let verified = try Program.run(["verify", "--store", "cassandra"] + cluster + cassandra)
+                #expect(verified.status == 0, "\(verified.output)")
                 let instruments = try store.instruments()
                 #expect(instruments.count == Self.symbols.count)
                 // Each once, with its place and its bytes.

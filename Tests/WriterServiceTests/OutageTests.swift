@@ -225,6 +225,9 @@ struct OutageTests {
         try add(Array("S|M".utf8), feed, sequence: 2)
         try add([0x53, 0xff, 0x4d], feed, sequence: 3)
         try add(good, [0x74, 0xc3, 0x28, 0x74], sequence: 4)
+        try add(good, [UInt8](repeating: 0x66, count: 65), sequence: 5)
+        try add(good, Array("te\nst".utf8), sequence: 6)
+        try add(good, [UInt8](repeating: 0x66, count: 64), sequence: 7)
         try add(good, feed, sequence: (1 << 40) - 1)
         try market.log.append([builder.build()], consumed: [])
         try market.log.sync()
@@ -232,12 +235,13 @@ struct OutageTests {
         let writer = WriterService(log: market.log, store: store, time: market.time) { _ in }
         writer.stop()
         try writer.run()
-        #expect(writer.counters.rows == 2 && writer.counters.deadLetters == 5)
+        #expect(writer.counters.rows == 3 && writer.counters.deadLetters == 7)
         let letters = try DeadLetters.read(market.log)
-        #expect(letters.map(\.sourceOffset) == [1, 2, 3, 4, 5])
-        let codes = ["SEQUENCE_TOO_LARGE", "SEQUENCE_TOO_LARGE", "NO_INSTRUMENT"]
-        #expect(Array(letters.map(\.reasonCode).prefix(3)) == codes)
-        #expect(letters[2].reason.contains("0x7c"))
-        #expect(try store.nextOffset(place) == 7)
+        #expect(letters.map(\.sourceOffset) == [1, 2, 3, 4, 5, 6, 7])
+        let codes = ["SEQUENCE_TOO_LARGE", "SEQUENCE_TOO_LARGE", "NO_INSTRUMENT", "NO_INSTRUMENT"]
+        #expect(letters.map(\.reasonCode) == codes + ["NO_FEED", "NO_FEED", "NO_FEED"])
+        #expect(letters[2].reason.contains("0x7c") && letters[4].reason.contains("UTF-8"))
+        #expect(letters[5].reason.contains("65 bytes") && letters[6].reason.contains("control character"))
+        #expect(try store.nextOffset(place) == 10)
     }
 }

@@ -81,8 +81,13 @@ struct AuditRecords {
         let (exchange, symbol) = (Array(block.exchangeBytes(track: track)), Array(block.symbolBytes(track: track)))
         let feed = Array(block.feedBytes(track: track))
         _ = table.add(exchange: exchange, symbol: symbol, feed: feed)
-        let instrument = try? Instrument(
-            exchange: String(decoding: exchange, as: UTF8.self), symbol: String(decoding: symbol, as: UTF8.self))
+        // By their bytes: what is no UTF-8 would be text of other bytes, and those of an instrument.
+        let isNamed = RowNames.isInstrument(block.exchangeBytes(track: track), block.symbolBytes(track: track))
+        let instrument =
+            isNamed
+            ? try? Instrument(
+                exchange: String(decoding: exchange, as: UTF8.self), symbol: String(decoding: symbol, as: UTF8.self))
+            : nil
         let feedIndex = feed.withUnsafeBytes { self.feed($0) }
         if seen.insert(feedIndex).inserted { seenFeeds.insert(feedNumbers[feedIndex]) }
         guard let instrument, selection.has(instrument) else {
@@ -99,7 +104,7 @@ struct AuditRecords {
         let sequence = block.sequence(of: index)
         let epoch = block.epoch(track: block.track(of: index))
         guard (try? reader.read(block.payload(index))) != nil, (try? reader.check()) != nil,
-            reader.sequence == sequence, reader.epoch == epoch
+            reader.sequence == sequence, reader.epoch == epoch, RowNames.isFeed(reader.feed)
         else { return nil }
         let filingTimeNs = reader.filingTimeNs
         guard

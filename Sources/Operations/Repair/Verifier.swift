@@ -309,7 +309,7 @@ public struct Verifier {
         for index in first..<block.recordCount where block.firstOffset + UInt64(index) < end {
             let track = block.track(of: index)
             if instruments[track] == nil {
-                guard
+                guard RowNames.isInstrument(block.exchangeBytes(track: track), block.symbolBytes(track: track)),
                     let named = try? Instrument(
                         exchange: block.exchange(track: track), symbol: block.symbol(track: track))
                 else { continue }
@@ -325,7 +325,9 @@ public struct Verifier {
 
     /// nil for a record that the writer refuses.
     private func key(_ block: Block, _ track: Int, _ index: Int, _ names: inout FeedNames) -> TickKey? {
-        guard let reader = try? TickReader(block.payload(index)), (try? reader.check()) != nil else { return nil }
+        guard let reader = try? TickReader(block.payload(index)), (try? reader.check()) != nil,
+            block.sequence(of: index) <= TickRowIdentity.sequenceMax, RowNames.isFeed(reader.feed)
+        else { return nil }
         let origin = TickKey.Origin(feed: names.name(block.feedBytes(track: track)), epoch: block.epoch(track: track))
         return TickKey(filingTimeNs: reader.filingTimeNs, origin: origin, sequence: block.sequence(of: index))
     }

@@ -77,29 +77,12 @@ struct Batch {
         else {
             throw RowError(code: "IDENTITY_MISMATCH", reason: "the record's identity differs from the block's index")
         }
-        guard isName(reader.exchange), isName(reader.symbol) else { throw noInstrument(reader) }
-        guard isText(reader.feed) else {
-            throw RowError(code: "INVALID_VALUE", reason: "the feed's name is not UTF-8")
-        }
+        guard RowNames.isInstrument(reader.exchange, reader.symbol) else { throw noInstrument(reader) }
+        guard RowNames.isFeed(reader.feed) else { throw noFeed(reader) }
         let isTrade = reader.kind == .trade
         return TickRows.Row(
             block: blockIndex, record: Int32(record), filingTimeNs: reader.filingTimeNs,
             tradePrice: isTrade ? reader.last : nil, tradeSize: isTrade ? reader.lastSize ?? 0 : 0)
-    }
-
-    /// Whether an instrument's exchange or symbol may be so: as ``Instrument`` has it, without making one.
-    private static func isName(_ name: UnsafeRawBufferPointer) -> Bool {
-        guard !name.isEmpty, name.count <= Instrument.nameBytesMax else { return false }
-        var bits: UInt8 = 0
-        for byte in name {
-            if byte < 0x20 || byte == 0x7f || byte == UInt8(ascii: "|") { return false }
-            bits |= byte
-        }
-        return bits < 0x80 || isText(name)
-    }
-
-    private static func isText(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        bytes.allSatisfy { $0 < 0x80 } || String(validating: bytes, as: UTF8.self) != nil
     }
 
     private static func noInstrument(_ reader: TickReader) -> RowError {
@@ -114,6 +97,16 @@ struct Batch {
             }
         }
         return RowError(code: "NO_INSTRUMENT", reason: reason)
+    }
+
+    private static func noFeed(_ reader: TickReader) -> RowError {
+        var reason = "feed_handler_id is not UTF-8"
+        if reader.feed.count > RowNames.feedBytesMax {
+            reason = "feed_handler_id has \(reader.feed.count) bytes; at most \(RowNames.feedBytesMax) are allowed"
+        } else if String(validating: reader.feed, as: UTF8.self) != nil {
+            reason = "feed_handler_id contains a control character"
+        }
+        return RowError(code: "NO_FEED", reason: reason)
     }
 
     private static func equal(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
