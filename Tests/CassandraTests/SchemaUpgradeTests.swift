@@ -133,7 +133,7 @@ struct SchemaUpgradeTests {
         return world.nextOffset
     }
 
-    private static func tapedeck(_ words: String...) async throws -> (status: Int32, output: String) {
+    private static func tapedeck(_ words: [String]) async throws -> (status: Int32, output: String) {
         try await EngineProcess.run([PlatformTests.program] + words)
     }
 
@@ -141,7 +141,6 @@ struct SchemaUpgradeTests {
     {
         let port = try await SharedCassandra.shared.node().port
         let keyspace = "upgrade"
-        let place = StoreWorld.place
         var world = StoreWorld(seed: 21)
         let made = world
         let next = try await onThread {
@@ -149,30 +148,59 @@ struct SchemaUpgradeTests {
             return try Self.makeOld(port, keyspace, &world)
         }
         _ = world.rows(400)
-        let before = try await onThread {
+        let before = try await onThread { try Self.expectRefused(port, keyspace) }
+        #expect(before.values.allSatisfy { !$0.isEmpty } && (before["tick_data"] ?? []).count > 300)
+        let cassandra = ["--contact-points", "127.0.0.1:\(port)", "--keyspace", keyspace]
+        try await Self.expectPlanned(cassandra)
+        // One that was broken off on the way is still the old one, and is gone on with.
+        try await onThread {
             let configuration = configuration(port, keyspace)
+            let statements = try SchemaTool(configuration, replication: nil).plan().statements
             let session = try BlockingSession(configuration)
             defer { session.close() }
-            // Whoever reads or writes says what to do.
-            let refused = #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
-            #expect(refused?.code == .unknownFormat && refused?.retryable == false)
-            #expect(
-                refused?.message == "keyspace upgrade has schema 1, this one knows \(CassandraSchema.version): "
-                    + "it is older; `tapedeck schema apply` brings it up to date")
-            let classes = #expect(throws: StoreError.self) { try CassandraClassStore(configuration) }
-            #expect(classes?.message == refused?.message)
-            return try Self.rows(session, keyspace)
+            for statement in statements.prefix(3) { _ = try session.query(statement) }
+            #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
         }
-        #expect(before.values.allSatisfy { !$0.isEmpty } && (before["tick_data"] ?? []).count > 300)
-        let cassandra = "127.0.0.1:\(port)"
+        let apply = try await Self.tapedeck(["schema", "apply"] + cassandra)
+        #expect(apply.status == 0 && apply.output.contains("schema_versions"), "\(apply.output)")
+        let content = try await Self.tapedeck(["schema", "check"] + cassandra)
+        #expect(content.status == 0 && content.output == "the tables are as they have to be\n", "\(content.output)")
+        let again = try await Self.tapedeck(["schema", "apply"] + cassandra)
+        #expect(again.status == 0 && again.output == "nothing to do: the tables are as they have to be\n")
+        let more = world.rows(200)
+        let end = world.nextOffset
+        try await onThread {
+            let session = try BlockingSession(configuration(port, keyspace))
+            defer { session.close() }
+            #expect(try Self.rows(session, keyspace) == before)
+            try Self.expectContinued(port, keyspace, at: next, more, through: end)
+        }
+    }
+
+    /// Whoever reads or writes says what to do. The rows that are there.
+    private static func expectRefused(_ port: Int, _ keyspace: String) throws -> [String: [String]] {
+        let configuration = configuration(port, keyspace)
+        let session = try BlockingSession(configuration)
+        defer { session.close() }
+        let refused = #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
+        #expect(refused?.code == .unknownFormat && refused?.retryable == false)
+        #expect(
+            refused?.message == "keyspace upgrade has schema 1, this one knows \(CassandraSchema.version): "
+                + "it is older; `tapedeck schema apply` brings it up to date")
+        let classes = #expect(throws: StoreError.self) { try CassandraClassStore(configuration) }
+        #expect(classes?.message == refused?.message)
+        return try rows(session, keyspace)
+    }
+
+    private static func expectPlanned(_ cassandra: [String]) async throws {
         let folder = try TemporaryFolder()
-        let up = try await Self.tapedeck(
-            "up", "--data", folder.path, "--store", "cassandra", "--contact-points", cassandra, "--keyspace", keyspace,
-            "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
+        let up = try await tapedeck(
+            ["up", "--data", folder.path, "--store", "cassandra", "--listen", "127.0.0.1:0", "--metrics-listen"]
+                + ["127.0.0.1:0"] + cassandra)
         #expect(up.status == 1 && up.output.contains("`tapedeck schema apply` brings it up to date"), "\(up.output)")
-        let check = try await Self.tapedeck("schema", "check", "--contact-points", cassandra, "--keyspace", keyspace)
+        let check = try await tapedeck(["schema", "check"] + cassandra)
         #expect(check.status == 1)
-        let plan = try await Self.tapedeck("schema", "plan", "--contact-points", cassandra, "--keyspace", keyspace)
+        let plan = try await tapedeck(["schema", "plan"] + cassandra)
         #expect(plan.status == 0)
         for words in [
             "missing\tpositions\tthe table is not there", "missing\twriter_offsets.chain_hash\tthe column is not there",
@@ -183,50 +211,34 @@ struct SchemaUpgradeTests {
         for word in ["conflict\t", "different\t", "extra\t", "DROP", "TRUNCATE"] {
             #expect(!plan.output.contains(word), "\(plan.output)")
         }
-        // One that was broken off on the way is still the old one, and is gone on with.
-        try await onThread {
-            let configuration = configuration(port, keyspace)
-            let statements = try SchemaTool(configuration, replication: nil).plan().statements
-            let session = try BlockingSession(configuration)
-            defer { session.close() }
-            for statement in statements.prefix(3) { _ = try session.query(statement) }
-            #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
-        }
-        let apply = try await Self.tapedeck("schema", "apply", "--contact-points", cassandra, "--keyspace", keyspace)
-        #expect(apply.status == 0 && apply.output.contains("schema_versions"), "\(apply.output)")
-        let content = try await Self.tapedeck("schema", "check", "--contact-points", cassandra, "--keyspace", keyspace)
-        #expect(content.status == 0 && content.output == "the tables are as they have to be\n", "\(content.output)")
-        let again = try await Self.tapedeck("schema", "apply", "--contact-points", cassandra, "--keyspace", keyspace)
-        #expect(again.status == 0 && again.output == "nothing to do: the tables are as they have to be\n")
-        let more = world.rows(200)
-        let end = world.nextOffset
-        try await onThread {
-            let session = try BlockingSession(configuration(port, keyspace))
-            defer { session.close() }
-            #expect(try Self.rows(session, keyspace) == before)
-            let store = try CassandraStore(configuration(port, keyspace), time: SystemClock())
-            let source = try CassandraStore(configuration(port, keyspace + "_source"), time: SystemClock())
-            // It goes on where the old one was, and finds its ticks.
-            for reader in [store, source] { #expect(try reader.nextOffset(place) == next) }
-            #expect(try store.instruments() == StoreWorld.instruments.sorted())
+    }
+
+    /// It goes on where the old one was, and finds its ticks.
+    private static func expectContinued(
+        _ port: Int, _ keyspace: String, at next: UInt64, _ more: TickRows, through end: UInt64
+    ) throws {
+        let place = StoreWorld.place
+        let store = try CassandraStore(configuration(port, keyspace), time: SystemClock())
+        let source = try CassandraStore(configuration(port, keyspace + "_source"), time: SystemClock())
+        func expectSame() throws {
             for instrument in StoreWorld.instruments {
                 #expect(try frames(store, instrument) == frames(source, instrument))
                 #expect(try store.latest(instrument) == source.latest(instrument))
             }
-            for writer in [store, source] {
-                _ = try writer.apply(more, through: end, of: place)
-                #expect(try writer.flush(place) == end)
-            }
-            for instrument in StoreWorld.instruments {
-                #expect(try frames(store, instrument) == frames(source, instrument))
-                #expect(try store.latest(instrument) == source.latest(instrument))
-            }
-            try store.close()
-            try source.close()
-            let classes = try CassandraClassStore(configuration(port, keyspace))
-            #expect(try classes.nextOffset(place) == end)
-            classes.close()
         }
+        for reader in [store, source] { #expect(try reader.nextOffset(place) == next) }
+        #expect(try store.instruments() == StoreWorld.instruments.sorted())
+        try expectSame()
+        for writer in [store, source] {
+            _ = try writer.apply(more, through: end, of: place)
+            #expect(try writer.flush(place) == end)
+        }
+        try expectSame()
+        try store.close()
+        try source.close()
+        let classes = try CassandraClassStore(configuration(port, keyspace))
+        #expect(try classes.nextOffset(place) == end)
+        classes.close()
     }
 
     @Test func `A keyspace of a newer version is left alone by every command`() async throws {
@@ -247,9 +259,10 @@ struct SchemaUpgradeTests {
             let classes = #expect(throws: StoreError.self) { try CassandraClassStore(configuration) }
             #expect(classes?.message == store?.message)
         }
-        let cassandra = "127.0.0.1:\(port)"
         for word in ["apply", "check", "plan"] {
-            let ended = try await Self.tapedeck("schema", word, "--contact-points", cassandra, "--keyspace", keyspace)
+            let ended = try await Self.tapedeck([
+                "schema", word, "--contact-points", "127.0.0.1:\(port)", "--keyspace", keyspace,
+            ])
             #expect(ended.status == 1, "\(word)")
             #expect(ended.output.contains("of schema \(newer)") && ended.output.contains("use a newer one"))
         }
