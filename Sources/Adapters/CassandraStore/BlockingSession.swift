@@ -9,6 +9,7 @@ final class BlockingSession: @unchecked Sendable {
     let session: CassandraSession
     private let loop: EventLoop
     private let place: String
+    private let isClosed = Mutex(false)
 
     /// Opens a session on a loop of its own. `report` hears of the cluster, on the loop.
     init(
@@ -51,8 +52,13 @@ final class BlockingSession: @unchecked Sendable {
         }
     }
 
-    /// Ends it; nothing may be asked afterwards.
+    /// Ends it; nothing may be asked afterwards. A second time it does nothing: a loop that was stopped answers no more.
     func close() {
+        let wasClosed = isClosed.withLock { closed in
+            defer { closed = true }
+            return closed
+        }
+        guard !wasClosed else { return }
         loop.runAndWait { [session] _ in session.closeOnLoop() }
         // Sockets close in later turns.
         loop.stop()

@@ -45,14 +45,15 @@ public final class SchemaTool {
 
     /// Connects. Throws where no node answers.
     public init(_ configuration: CassandraStoreConfiguration, replication: Replication?) throws(StoreError) {
-        session = try BlockingSession(configuration)
         keyspace = configuration.keyspace
         self.replication = replication
-        guard SchemaTool.isName(keyspace) else {
-            session.close()
+        guard SchemaTool.isName(configuration.keyspace) else {
             throw StoreError(
-                .io, "\"\(keyspace)\" is no name of a keyspace: lower-case letters, digits and underscores, 48 at most")
+                .io,
+                "\"\(configuration.keyspace)\" is no name of a keyspace: lower-case letters, digits and underscores, 48 "
+                    + "at most")
         }
+        session = try BlockingSession(configuration)
     }
 
     deinit { session.close() }
