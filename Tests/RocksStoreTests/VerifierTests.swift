@@ -98,6 +98,17 @@ struct VerifierTests {
         #expect(sliced.lines.map { $0.logDigest } == result.lines.map { $0.logDigest })
     }
 
+    @Test func `What a writer refuses for its names or its sequence is corrupt, not missing`() throws {
+        var world = try World()
+        try world.append("A", Array(1...10))
+        try world.append("A", feed: "bad\nfeed", Array(1...5))
+        try world.append("A", [1 << 40])
+        try world.write { $0 < 10 }
+        let result = try world.verify()
+        #expect(result.isClean, "\(result.lines)")
+        #expect(result.lines.map { $0.matching } == [10] && result.lines.map { $0.corrupt } == [6])
+    }
+
     @Test func `A tick that was not written is missing, and named`() throws {
         var world = try World()
         try world.append("A", Array(1...50))
