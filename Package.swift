@@ -93,7 +93,8 @@ let package = Package(
         room(
             "Admin", in: "Operations",
             [
-                "GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto", "Protobuf",
+                "BookView", "GRPC", "TapedeckClient", "EventLog", "TickStore", "Disk", "TickCodec", "MarketProto",
+                "Protobuf",
                 "MarketModel",
             ]),
         room(
@@ -242,9 +243,9 @@ let package = Package(
         tests(
             "FeedServiceTests",
             [
-                "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats",
+                "Admin", "FeedService", "Observability", "BookEngine", "BookView", "SimulatedVenue", "VenueFormats",
                 "TimeSource",
-                "SegmentLog",
+                "SegmentLog", "MarketProto", "Protobuf", "TickStore",
                 "FileDisk", "Simulation", "EventLog", "TickCodec", "MarketModel", "TestSupport",
             ]),
         tests("EventLogTests", ["EventLog", "MarketModel", "Simulation", "TestSupport"]),

@@ -65,7 +65,51 @@ extension ClusterTests {
                     for symbol in symbols { compared += try Self.compareBooks(symbol, log, place, store) }
                 }
                 #expect(compared >= 20)
+                let cassandra = ["--contact-points", "127.0.0.1:\(node.port)", "--keyspace", "books_test"]
+                try Self.expectCommand(tape, log, store, places, cassandra)
             }
+        }
+
+        /// `tapedeck book` of the built binary: the live book while the log has it, then the stored one of the hour.
+        private static func expectCommand(
+            _ tape: Tape, _ log: KafkaLog, _ store: CassandraClassStore, _ places: [TopicPartition],
+            _ cassandra: [String]
+        ) throws {
+            let timeNs: Int64 = 1_723_161_420_000_000_000
+            let words =
+                ["book", "BTCUSDT", "--exchange", "BINANCE", "--at", "2024-08-08T23:57:00Z", "--json"] + [
+                    "--brokers", tape.broker.brokers, "--topic-prefix", tape.configuration.prefix,
+                ]
+            var live = BookReplica()
+            for place in places {
+                for read in try readAll(log, place) where read.symbol == "BTCUSDT" {
+                    var record = BookRecord()
+                    try read.bytes.withUnsafeBytes { try record.decode($0) }
+                    let filing = FilingTime.of(
+                        eventTimeNs: record.head.eventTimeNs, receivedTimeNs: record.head.receivedTimeNs)
+                    guard filing.ns <= timeNs else { break }
+                    _ = live.apply(record)
+                }
+            }
+            #expect(live.sequence > 100)
+            for more in [[], ["--store", "cassandra"] + cassandra] {
+                let now = try Program.run(words + more)
+                #expect(now.status == 0 && now.output.contains("\"complete\":true"), "\(now)")
+                #expect(now.output.contains("\"sequence\":\(live.sequence),"), "\(now)")
+            }
+            let stored = try #require(
+                try store.book(try Instrument(exchange: "BINANCE", symbol: "BTCUSDT"), at: timeNs))
+            let admin = try KafkaAdmin(tape.configuration) { _, _ in }
+            defer { admin.close() }
+            for place in places {
+                let end = try log.offset(of: .latest, in: place)
+                if end > 0 { try admin.removeRecords(before: [place: end]) }
+            }
+            let later = try Program.run(words + ["--store", "cassandra"] + cassandra)
+            #expect(later.status == 0 && later.output.contains("\"complete\":false"), "\(later)")
+            #expect(later.output.contains("\"sequence\":\(stored.sequence),"), "\(later)")
+            let gone = try Program.run(words)
+            #expect(gone.status == 1 && gone.output.contains("no book of BINANCE|BTCUSDT"), "\(gone)")
         }
 
         /// At some twenty moments of the tape: the live book, and what the store and the log make of it.

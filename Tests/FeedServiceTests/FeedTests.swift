@@ -92,6 +92,37 @@ struct RecordingFeedTests {
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
     }
 
+    @Test func `Channels that are not read are named, where there is nothing else and where there is`() throws {
+        for (name, channel) in [("KRAKEN.ws.48.0.gz", "kraken trade"), ("KRAKEN.ws.49.0.gz", "kraken ticker")] {
+            let world = FeedWorld()
+            let path = SharedData.path("data/cryptofeed/" + name)
+            let error = #expect(throws: FeedError.self) { try world.play(path, into: try world.open()) }
+            #expect(
+                error?.description.contains("has no message to take: it has \(channel), which is not read") == true,
+                "\(error!)")
+            #expect(
+                error?.description.contains("What is read: binance depth, bookTicker and trade; kraken book") == true)
+        }
+        let lines = [
+            #"1618678132.1: [1,{"a":["2","1","1"],"b":["1","1","1"]},"ticker","A/B"]"#,
+            #"1618678132.2: [2,{"as":[["2.0","1.0","1.1"]],"bs":[["1.0","1.0","1.1"]]},"book-10","A/B"]"#,
+            #"1618678132.3: [3,[["1","1","1618678132.2","b","l",""]],"trade","A/B"]"#,
+            #"1618678132.4: [3,[["1","1","1618678132.2","b","l",""]],"trade","A/B"]"#,
+        ]
+        let path = try temporary("unread", Array(lines.joined(separator: "\n").utf8))
+        let world = FeedWorld()
+        let counters = try world.play(path, into: try world.open())
+        #expect(counters.unread == ["kraken ticker": 1, "kraken trade": 2] && counters.ticks == 1)
+        #expect(counters.badLines == 0)
+        let other = [
+            #"1618678132.1: {"stream":"btcusdt@kline_1m","data":{"e":"kline","s":"BTCUSDT"}}"#,
+            #"1618678132.2: {"e":"aggTrade","s":"BTCUSDT"}"#,
+        ]
+        let binance = try temporary("unread-binance", Array(other.joined(separator: "\n").utf8))
+        let none = #expect(throws: FeedError.self) { try world.play(binance, into: try world.open()) }
+        #expect(none?.description.contains("binance aggTrade, binance kline") == true, "\(none!)")
+    }
+
     @Test func `A recording played twice makes the same ticks once`() throws {
         let world = FeedWorld()
         let log = try world.open()

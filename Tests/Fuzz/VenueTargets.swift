@@ -78,6 +78,7 @@ extension FuzzTarget {
         let before = VenueMessage(.trade, exchange: "before", symbol: "before")
         var messages = [before]
         let isRead = (try? format.read(value, symbol: symbol, into: &messages)) != nil
+        if let channel = format.unreadChannel(value) { require(messages.count == 1, "\(channel) is read") }
         require(messages.first == before && (isRead || messages.count == 1), "half a message was kept")
         var again = [before]
         require(((try? format.read(value, symbol: symbol, into: &again)) != nil) == isRead, "read twice, refused once")

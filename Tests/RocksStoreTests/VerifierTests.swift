@@ -37,7 +37,7 @@ struct VerifierTests {
                 let time = VerifierTests.startNs + Int64(sequence) * (hourStep ? 600_000_000_000 : 1_000_000)
                 var tick = Tick(
                     kind: .trade, receivedTimeNs: time, publishTimeNs: time, epoch: epoch, sequence: sequence)
-                tick.last = Int64(sequence) * 1_000_000_000
+                tick.last = Int64(sequence % 1_000_000) * 1_000_000_000
                 builder.append(key: key, epoch: epoch, sequence: sequence, lengthMax: encoder.lengthMax) {
                     encoder.encode(tick, into: $0)
                 }

@@ -161,6 +161,19 @@ struct BinaryTests {
             repair.status == 0 && repair.output.contains("\"matching\":37797,\"missing\":0,\"different\":0"),
             "\(repair.output)\(repair.errors)")
         #expect(repair.output.contains("\"written\":0,\"deleted\":0"))
+        let then = ["book", "BTCUSDT", "--data", data, "--depth", "1", "--at", "2024-08-08T23:57:00Z"]
+        let book = try BinaryTests.run(then)
+        #expect(book.status == 0 && book.output.contains("61727.65         61727.66          6.91111"), "\(book)")
+        let json = try BinaryTests.run(then + ["--json"])
+        #expect(
+            json.output.contains("\"complete\":true") && json.output.contains("\"bids\":[[\"61727.65\",\"0.31407\"]]"),
+            "\(json)")
+        let before = try BinaryTests.run(["book", "BTCUSDT", "--data", data, "--at", "2024-08-08T23:50:00Z"])
+        #expect(before.status == 1 && before.errors.contains("no book of"), "\(before)")
+        let refused = try BinaryTests.run([
+            "replay", "--data", data, SharedData.path("data/cryptofeed/KRAKEN.ws.49.0.gz"),
+        ])
+        #expect(refused.status == 1 && refused.errors.contains("it has kraken ticker, which is not read"), "\(refused)")
         let letters = try BinaryTests.run(["dlq", "redrive", "ticks.raw", "--all", "--data", data])
         #expect(letters.status == 0 && letters.output.contains("read 0 = redriven 0 + skipped 0 + failed 0"))
         let segment = data + "/log/ticks-000000000001.seg"

@@ -52,7 +52,7 @@ final class BlockingSession: @unchecked Sendable {
         }
     }
 
-    /// Ends it; nothing may be asked afterwards. A second time it does nothing: a loop that was stopped answers no more.
+    /// Ends it; nothing may be asked afterwards. A second time it does nothing: a stopped loop answers nobody.
     func close() {
         let wasClosed = isClosed.withLock { closed in
             defer { closed = true }

@@ -50,8 +50,8 @@ public final class SchemaTool {
         guard SchemaTool.isName(configuration.keyspace) else {
             throw StoreError(
                 .io,
-                "\"\(configuration.keyspace)\" is no name of a keyspace: lower-case letters, digits and underscores, 48 "
-                    + "at most")
+                "\"\(configuration.keyspace)\" is no name of a keyspace: lower-case letters, digits and underscores, "
+                    + "48 at most")
         }
         session = try BlockingSession(configuration)
     }

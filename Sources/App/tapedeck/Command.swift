@@ -9,6 +9,7 @@ enum Command: String, CaseIterable, Sendable {
     case groups
     case quote
     case watch
+    case book
     case verify
     case repair
     case dlq
@@ -76,6 +77,7 @@ extension Command {
         case .schema: schemaDefinition
         case .run, .topics, .lag, .groups, .benchFeed: clusterDefinition
         case .quote, .watch: askingDefinition
+        case .book: bookDefinition
         case .verify, .inspect, .dump: readingDefinition
         case .repair: repairDefinition
         case .dlq: deadLetterDefinition

@@ -102,6 +102,8 @@ enum OptionName: String, CaseIterable, Sendable {
     case from
     case to
     case limit
+    case at
+    case depth
     case runs
     case rounds
     case awaySeconds = "away-seconds"
@@ -442,6 +444,10 @@ extension OptionName {
             OptionDefinition(.time, "TIME", "Up to, and without, this filing time; without it to the newest.")
         case .limit:
             OptionDefinition(.integer(1...Int64.max), "N", "Stop after this many; without it all.")
+        case .at:
+            OptionDefinition(.time, "TIME", "When (UTC: 2024-08-08, 2024-08-08T09:30:00Z); without it now.")
+        case .depth:
+            OptionDefinition(.integer(1...10_000), "N", default: "10", unit: "levels", "The most levels a side.")
         case .runs:
             OptionDefinition(
                 .integer(1...100), "N", default: "5", "How often each figure is measured; the median is printed.")

@@ -79,6 +79,7 @@ enum Program {
         case .verify: return try DataCommands(options, diagnostics).verify(operands)
         case .repair: return try RepairCommand(options, diagnostics).repair(operands)
         case .dlq: return try DeadLetterCommand(options, diagnostics).run(operands)
+        case .book: return try BookCommand(options, diagnostics).run(operands[0])
         case .inspect: return try DataCommands(options, diagnostics).inspect()
         case .dump: return try DataCommands(options, diagnostics).dump(operands)
         case .backup: return try DataCommands(options, diagnostics).backup(operands[0])

@@ -45,7 +45,8 @@ public enum InspectText {
                 "{\"instruments\":\(statistics.instrumentCount),\"rows\":\(rows ?? "null"),"
                 + "\"bytes\":\(statistics.diskBytes)}"
         }
-        return
-            "store  \(statistics.instrumentCount) instruments, \(rows ?? "?") rows, \(statistics.diskBytes >> 10) KiB"
+        // A store that does not count its rows has them counted by who reads them all.
+        return "store  \(statistics.instrumentCount) instruments, \(rows.map { "\($0) rows, " } ?? "")"
+            + "\(statistics.diskBytes >> 10) KiB\(rows == nil ? "; `tapedeck verify` counts the rows" : "")"
     }
 }

@@ -60,6 +60,8 @@ public struct FeedCounters: Sendable, Hashable {
     public var bookRecords: UInt64 = 0
     public var bad: [BadInput: UInt64] = [:]
     public var violations: [BookViolation: UInt64] = [:]
+    /// Lines of channels that are not read, as `kraken ticker`.
+    public var unread: [String: UInt64] = [:]
     public var staleInstruments = 0
     public var lastPublishNs: Int64 = 0
     /// Why it cannot go on now; nil while it works.
@@ -94,5 +96,6 @@ public struct FeedCounters: Sendable, Hashable {
         staleInstruments += other.staleInstruments
         bad.merge(other.bad, uniquingKeysWith: +)
         violations.merge(other.violations, uniquingKeysWith: +)
+        unread.merge(other.unread, uniquingKeysWith: +)
     }
 }

@@ -141,6 +141,7 @@ public final class FeedService: Sendable {
                 engine.receiveUnreadable(error, at: { "\(path) line \(line.number)" }, receivedNs: line.receivedNs) {
                     line.receivedNs
                 }
+            case .unread(let channel): engine.counters.unread[channel, default: 0] += 1
             case .other: break
             }
             if max(engine.pendingBytes, engine.books.pendingBytes) >= FeedService.appendBytesMax {

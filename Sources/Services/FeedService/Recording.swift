@@ -9,6 +9,8 @@ struct Recording {
         enum Content {
             case messages([VenueMessage])
             case bad(FormatError)
+            /// A message of a channel that is not read, as `kraken ticker`.
+            case unread(String)
             /// Nothing to read: what the client sent.
             case other
         }
@@ -33,6 +35,8 @@ struct Recording {
     private var hasSeveralSymbols = false
     /// Lines without a known message so far, while the format is not known.
     private var unknownLines = 0
+    /// Channels that are not read, of which there were lines while the format is not known.
+    private var unread: Set<String> = []
 
     init(path: String) throws(FeedError) {
         self.path = path
@@ -47,10 +51,14 @@ struct Recording {
     /// The next line; nil at the end.
     mutating func next() throws(FeedError) -> Line? {
         guard let bytes = try lines.next() else {
-            guard format != nil else {
-                throw FeedError("\(path) is no recording: no line of it is a message of \(Recording.formats)")
+            guard format == nil else { return nil }
+            guard unread.isEmpty else {
+                let read = VenueFormat.allCases.map { "\($0.rawValue) \($0.channels)" }.joined(separator: "; ")
+                throw FeedError(
+                    "\(path) has no message to take: it has \(unread.sorted().joined(separator: ", ")), which is not "
+                        + "read. What is read: \(read)")
             }
-            return nil
+            throw FeedError("\(path) is no recording: no line of it is a message of \(Recording.formats)")
         }
         lineNumber += 1
         let content: Line.Content
@@ -81,6 +89,11 @@ struct Recording {
         if let named = messages.last {
             format = guess
             learn(named)
+        }
+        if messages.isEmpty, let channel = guess.unreadChannel(value) {
+            let name = "\(guess.rawValue) \(channel)"
+            if format == nil { unread.insert(name) }
+            return .unread(name)
         }
         return .messages(messages)
     }

@@ -15,9 +15,17 @@ enum Binance {
         case nil where data["u"] != nil && data["B"] != nil: out.append(try ticker(data))
         case nil where data["result"] != nil: break
         // Streams that say nothing the others do not.
-        case "aggTrade", "kline", "24hrTicker", "24hrMiniTicker": break
+        case let kind? where unread.contains(kind): break
         case let kind: throw .unknownMessage(kind ?? "no event type")
         }
+    }
+
+    private static let unread: Set<String> = ["aggTrade", "kline", "24hrTicker", "24hrMiniTicker"]
+
+    static func unreadChannel(_ message: JSONValue) -> String? {
+        let data = message["data"] ?? message
+        guard data["lastUpdateId"] == nil, let kind = data["e"]?.string, unread.contains(kind) else { return nil }
+        return kind
     }
 
     private static func symbol(_ data: JSONValue) throws(FormatError) -> String {

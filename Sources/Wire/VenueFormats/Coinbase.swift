@@ -13,12 +13,21 @@ enum Coinbase {
             try Levels.read(message["asks"], "asks", into: &snapshot, \.asks)
             out.append(snapshot)
         case "l2update": out.append(try update(message))
-        // Channels that change no level, and answers.
-        case "subscriptions", "heartbeat", "last_match", "match", "ticker", "status", "error", "received", "open",
-            "done", "change", "activate", "auction", "rfq_matches":
-            break
+        // Answers, and channels that change no level.
+        case "subscriptions", "heartbeat", "error": break
+        case let kind where unread.contains(kind): break
         default: throw .unknownMessage(kind)
         }
+    }
+
+    private static let unread: Set<String> = [
+        "last_match", "match", "ticker", "status", "received", "open", "done", "change", "activate", "auction",
+        "rfq_matches",
+    ]
+
+    static func unreadChannel(_ message: JSONValue) -> String? {
+        guard let kind = message["type"]?.string, unread.contains(kind) else { return nil }
+        return kind
     }
 
     private static func product(_ message: JSONValue) throws(FormatError) -> String {

@@ -17,7 +17,7 @@ enum Kraken {
         switch channel.prefix(while: { $0 != "-" }) {
         case "book": break
         // Channels that change no book.
-        case "ticker", "trade", "spread", "ohlc": return
+        case let name where unread.contains(String(name)): return
         default: throw .unknownMessage(channel)
         }
         var book: VenueMessage?
@@ -32,6 +32,15 @@ enum Kraken {
             }
         }
         if let book { out.append(book) }
+    }
+
+    private static let unread: Set<String> = ["ticker", "trade", "spread", "ohlc"]
+
+    static func unreadChannel(_ message: JSONValue) -> String? {
+        let parts = message.isArray ? Array(message.children) : []
+        let channel = parts.count >= 4 ? parts[parts.count - 2].string : message["channelName"]?.string
+        guard let name = channel?.prefix(while: { $0 != "-" }), unread.contains(String(name)) else { return nil }
+        return String(name)
     }
 
     private static func snapshot(_ part: JSONValue, _ pair: String) throws(FormatError) -> VenueMessage {

@@ -16,6 +16,25 @@ public enum VenueFormat: String, Sendable, CaseIterable {
         return nil
     }
 
+    /// The channel, as the venue calls it, of a message or a subscription's answer that ``read(_:symbol:into:)`` has no
+    /// use for; nil of all others.
+    public func unreadChannel(_ message: JSONValue) -> String? {
+        switch self {
+        case .binance: Binance.unreadChannel(message)
+        case .kraken: Kraken.unreadChannel(message)
+        case .coinbase: Coinbase.unreadChannel(message)
+        }
+    }
+
+    /// Channels that are read, for people.
+    public var channels: String {
+        switch self {
+        case .binance: "depth, bookTicker and trade"
+        case .kraken: "book"
+        case .coinbase: "level2"
+        }
+    }
+
     /// Adds the messages that a document stands for: none for heartbeats and answers. Where it throws, nothing is
     /// added: half a message is none.
     public func read(_ message: JSONValue, symbol: String, into out: inout [VenueMessage]) throws(FormatError) {
