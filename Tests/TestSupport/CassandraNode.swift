@@ -66,6 +66,17 @@ public final class CassandraNode: Sendable {
         try await tell(["nodetool", "--data", folder] + arguments)
     }
 
+    /// Names of a table's data files, one for each SSTable, ascending.
+    public func dataFiles(_ keyspace: String, _ table: String) -> [String] {
+        let paths = FileManager.default.enumerator(atPath: folder)?.compactMap { $0 as? String } ?? []
+        return paths.filter { path in
+            let parts = path.split(separator: "/")
+            return parts.count > 2 && parts[parts.count - 3] == keyspace
+                && parts[parts.count - 2].hasPrefix(table + "-")
+                && path.hasSuffix("-Data.db")
+        }.sorted()
+    }
+
     /// Runs CQL by the engine's own client, which is no client of ours; what it prints.
     @discardableResult
     public func execute(_ statements: String...) async throws -> String {
