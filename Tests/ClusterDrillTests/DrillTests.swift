@@ -28,6 +28,15 @@ struct DrillTests {
         _ = try await drill("writer-scale", ["--rate", "2000", "--partitions", "8"], engines)
     }
 
+    /// How long rows take beside others is no matter of a short run on a full machine.
+    @Test func `A market that opens loses and doubles nothing, and readers beside it harm nobody`() async throws {
+        let engines = try await Engines.shared.started()
+        let (rate, away) = Checkout.isSoak ? ("500", "120") : ("150", "5")
+        _ = try await drill("open", ["--rate", rate, "--partitions", "8", "--away-seconds", away], engines)
+        guard Checkout.isSoak else { return }
+        _ = try await drill("bystander", ["--rate", "500", "--partitions", "8"], engines)
+    }
+
     @Test func `Records that retention took, that are no ticks, or that meet a wrong clock lose no other`() async throws
     {
         let engines = try await Engines.shared.started()

@@ -31,7 +31,7 @@ private struct Market {
     private(set) var appended: [Appended] = []
 
     /// A tick of each instrument every `stepNs` of `minutes`, some of them twice, in a few blocks.
-    init(_ log: any EventLog, minutes: Int, stepNs: Int64, symbols: Int = 6) throws {
+    init(_ log: any EventLog, minutes: Int, stepNs: Int64, symbols: Int = 6, epoch: UInt64 = 8) throws {
         fromNs = RealTime().wallNs() / Market.minuteNs * Market.minuteNs - Int64(minutes + 5) * Market.minuteNs
         let instruments = try (0..<symbols).map { try Instrument(exchange: "SIMX", symbol: "SYM\($0)") }
         let steps = Int64(minutes) * Market.minuteNs / stepNs
@@ -44,11 +44,11 @@ private struct Market {
                 builders[partition] = builder
                 let key = builder.register(BlockBuilder.Key(exchange: exchange, symbol: symbol, feed: "main"))
                 for step in start..<min(start + 200, steps) {
-                    let tick = tick(instrument, step, stepNs)
+                    let tick = tick(instrument, step, stepNs, epoch)
                     // Spilled ticks may come twice.
                     for _ in 0..<(step % 50 == 7 ? 2 : 1) {
                         tick.update.withUnsafeBytes {
-                            builder.append(key: key, epoch: 8, sequence: tick.sequence, payload: $0)
+                            builder.append(key: key, epoch: epoch, sequence: tick.sequence, payload: $0)
                         }
                     }
                     appended.append(tick)
@@ -59,11 +59,13 @@ private struct Market {
         try log.sync()
     }
 
-    private func tick(_ instrument: Instrument, _ step: Int64, _ stepNs: Int64) -> Appended {
+    private func tick(
+        _ instrument: Instrument, _ step: Int64, _ stepNs: Int64, _ epoch: UInt64
+    ) -> Appended {
         let sequence = UInt64(step + 1)
         var tick = Tick(
             kind: step % 3 == 0 ? .trade : .quote, receivedTimeNs: fromNs + step * stepNs + 5_000,
-            publishTimeNs: fromNs + step * stepNs + 6_000, epoch: 8, sequence: sequence)
+            publishTimeNs: fromNs + step * stepNs + 6_000, epoch: epoch, sequence: sequence)
         tick.eventTimeNs = fromNs + step * stepNs
         if step % 3 == 0 {
             tick.last = 100_000_000_000 + step * 1_000_000
@@ -329,6 +331,49 @@ extension ClusterTests {
                 #expect(
                     outcome.rounds == 2 && outcome.after?.isEqual == true, "\(String(describing: outcome.after?.total))"
                 )
+            }
+        }
+
+        @Test func `What is appended and stored while log and store are compared is no row too many`() async throws {
+            let node = try await SharedCassandra.shared.node()
+            try await apart {
+                let tape = try Tape([.ticksRaw, .ticksRaw.deadLetter], partitions: 2)
+                let log = try tape.open()
+                defer { try? log.close() }
+                let market = try Market(log, minutes: 2, stepNs: 1_000_000_000, symbols: 3)
+                let store = try openStore(node, "repair_live", log)
+                defer { try? store.close() }
+                try write(log, into: store)
+                // The platform goes on once the log has been read, before each comparison.
+                var later = 0
+                func goOn() {
+                    guard later < 40 else { return }
+                    later += 20
+                    do {
+                        let more = try Market(log, minutes: 1, stepNs: 3_000_000_000, symbols: 3, epoch: UInt64(later))
+                        #expect(more.appended.count == 60)
+                        try write(log, into: store)
+                    } catch {
+                        Issue.record("\(error)")
+                    }
+                }
+                let audit = try TapeAudit(
+                    log: log, store: store, selection: RepairSelection(), wallNs: RealTime().wallNs(),
+                    progress: { what, _, _ in if what.hasPrefix("comparing: hours") { goOn() } })
+                let live = try audit.compare()
+                #expect(live.isEqual && live.total.matching == market.appended.count, "\(live.total)")
+                #expect(live.total.wrongKey == 0 && live.total.storeRows == market.appended.count)
+                #expect(later > 0)
+                // With a row that no record made, found and removed while the platform goes on.
+                let tick = market.appended[7]
+                try store.rewrite(
+                    [tick.row(sequence: 1_000_007)], in: tick.hour, RepairStamp(generation: 0))
+                later = 0
+                let outcome = try RepairRun(audit, wallNs: { RealTime().wallNs() }).run { _ in true }
+                #expect(outcome.before.total.wrongKey == 1 && outcome.repaired.removed == 1)
+                #expect(outcome.after?.isEqual == true, "\(String(describing: outcome.after?.total))")
+                let after = try Self.audit(log, store).compare()
+                #expect(after.isEqual && after.total.missing == 0, "\(after.total)")
             }
         }
 

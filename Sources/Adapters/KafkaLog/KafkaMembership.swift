@@ -31,6 +31,8 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
     private let notify: KafkaReport
     private let topicName: String
     private var thread: WorkerThread?
+    /// Of the thread that waits.
+    private var seenReady: UInt64 = 0
     private let monitor = Monitor()
     // Guarded by `monitor`.
     private var assigned: Set<TopicPartition> = []
@@ -127,7 +129,9 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
 
     func isMember(of place: TopicPartition) -> Bool { monitor.locked { progress[place] != nil } }
 
-    func wait(_ next: [(place: TopicPartition, offset: UInt64)], timeoutNs: Int64) { log.ready.wait(ns: timeoutNs) }
+    func wait(_ next: [(place: TopicPartition, offset: UInt64)], timeoutNs: Int64) {
+        seenReady = log.ready.wait(beyond: seenReady, ns: timeoutNs)
+    }
 
     func leave() {
         let wasLeaving = monitor.locked { () -> Bool in

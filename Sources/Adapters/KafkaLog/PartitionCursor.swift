@@ -173,23 +173,24 @@ final class PartitionCursor: @unchecked Sendable {
     }
 }
 
-/// Set when something came for any of the cursors of a log; waited for by who reads several.
+/// Says that something came for any of the cursors of a log; waited for by those who read several, each of whom hears
+/// of all of it.
 final class ReadySignal: Sendable {
     private let monitor = Monitor()
-    nonisolated(unsafe) private var isSet = false
+    nonisolated(unsafe) private var count: UInt64 = 0
 
     func set() {
         monitor.locked {
-            isSet = true
+            count &+= 1
             monitor.wakeAll()
         }
     }
 
-    /// Returns when it was set since the last wait, or the time is over.
-    func wait(ns: Int64) {
+    /// Returns when it was set more often than `seen`, or the time is over; how often it was.
+    func wait(beyond seen: UInt64, ns: Int64) -> UInt64 {
         monitor.locked {
-            if !isSet { _ = monitor.wait(ns: ns) }
-            isSet = false
+            if count == seen { _ = monitor.wait(ns: ns) }
+            return count
         }
     }
 }

@@ -149,7 +149,8 @@ extension OptionName {
         case .awaySeconds:
             OptionDefinition(
                 .integer(0...7200), "N", unit: "s",
-                "How long a drill keeps an engine away; without it 60, and 30 for a broker that stands still.")
+                "How long a drill keeps an engine away, a market opens or rows are timed; without it 60, 30 for a "
+                    + "broker that stands still and for bystander, 120 for open.")
         case .engineKill:
             OptionDefinition(
                 .text, "COMMAND",

@@ -68,14 +68,23 @@ struct ClusterDrillCommand {
         try admin.apply(KafkaTopicPlan(wanted, []))
     }
 
+    private static func awaySeconds(_ name: ClusterDrill.Name) -> Int {
+        switch name {
+        case .brokerKill, .bystander: 30
+        case .open: 120
+        default: 60
+        }
+    }
+
     private func setup(
         _ directory: String, _ kafka: KafkaConfiguration, _ cassandra: CassandraStoreConfiguration
     ) -> ClusterDrill.Setup {
         let time = time
         return ClusterDrill.Setup(
             program: program, directory: directory, arguments: arguments(kafka.prefix),
-            rate: isGiven(.rate) ? options.int(.rate) : 10_000, rounds: options.optionalInt(.rounds) ?? defaultRounds,
-            awaySeconds: options.optionalInt(.awaySeconds) ?? (name == .brokerKill ? 30 : 60),
+            rate: isGiven(.rate) ? options.int(.rate) : name == .open ? 1000 : 10_000,
+            rounds: options.optionalInt(.rounds) ?? defaultRounds,
+            awaySeconds: options.optionalInt(.awaySeconds) ?? ClusterDrillCommand.awaySeconds(name),
             seed: UInt64(options.int(.seed)),
             hooks: ClusterDrill.EngineHooks(
                 kill: options.optionalString(.engineKill), start: options.optionalString(.engineStart),

@@ -1,6 +1,28 @@
-// `tapedeck repair`, `tapedeck dlq`, and their options.
+// `tapedeck book`, `tapedeck repair`, `tapedeck dlq`, and their options.
 
 extension Command {
+    var bookDefinition: CommandDefinition {
+        CommandDefinition(
+            "the book of an instrument at a time",
+            operands: "SYMBOL", count: 1...1,
+            options: [.at, .exchange, .depth, .data, .json] + Command.storeOptions.filter { $0 != .consistency }
+                + Command.kafkaOptions,
+            text: """
+                Makes the book as it was then of a whole book in `books.deltas` and the changes until then; without \
+                --at, of now. Reads the log of a data directory, also of a platform that runs, or Kafka's. Times are \
+                those of the venue, or of receipt where the venue gives none. What the log has no more, --store \
+                cassandra has once an hour: such a book says that it is not complete.
+                """,
+            examples: [
+                ("tapedeck book AAPL", "now, the best ten levels"),
+                ("tapedeck book BTCUSDT --at 2024-08-08T23:57:00Z --depth 3", "of a recording that was played"),
+                (
+                    "tapedeck book AAPL --at 2026-11-26T09:30:00Z --brokers kafka:9092",
+                    "of a cluster; `--store cassandra` for older times"
+                ),
+            ])
+    }
+
     var repairDefinition: CommandDefinition {
         CommandDefinition(
             "put the store's rows right from the log",

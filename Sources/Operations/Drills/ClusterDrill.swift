@@ -17,6 +17,8 @@ public struct ClusterDrill: Sendable {
         case retention
         case poison
         case clock
+        case open
+        case bystander
 
         /// What it does, for people.
         public var summary: String {
@@ -30,6 +32,8 @@ public struct ClusterDrill: Sendable {
             case .retention: "records removed from the log while the writer was down: it stops and says which"
             case .poison: "records that are no ticks among ticks: each set aside once, with its bytes"
             case .clock: "the writer's clock steps by hours, back and forth"
+            case .open: "twenty times the rate for a while, four writers, then eight, then four"
+            case .bystander: "a reader that stands still and one of everything: the writer's rows are as new as before"
             }
         }
 
@@ -78,7 +82,7 @@ public struct ClusterDrill: Sendable {
         /// Messages of the simulated venue per second.
         public var rate: Int
         public var rounds: Int
-        /// How long an engine is away.
+        /// How long an engine is away, a market opens, or rows are timed.
         public var awaySeconds: Int
         public var seed: UInt64
         public var hooks: EngineHooks
@@ -171,6 +175,8 @@ public struct ClusterDrill: Sendable {
         case .retention: try RecordDrills(cluster).retention()
         case .poison: try RecordDrills(cluster).poison()
         case .clock: try RecordDrills(cluster).clock()
+        case .open: try LoadDrills(cluster).open()
+        case .bystander: try LoadDrills(cluster).bystander()
         }
         return cluster.result
     }

@@ -55,16 +55,19 @@ final class DrilledCluster {
 
     // MARK: Feed
 
-    func startFeed() throws {
+    /// `rate`: other than the drill's.
+    func startFeed(rate: Int? = nil) throws {
         feed = try StartedService(
             "feed", program: setup.program, directory: setup.directory,
-            arguments: ["feed", "--rate", "\(setup.rate)", "--data", setup.directory + "/feed"] + setup.arguments,
+            arguments: ["feed", "--rate", "\(rate ?? setup.rate)", "--data", setup.directory + "/feed"]
+                + setup.arguments,
             on: loop)
     }
 
-    /// In order: what it published is acknowledged then.
-    func stopFeed() throws {
-        guard let feed else { return }
+    /// In order: what it published is acknowledged then. What its figures were last.
+    @discardableResult
+    func stopFeed() throws -> [String: Double] {
+        guard let feed else { return [:] }
         let figures = feed.read()
         if let failed = figures["kafka_produce_errors_total"], failed > 0 {
             result.lost += Int(failed)
@@ -75,6 +78,7 @@ final class DrilledCluster {
         }
         try feed.stop()
         self.feed = nil
+        return figures
     }
 
     // MARK: Writers

@@ -32,6 +32,29 @@ final class MetricsPage: Sendable {
         return request.wait(milliseconds: 2000).map(MetricsPage.sums) ?? [:]
     }
 
+    /// Of what a histogram counted between two pages, linear within a bucket; nil where there was nothing.
+    static func percentile(
+        _ name: String, _ share: Double, from before: [String: Double], to after: [String: Double]
+    ) -> Double? {
+        let prefix = name + "_bucket{le=\""
+        let counts = after.compactMap { key, value -> (bound: Double, count: Double)? in
+            guard key.hasPrefix(prefix), let bound = Double(key.dropFirst(prefix.count).prefix { $0 != "\"" }) else {
+                return nil
+            }
+            return (bound, value - (before[key] ?? 0))
+        }.sorted { $0.bound < $1.bound }
+        let count = (after[name + "_count"] ?? 0) - (before[name + "_count"] ?? 0)
+        guard count > 0, let last = counts.last else { return nil }
+        var (lower, below) = (0.0, 0.0)
+        for (bound, upTo) in counts {
+            if upTo >= count * share, upTo > below {
+                return lower + (bound - lower) * (count * share - below) / (upTo - below)
+            }
+            (lower, below) = (bound, upTo)
+        }
+        return last.bound
+    }
+
     private static func sums(_ text: String) -> [String: Double] {
         var sums: [String: Double] = [:]
         for line in text.split(separator: "\n") where !line.hasPrefix("#") {

@@ -30,6 +30,14 @@ public final class TapeAudit {
     private var damage: [String] = []
     private var damaged: Set<UInt16> = []
     private var corrupt: [Int: Int] = [:]
+    /// Of records that came after the log's ends were asked for; and, by partition, what of them is not read yet.
+    private var newer: Set<TickOfInstrument> = []
+    private var newerFrom: [UInt16: UInt64] = [:]
+
+    private struct TickOfInstrument: Hashable {
+        let instrument: Int
+        let key: TickRowIdentity
+    }
 
     /// An hour by the number of its instrument.
     struct HourID: Hashable {
@@ -68,16 +76,6 @@ public final class TapeAudit {
         let instrument: Int
         let feed: Int
         let epoch: UInt64
-    }
-
-    /// A tick of the log.
-    struct Logged {
-        let key: TickRowIdentity
-        let hash: UInt64
-        let partition: UInt16
-        let offset: UInt64
-        /// Whether the store has to have it.
-        let isRequired: Bool
     }
 
     /// `wallNs` is now. `ticksAtOnceMax` bounds memory: some 50 bytes are held per tick. `progress` is told often.
@@ -124,22 +122,6 @@ public final class TapeAudit {
         return result
     }
 
-    /// What one hour's comparison found.
-    private struct HourFound {
-        var counts = AuditCounts()
-        var leadMicroseconds: Int64?
-        var timesNs: ClosedRange<Int64>?
-        /// Records whose rows are to be written.
-        var rewritten: [Logged] = []
-        var wrong: [TickRowIdentity] = []
-
-        mutating func saw(_ filingTimeNs: Int64?) {
-            guard let time = filingTimeNs else { return }
-            let known = timesNs ?? time...time
-            timesNs = min(known.lowerBound, time)...max(known.upperBound, time)
-        }
-    }
-
     private func compare(
         _ hour: HourID, _ logged: [Logged], _ tell: (AuditDifference) -> Void
     ) throws -> HourFound {
@@ -159,6 +141,7 @@ public final class TapeAudit {
                 tell(AuditDifference(kind: kind, hour: name, key: row.key))
             }
         }
+        try judgeUnknown(&found, hour) { kind, key in tell(AuditDifference(kind: kind, hour: name, key: key)) }
         var index = 0
         while index < ticks.count {
             let tick = ticks[index]
@@ -210,16 +193,47 @@ public final class TapeAudit {
             found.counts.foreign += 1
             return
         } else {
+            found.unknown.append((row.key, hash, row.writtenMicroseconds))
+            return
+        }
+        found.saw(row.key, writtenMicroseconds: row.writtenMicroseconds)
+    }
+
+    /// A row without a record is one under a wrong key, but where its record came after the log's end was asked for: a
+    /// platform at work goes on meanwhile. A record is in the log before its row is in the store, so the log's end of
+    /// now is behind all that was seen.
+    private func judgeUnknown(
+        _ found: inout HourFound, _ hour: HourID, _ tell: (AuditDifference.Kind, TickRowIdentity) -> Void
+    ) throws {
+        guard !found.unknown.isEmpty else { return }
+        let instrument = records.instruments[hour.instrument]
+        let own = log.partition(of: .ticksRaw, exchange: instrument.exchange, symbol: instrument.symbol)
+        for partition in Set((outline[hour]?.spans ?? []).map(\.partition) + [own]) { try readNewer(partition) }
+        for row in found.unknown {
+            guard !newer.contains(TickOfInstrument(instrument: hour.instrument, key: row.key)) else {
+                found.counts.storeRows -= 1
+                continue
+            }
             found.counts.wrongKey += 1
-            found.counts.storeDigest &+= hash ?? 0
+            found.counts.storeDigest &+= row.hash ?? 0
             found.wrong.append(row.key)
-            tell(.wrongKey)
+            found.saw(row.key, writtenMicroseconds: row.writtenMicroseconds)
+            tell(.wrongKey, row.key)
         }
-        found.saw(row.key.filingTimeNs)
-        if let written = row.writtenMicroseconds, let filedNs = row.key.filingTimeNs {
-            let (lead, overflow) = written.subtractingReportingOverflow(floorDivide(filedNs, by: 1000))
-            if !overflow { found.leadMicroseconds = max(found.leadMicroseconds ?? .min, lead) }
+        found.unknown = []
+    }
+
+    private func readNewer(_ partition: UInt16) throws {
+        guard let from = newerFrom[partition] ?? places[partition]?.offsets.upperBound else { return }
+        let end = max(from, try log.offset(of: .latest, in: TopicPartition(.ticksRaw, partition)))
+        var done: UInt64 = 0
+        try forEachRecord(partition, from..<end, &done, end - from, "reading what came meanwhile") { block, index, _ in
+            guard let source = records.source(block, index), let tick = records.tick(block, index, source) else {
+                return
+            }
+            newer.insert(TickOfInstrument(instrument: source.instrument, key: tick.key))
         }
+        newerFrom[partition] = end
     }
 
     /// Whether the record of a row that the log does not have may have been there once.
@@ -244,22 +258,6 @@ public final class TapeAudit {
         guard let oldestNs = place.oldestAppendNs else { return true }
         let (latest, overflow) = oldestNs.addingReportingOverflow(TapeReplay.latenessNs)
         return overflow || filingTimeNs < latest
-    }
-
-    private static func first(_ key: TickRowIdentity, _ ticks: [Logged]) -> Int? {
-        var low = 0
-        var high = ticks.count
-        while low < high {
-            let middle = (low + high) / 2
-            if ticks[middle].key < key { low = middle + 1 } else { high = middle }
-        }
-        return low < ticks.count && ticks[low].key == key ? low : nil
-    }
-
-    private static func equals(_ ticks: [Logged], _ first: Int) -> ArraySlice<Logged> {
-        var end = first + 1
-        while end < ticks.count, ticks[end].key == ticks[first].key { end += 1 }
-        return ticks[first..<end]
     }
 
     // MARK: Putting right
@@ -347,6 +345,8 @@ public final class TapeAudit {
         damage = []
         damaged = []
         corrupt = [:]
+        newer = []
+        newerFrom = [:]
         records.feeds(try store.feedNumbers())
         for number in 0..<log.partitionCount(.ticksRaw) {
             guard let partition = UInt16(exactly: number) else { break }

@@ -118,7 +118,7 @@ public final class ClassWriter: Sendable {
 
     private func idle(_ partitions: [Partition], _ group: any GroupMembership) {
         let nowNs = time.monotonicNs()
-        var waitNs: Int64 = 50_000_000
+        var waitNs = WriterService.idleNsMax
         for partition in partitions where partition.waiting != nil { waitNs = min(waitNs, partition.retryAtNs - nowNs) }
         guard waitNs > 0 else { return }
         let next = partitions.filter { $0.waiting == nil }.map { (place: $0.place, offset: $0.next) }

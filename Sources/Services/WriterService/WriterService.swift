@@ -213,11 +213,16 @@ public final class WriterService: Sendable {
         partition.released = durable
     }
 
+    /// A writer that nothing comes for looks around so often: whatever comes wakes it.
+    static let idleNsMax: Int64 = 250_000_000
+
     /// Waits for more, or until the oldest batch has waited long enough, or until one is to be tried again.
     private func idle(_ partitions: inout [Partition], _ size: BatchSize, _ group: any GroupMembership) throws {
         let nowNs = time.monotonicNs()
-        var waitNs: Int64 = 50_000_000
+        var waitNs = WriterService.idleNsMax
         for partition in partitions {
+            // What is durable in the store a little later is told to the log.
+            if partition.released < partition.next { waitNs = min(waitNs, 50_000_000) }
             if partition.waiting != nil {
                 waitNs = min(waitNs, partition.retryAtNs - nowNs)
             } else if let firstNs = partition.firstNs {
