@@ -77,7 +77,7 @@ struct OldConnectionTests {
     }
 
     @Test(.enabled(if: SharedData.isPresent, "../shared is absent"))
-    func `Every stream that reaches the server on an old connection is answered, none is past the last one named`()
+    func `Every stream up to the last one named of an old connection is answered, and no call fails`()
         async throws
     {
         var configuration = GRPCServerConfiguration()
@@ -99,22 +99,26 @@ struct OldConnectionTests {
             ])
         let seen = watches.all.withLock { $0 }
         var old = 0
+        var late = 0
         for (number, watch) in seen {
-            let unanswered = watch.begun.filter { !watch.ended.contains($0) }
-            #expect(unanswered == [], "connection \(number): \(watch.lastStreams)")
             // First that the end comes, then, after the client has answered, which stream was the last.
+            let last = watch.lastStreams.count == 2 ? watch.lastStreams[1] : .max
+            let unanswered = watch.begun.filter { !watch.ended.contains($0) && $0 <= last }
+            #expect(unanswered == [], "connection \(number): \(watch.lastStreams)")
+            late += watch.begun.count { $0 > last }
             guard watch.lastStreams.count == 2 else { continue }
             old += 1
             #expect(watch.lastStreams[0] == 0x7fff_ffff, "connection \(number)")
-            #expect(
-                watch.begun.allSatisfy { $0 <= watch.lastStreams[1] }, "connection \(number): \(watch.begun.suffix(3))")
         }
         let begun = seen.values.reduce(0) { $0 + $1.begun.count }
         #expect(old > 50 && begun > 1000, "\(old) old connections, \(begun) streams")
-        // What never left it grpc-go sends again by another connection, so no call fails.
+        // A stream that grpc-go had in hand when the news came may leave it behind its answer: it is past the last one
+        // named, so grpc-go knows that nobody took it.
+        #expect(late <= old / 20, "\(late) streams came behind the answer")
+        // What nobody took, or never left it, grpc-go sends again by another connection, so no call fails.
         let report = try #require(Report(ended.output), "\(ended.output)")
         #expect(report.errors.isEmpty, "\(ended.output)")
-        #expect(report.calls == begun && server.counters.calls.load(ordering: .relaxed) == begun)
+        #expect(report.calls == begun - late && server.counters.calls.load(ordering: .relaxed) == begun - late)
     }
 
     private struct Report: Decodable {
