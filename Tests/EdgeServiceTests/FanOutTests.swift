@@ -59,6 +59,8 @@ private final class FanOutWorld {
     }
 
     private(set) var random: SeededRandom
+    /// Nobody wants everything, so that the loop is only woken for symbols.
+    private let isNarrow: Bool
     private let log: SegmentLog
     private let loop = ManualLoop()
     private let tape: Tape
@@ -74,6 +76,7 @@ private final class FanOutWorld {
 
     init(seed: UInt64) throws {
         random = SeededRandom(seed: seed)
+        isNarrow = seed % 2 == 1
         var configuration = SegmentLog.Configuration()
         configuration.work = .manual
         configuration.diskSharePercent = 100
@@ -145,7 +148,8 @@ private final class FanOutWorld {
     private func anyFilter() -> InstrumentFilter {
         InstrumentFilter(
             exchange: below(4) == 0 ? "Y" : "",
-            symbols: Set((0..<below(4)).map { _ in Self.symbols[below(Self.symbols.count)] }))
+            symbols: Set(
+                (0..<(isNarrow ? 1 + below(3) : below(4))).map { _ in Self.symbols[below(Self.symbols.count)] }))
     }
 
     private func anyReader() -> Reader? { readers.isEmpty ? nil : readers[below(readers.count)] }
@@ -155,7 +159,7 @@ private final class FanOutWorld {
         guard readers.count < 12 else { return }
         tape.catchUp()
         let filter = anyFilter()
-        let resumed = below(3) == 0 ? published.randomElement(using: &random) : nil
+        let resumed = !isNarrow && below(3) == 0 ? published.randomElement(using: &random) : nil
         var offsets: [UInt64]?
         if let resumed {
             offsets = tape.next
@@ -164,7 +168,7 @@ private final class FanOutWorld {
         let reader = Reader(filter, from: offsets ?? tape.next)
         reader.subscriber = PriceSubscriber(
             tape: tape, limits: EdgeLimits(), filter: filter, policy: .all, backlog: Backlog(bytesMax: 64 << 20),
-            followsLog: below(2) == 0
+            followsLog: !isNarrow && below(2) == 0
         ) {}
         readers.append(reader)
         reader.subscriber.start(from: offsets, snapshot: Tape.Snapshot())
