@@ -64,9 +64,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         self.time = time
         let session = try BlockingSession(configuration, report: report)
         self.session = session
-        window = WriteWindow(
-            session, keyspace: configuration.keyspace, limits: configuration.limits, time: time,
-            report: reportPartition)
+        window = WriteWindow(session, configuration, time: time, report: reportPartition)
         do {
             try CassandraStore.checkVersion(session, configuration.keyspace)
             nodeClock = try NodeClock(session, time)

@@ -47,7 +47,6 @@ struct OpenBatch {
         let statements = writer.statements
         writer.finish(consistency)
         return PartitionWrite(
-            partition, buffer, rows: writer.count, source, statements: statements, consistency,
-            filingTimesNs: filingTimesNs)
+            partition, buffer, rows: writer.count, source, statements: statements, filingTimesNs: filingTimesNs)
     }
 }

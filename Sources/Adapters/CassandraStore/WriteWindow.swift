@@ -15,10 +15,8 @@ final class PartitionWrite: @unchecked Sendable {
     let bytes: Int
     let rows: Int
     let source: WriteSource
-    /// Where the statements lie in the frame, and how they are written: what can go together with others. Empty of what
-    /// is no batch.
+    /// Where the statements lie in the frame: what can go together with others. Empty of what goes alone.
     let statements: Range<Int>
-    let consistency: CQLConsistency
     /// When the ticks of its rows happened.
     let filingTimesNs: [Int64]
     // Owned by the loop.
@@ -26,10 +24,9 @@ final class PartitionWrite: @unchecked Sendable {
 
     init(
         _ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource,
-        statements: Range<Int> = 0..<0, _ consistency: CQLConsistency = .localOne, filingTimesNs: [Int64] = []
+        statements: Range<Int> = 0..<0, filingTimesNs: [Int64] = []
     ) {
         self.statements = statements
-        self.consistency = consistency
         self.filingTimesNs = filingTimesNs
         self.partition = partition
         self.frame = frame
@@ -96,6 +93,7 @@ final class WriteWindow: @unchecked Sendable {
 
     private let session: BlockingSession
     private let keyspace: String
+    private let consistency: CQLConsistency
     private let limits: CassandraStoreLimits
     private let time: any TimeSource
     private let report: Report
@@ -129,12 +127,13 @@ final class WriteWindow: @unchecked Sendable {
     }
 
     init(
-        _ session: BlockingSession, keyspace: String, limits: CassandraStoreLimits, time: any TimeSource,
+        _ session: BlockingSession, _ configuration: CassandraStoreConfiguration, time: any TimeSource,
         report: @escaping Report
     ) {
         self.session = session
-        self.keyspace = keyspace
-        self.limits = limits
+        keyspace = configuration.keyspace
+        consistency = configuration.writeConsistency
+        limits = configuration.limits
         self.time = time
         self.report = report
         adaptive = AdaptiveWrites(
@@ -282,8 +281,7 @@ final class WriteWindow: @unchecked Sendable {
             var bytes = first.statements.count
             while mixes, bytes > 0, writes.count < limits.mixedPartitionsMax,
                 let next = take({
-                    !$0.statements.isEmpty && $0.consistency == first.consistency
-                        && bytes + $0.statements.count <= limits.mixedBytesMax
+                    !$0.statements.isEmpty && bytes + $0.statements.count <= limits.mixedBytesMax
                 })
             {
                 writes.append(next)
@@ -322,7 +320,7 @@ final class WriteWindow: @unchecked Sendable {
         options.isIdempotent = true
         let first = writes[0]
         let call = CQLCall(
-            frame: writes.count == 1 ? first.frame : WriteWindow.frame(writes, session.session.version),
+            frame: writes.count == 1 ? first.frame : joined(writes),
             token: first.partition.token, keyspace: keyspace, options: options
         ) { [self] outcome in
             let isFull = inFlight >= adaptive.inFlightMax
@@ -334,27 +332,22 @@ final class WriteWindow: @unchecked Sendable {
                 finished(writes, milliseconds: milliseconds)
             case .failure(let error):
                 if error.isOverload { adaptive.refused(at: now) }
-                if writes.count == 1 {
-                    failed(first, error)
-                } else {
-                    // Which of them it was shows when each goes alone.
-                    monitor.withLock { written.errors += 1 }
-                    for write in writes { retries.append(write) }
-                }
+                if writes.count == 1 { failed(first, error) } else { failedTogether(writes) }
             }
             pump()
         }
         session.session.submitOnLoop(call)
     }
 
-    private static func frame(_ writes: [PartitionWrite], _ version: CQLVersion) -> CQLBuffer {
+    /// One frame of all their statements.
+    private func joined(_ writes: [PartitionWrite]) -> CQLBuffer {
         let buffer = CQLBuffer(capacity: writes.reduce(64) { $0 + $1.statements.count })
-        var writer = CQLBatchWriter(.unlogged, version, into: buffer)
+        var writer = CQLBatchWriter(.unlogged, session.session.version, into: buffer)
         for write in writes {
             writer.append(
                 statements: UnsafeRawBufferPointer(rebasing: write.frame.bytes[write.statements]), count: write.rows)
         }
-        writer.finish(writes[0].consistency)
+        writer.finish(consistency)
         return buffer
     }
 
@@ -396,6 +389,18 @@ final class WriteWindow: @unchecked Sendable {
     private func keepBounds() {
         written.inFlightMax = adaptive.inFlightMax
         written.batchRowsMax = adaptive.rowsMax
+    }
+
+    /// Which of them it was shows when each goes alone, a little later: the node may have too much to do.
+    private func failedTogether(_ writes: [PartitionWrite]) {
+        monitor.withLock {
+            written.errors += 1
+            keepBounds()
+        }
+        _ = session.session.loop.timer(afterMilliseconds: limits.retryMilliseconds) { [self] in
+            for write in writes { retries.append(write) }
+            pump()
+        }
     }
 
     /// Tried again after a pause that grows; what no retry mends stops the store.

@@ -1,4 +1,5 @@
 import CassandraStore
+import Protobuf
 
 /// `tapedeck schema plan|apply|check`.
 struct SchemaCommand {
@@ -55,17 +56,6 @@ struct SchemaCommand {
         for statement in plan.statements { print(statement + ";") }
         if plan.isUpToDate { print("the tables are as they have to be") }
     }
-
-    private func quoted(_ text: String) -> String {
-        var out = "\""
-        for character in text.unicodeScalars {
-            switch character {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case let other where other.value < 0x20: out += " "
-            default: out.unicodeScalars.append(character)
-            }
-        }
-        return out + "\""
-    }
 }
+
+private func quoted(_ text: String) -> String { JSONWriter.quoted(text) }

@@ -59,6 +59,8 @@ public final class CQLSessionCore {
     private var round = 0
     /// Replicas by keyspace and place on the ring, as pool indices.
     private var replicas: [String: [[Int]?]] = [:]
+    /// Keyspaces of which every node keeps every row.
+    private var keptEverywhere: Set<String> = []
     var prepared: [[UInt8]: CQLPrepared] = [:]
     /// Calls that wait until their statement is prepared anew on a connection.
     var preparing: [Preparing: [CQLCall]] = [:]
@@ -260,6 +262,7 @@ extension CQLSessionCore {
         self.pools = pools
         topology = new
         replicas = [:]
+        keptEverywhere = Set(new.keyspaces.filter { new.isOnEveryNode($0.value) }.keys)
         for pool in pools where isUsed(pool) { pool.fill() }
         if isOther { report(.topology(new.nodes)) }
     }
@@ -357,9 +360,7 @@ extension CQLSessionCore {
         return pools.contains { $0.isReturning && !call.tried.contains($0.number) } ? .busy : .none
     }
 
-    func isOnEveryNode(_ keyspace: String) -> Bool {
-        topology.keyspaces[keyspace].map(topology.isOnEveryNode) ?? false
-    }
+    func isOnEveryNode(_ keyspace: String) -> Bool { keptEverywhere.contains(keyspace) }
 
     private func replicaPools(_ token: Int64, _ keyspace: String) -> [Int]? {
         guard let place = topology.place(of: token) else { return nil }

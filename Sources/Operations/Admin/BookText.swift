@@ -1,4 +1,5 @@
 import MarketModel
+import Protobuf
 
 /// What `tapedeck book` prints.
 public enum BookText {
@@ -30,7 +31,8 @@ public enum BookText {
                 "[\"\(DecimalText.string($0.price, scale: Scale.price))\",\"\(size($0.size))\"]"
             }.joined(separator: ",")
         }
-        return "{\"exchange\":\(quoted(book.instrument.exchange)),\"symbol\":\(quoted(book.instrument.symbol)),"
+        return
+            "{\"exchange\":\(quoted(book.instrument.exchange)),\"symbol\":\(quoted(book.instrument.symbol)),"
             + "\"at_ns\":\(timeNs),\"last_change_ns\":\(book.changedNs),\"complete\":\(book.isComplete),"
             + "\"feed\":\(quoted(book.feed)),\"epoch\":\(book.epoch),\"sequence\":\(book.sequence),"
             + "\"bids\":[\(side(book.bids))],\"asks\":[\(side(book.asks))]}"
@@ -52,18 +54,6 @@ public enum BookText {
         let digits = String(milliseconds + 1000).dropFirst()
         return "\(text.dropLast()).\(digits)Z"
     }
-
-    private static func quoted(_ text: String) -> String {
-        let hex = Array("0123456789abcdef")
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"", "\\": out += "\\\(scalar)"
-            case _ where scalar.value < 0x20:
-                out += "\\u00\(hex[Int(scalar.value >> 4)])\(hex[Int(scalar.value & 15)])"
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        return out + "\""
-    }
 }
+
+private func quoted(_ text: String) -> String { JSONWriter.quoted(text) }

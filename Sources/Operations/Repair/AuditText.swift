@@ -1,4 +1,5 @@
 import MarketModel
+import Protobuf
 import TickStore
 
 /// What `tapedeck verify` of a cluster and `tapedeck repair` print.
@@ -35,7 +36,8 @@ public enum AuditText {
     /// One hour of an instrument as a JSON object.
     public static func json(_ hour: StoredHour, _ counts: AuditCounts) -> String {
         let numbers = columns.map { "\"\($0.name)\":\($0.value(counts))" }.joined(separator: ",")
-        return "{\"exchange\":\(quoted(hour.instrument.exchange)),\"symbol\":\(quoted(hour.instrument.symbol)),"
+        return
+            "{\"exchange\":\(quoted(hour.instrument.exchange)),\"symbol\":\(quoted(hour.instrument.symbol)),"
             + "\"day\":\"\(date(hour.day))\",\"bucket\":\(hour.bucket),\(numbers),"
             + "\"log_digest\":\"\(hex(counts.logDigest))\",\"store_digest\":\"\(hex(counts.storeDigest))\","
             + "\"equal\":\(counts.isEqual)}"
@@ -86,20 +88,6 @@ public enum AuditText {
         return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
-    static func quoted(_ text: String) -> String {
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"", "\\": result += "\\\(scalar)"
-            case _ where scalar.value < 0x20:
-                let digits = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result + "\""
-    }
-
     /// `2024-08-08` of a day since 1970, by the proleptic Gregorian calendar.
     private static func date(_ day: Int64) -> String {
         // Eras of 400 years that begin on 1 March.
@@ -115,3 +103,5 @@ public enum AuditText {
         return "\(year)-\(two(calendarMonth))-\(two(dayOfYear - (153 * month + 2) / 5 + 1))"
     }
 }
+
+private func quoted(_ text: String) -> String { JSONWriter.quoted(text) }

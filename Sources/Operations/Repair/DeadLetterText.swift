@@ -1,3 +1,5 @@
+import Protobuf
+
 /// What `tapedeck dlq` prints.
 public enum DeadLetterText {
     /// A letter in a line.
@@ -30,8 +32,8 @@ public enum DeadLetterText {
     public static func json(_ letter: DeadLetterEntry, withBytes: Bool) -> String {
         "{\"position\":\"\(letter.position)\",\"redriven\":\(letter.isRedriven),"
             + "\"source_partition\":\(letter.sourcePartition),\"source_offset\":\(letter.sourceOffset),"
-            + "\"reason_code\":\(AuditText.quoted(letter.reasonCode)),\"reason\":\(AuditText.quoted(letter.reason)),"
-            + "\"consumer\":\(AuditText.quoted(letter.consumer)),"
+            + "\"reason_code\":\(JSONWriter.quoted(letter.reasonCode)),\"reason\":\(JSONWriter.quoted(letter.reason)),"
+            + "\"consumer\":\(JSONWriter.quoted(letter.consumer)),"
             + "\"failed_time_ns\":\(letter.failedTimeNs.map { "\($0)" } ?? "null"),\"bytes\":\(letter.value.count)"
             + (withBytes ? ",\"value\":\"\(letter.value.map(hex).joined())\"}" : "}")
     }

@@ -5,6 +5,13 @@ public struct JSONWriter {
 
     public init() { utf8.reserveCapacity(512) }
 
+    /// A JSON string, with its quotes.
+    public static func quoted(_ text: String) -> String {
+        var writer = JSONWriter()
+        writer.quote(text)
+        return writer.text
+    }
+
     /// What was written.
     public var text: String { String(decoding: utf8, as: UTF8.self) }
 
