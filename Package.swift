@@ -308,7 +308,7 @@ let package = Package(
             [
                 "CassandraStore", "Drills", "CassandraCQL", "CQLFrames", "RocksStore", "TLS", "EventLoop", "TickStore",
                 "EventLog",
-                "TimeSource", "TickCodec", "MarketModel", "TestSupport",
+                "TimeSource", "Simulation", "TickCodec", "MarketModel", "TestSupport",
             ]),
         tests("ClusterDrillTests", ["TestSupport"]),
         tests("HTTP1Tests", ["HTTP1", "HTTP1Codec", "EventLoop", "TestSupport"]),

@@ -1,5 +1,6 @@
 import CQLFrames
 import EventLoop
+import Simulation
 import Synchronization
 import TestSupport
 import Testing
@@ -49,80 +50,46 @@ private enum Fault: String, CaseIterable {
 
 /// Passes frames of protocol v4 between a driver and a node, and breaks one of the node's answers of each connection.
 private final class FaultProxy: Sendable {
-    private let listener: Listener
-    private let state: LoopConfined<State>
-    private let loop: EventLoop
-    let port: Int
-
+    /// On the proxy's loop, but for the counter.
     fileprivate final class State: Sendable {
         /// What is done to the so many-th answer of each connection; nil: nothing.
         nonisolated(unsafe) var fault: Fault?
         nonisolated(unsafe) var after = 0
         let made = Atomic<Int>(0)
-        nonisolated(unsafe) var open: [ObjectIdentifier: FaultyPair] = [:]
     }
 
+    private let proxy: ConnectionProxy
+    private let state = State()
+    var port: Int { proxy.port }
+
     init(to port: Int) throws {
-        let group = EventLoopGroup(count: 1, name: "proxy")
-        let loop = group.loops[0]
-        let state = State()
-        self.loop = loop
-        self.state = LoopConfined(state)
-        listener = try Listener(host: "127.0.0.1", port: 0, group: group) { client in
-            guard let address = try? SocketAddress(host: "127.0.0.1", port: port) else { return client.close() }
-            Socket.connect(address, loop: loop) { result in
-                guard case .success(let server) = result else { return client.close() }
-                let pair = FaultyPair(client, server, state)
-                state.open[ObjectIdentifier(pair)] = pair
-                pair.start()
-            }
-        }
-        self.port = listener.port
+        proxy = try ConnectionProxy(to: port) { [state] in FaultyPair($0, $1, state) }
     }
 
     /// How many answers were broken so far.
-    var made: Int { state.value.made.load(ordering: .relaxed) }
+    var made: Int { state.made.load(ordering: .relaxed) }
 
     func set(_ fault: Fault?, after: Int) {
-        let state = state
-        loop.execute {
-            state.value.fault = fault
-            state.value.after = after
+        proxy.execute { [state] in
+            state.fault = fault
+            state.after = after
         }
     }
 
-    func stop() {
-        let state = state
-        loop.execute { for pair in Array(state.value.open.values) { pair.close() } }
-        listener.close()
-    }
+    func stop() { proxy.stop() }
 }
 
-private final class FaultyPair {
-    private let client: Socket
-    private let server: Socket
+private final class FaultyPair: ProxiedConnection {
     private let state: FaultProxy.State
     private let decoder = CQLFrameDecoder(.frames(.none))
     private var answers = 0
-    private lazy var fromClient = FaultyWay { [unowned self] in received($0, isFromServer: false) }
-    private lazy var fromServer = FaultyWay { [unowned self] in received($0, isFromServer: true) }
 
     init(_ client: Socket, _ server: Socket, _ state: FaultProxy.State) {
-        self.client = client
-        self.server = server
         self.state = state
+        super.init(client, server)
     }
 
-    func start() {
-        fromClient.ended = { [weak self] in self?.close() }
-        fromServer.ended = { [weak self] in self?.close() }
-        client.owner = fromClient
-        server.owner = fromServer
-        client.startReading()
-        server.startReading()
-    }
-
-    private func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
+    override func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
         guard isFromServer else { return server.write(bytes) }
         decoder.feed(bytes)
         defer { decoder.endFeed() }
@@ -142,34 +109,6 @@ private final class FaultyPair {
             broken.bytes.withUnsafeBytes { client.write($0) }
             if broken.ends { close() }
         }
-    }
-
-    func close() {
-        client.close()
-        server.close()
-        state.open[ObjectIdentifier(self)] = nil
-    }
-}
-
-private final class FaultyWay: ByteStreamOwner {
-    private let take: (UnsafeRawBufferPointer) -> Void
-    var ended: () -> Void = {}
-
-    init(_ take: @escaping (UnsafeRawBufferPointer) -> Void) { self.take = take }
-
-    func received(_ bytes: UnsafeRawBufferPointer) { take(bytes) }
-    func drained() {}
-    func closed(_ error: StreamError?) { ended() }
-}
-
-/// Sends a session's sockets to a proxy, whatever address the cluster gives.
-private struct ProxyTransport: CQLTransport {
-    let port: Int
-
-    func connect(
-        _ address: CQLAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
-    ) {
-        CQLSockets().connect(CQLAddress(host: "127.0.0.1", port: port), loop: loop, done)
     }
 }
 

@@ -3,6 +3,7 @@ import EventLog
 import EventLoop
 import Foundation
 import MarketModel
+import Simulation
 import Synchronization
 import TestSupport
 import Testing
@@ -14,72 +15,41 @@ import TickStore
 
 /// Passes frames of protocol v4 between a store and a node, and answers batches that name an instrument with an error.
 private final class RefusingProxy: Sendable {
-    /// On the proxy's loop.
+    /// On the proxy's loop, but for the counter.
     fileprivate final class State: Sendable {
         nonisolated(unsafe) var refused: [UInt8]?
-        nonisolated(unsafe) var open: [ObjectIdentifier: RefusingPair] = [:]
         let made = Atomic<Int>(0)
     }
 
-    private let listener: Listener
-    private let state = LoopConfined(State())
-    private let loop: EventLoop
-    let port: Int
+    private let proxy: ConnectionProxy
+    private let state = State()
+    var port: Int { proxy.port }
 
     init(to port: Int) throws {
-        let group = EventLoopGroup(count: 1, name: "refusing")
-        let loop = group.loops[0]
-        self.loop = loop
-        let state = state
-        listener = try Listener(host: "127.0.0.1", port: 0, group: group) { client in
-            guard let address = try? SocketAddress(host: "127.0.0.1", port: port) else { return client.close() }
-            Socket.connect(address, loop: loop) { result in
-                guard case .success(let server) = result else { return client.close() }
-                let pair = RefusingPair(client, server, state.value)
-                state.value.open[ObjectIdentifier(pair)] = pair
-                pair.start()
-            }
-        }
-        self.port = listener.port
+        proxy = try ConnectionProxy(to: port) { [state] in RefusingPair($0, $1, state) }
     }
 
-    var made: Int { state.value.made.load(ordering: .relaxed) }
+    var made: Int { state.made.load(ordering: .relaxed) }
 
     /// Batches with this text in them are refused from now on; nil: none.
     func refuse(_ text: String?) {
-        loop.execute { [state] in state.value.refused = text.map { Array($0.utf8) } }
+        proxy.execute { [state] in state.refused = text.map { Array($0.utf8) } }
     }
 
-    func stop() {
-        loop.execute { [state] in for pair in Array(state.value.open.values) { pair.close() } }
-        listener.close()
-    }
+    func stop() { proxy.stop() }
 }
 
-private final class RefusingPair {
-    private let client: Socket
-    private let server: Socket
+private final class RefusingPair: ProxiedConnection {
     private let state: RefusingProxy.State
     private let decoder = CQLFrameDecoder(.frames(.none))
-    private lazy var fromClient = RefusingWay { [unowned self] in received($0) }
-    private lazy var fromServer = RefusingWay { [unowned self] in client.write($0) }
 
     init(_ client: Socket, _ server: Socket, _ state: RefusingProxy.State) {
-        self.client = client
-        self.server = server
         self.state = state
+        super.init(client, server)
     }
 
-    func start() {
-        fromClient.ended = { [weak self] in self?.close() }
-        fromServer.ended = { [weak self] in self?.close() }
-        client.owner = fromClient
-        server.owner = fromServer
-        client.startReading()
-        server.startReading()
-    }
-
-    private func received(_ bytes: UnsafeRawBufferPointer) {
+    override func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
+        guard !isFromServer else { return client.write(bytes) }
         decoder.feed(bytes)
         defer { decoder.endFeed() }
         while let frame = try? decoder.next() {
@@ -102,34 +72,6 @@ private final class RefusingPair {
                 + [0, 0, 0x10, 0x01, 0, UInt8(message.count)] + message
             error.withUnsafeBytes { client.write($0) }
         }
-    }
-
-    func close() {
-        client.close()
-        server.close()
-        state.open[ObjectIdentifier(self)] = nil
-    }
-}
-
-private final class RefusingWay: ByteStreamOwner {
-    private let take: (UnsafeRawBufferPointer) -> Void
-    var ended: () -> Void = {}
-
-    init(_ take: @escaping (UnsafeRawBufferPointer) -> Void) { self.take = take }
-
-    func received(_ bytes: UnsafeRawBufferPointer) { take(bytes) }
-    func drained() {}
-    func closed(_ error: StreamError?) { ended() }
-}
-
-/// Sends a session's sockets to a proxy, whatever address the cluster gives.
-private struct ProxyTransport: CQLTransport {
-    let port: Int
-
-    func connect(
-        _ address: CQLAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
-    ) {
-        CQLSockets().connect(CQLAddress(host: "127.0.0.1", port: port), loop: loop, done)
     }
 }
 

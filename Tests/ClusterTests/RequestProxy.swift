@@ -1,5 +1,6 @@
 import CQLFrames
 import EventLoop
+import Simulation
 import Synchronization
 
 /// What was asked of a node, as it was on the wire.
@@ -25,56 +26,35 @@ final class RequestProxy: Sendable {
         }
 
         let contents = Mutex(Contents())
-        /// On the proxy's loop.
-        nonisolated(unsafe) var open: [ObjectIdentifier: ProxyPair] = [:]
     }
 
-    private let listener: Listener
-    private let state = LoopConfined(State())
-    private let loop: EventLoop
-    let port: Int
+    private let proxy: ConnectionProxy
+    private let state = State()
+    var port: Int { proxy.port }
 
     init(to port: Int) throws {
-        let group = EventLoopGroup(count: 1, name: "requests")
-        let loop = group.loops[0]
-        self.loop = loop
-        let state = state
-        listener = try Listener(host: "127.0.0.1", port: 0, group: group) { client in
-            guard let address = try? SocketAddress(host: "127.0.0.1", port: port) else { return client.close() }
-            Socket.connect(address, loop: loop) { result in
-                guard case .success(let server) = result else { return client.close() }
-                let pair = ProxyPair(client, server, state.value)
-                state.value.open[ObjectIdentifier(pair)] = pair
-                pair.start()
-            }
-        }
-        self.port = listener.port
+        proxy = try ConnectionProxy(to: port) { [state] in ProxyPair($0, $1, state) }
     }
 
     /// Everything since the last time it was taken.
     func take() -> Set<SeenRequest> {
-        state.value.contents.withLock { contents in
+        state.contents.withLock { contents in
             defer { contents.seen = [] }
             return contents.seen
         }
     }
 
-    var unknown: Int { state.value.contents.withLock { $0.unknown } }
-    var refused: Int { state.value.contents.withLock { $0.refused } }
+    var unknown: Int { state.contents.withLock { $0.unknown } }
+    var refused: Int { state.contents.withLock { $0.refused } }
 
     /// Requests of this level are answered with Unavailable from now on; nil: none.
-    func refuse(_ level: CQLConsistency?) { state.value.contents.withLock { $0.unreachable = level } }
+    func refuse(_ level: CQLConsistency?) { state.contents.withLock { $0.unreachable = level } }
 
-    func stop() {
-        loop.execute { [state] in for pair in Array(state.value.open.values) { pair.close() } }
-        listener.close()
-    }
+    func stop() { proxy.stop() }
 }
 
 /// A connection and the one behind it. On the proxy's loop.
-private final class ProxyPair {
-    private let client: Socket
-    private let server: Socket
+private final class ProxyPair: ProxiedConnection {
     private let state: RequestProxy.State
     private let requests = CQLFrameDecoder(.frames(.none))
     private let answers = CQLFrameDecoder(.frames(.none))
@@ -83,25 +63,17 @@ private final class ProxyPair {
     private var isSettled = false
     /// Statements whose preparation is not answered yet, by stream.
     private var preparing: [Int16: String] = [:]
-    private lazy var fromClient = ProxyWay { [unowned self] in received($0) }
-    private lazy var fromServer = ProxyWay { [unowned self] in answered($0) }
 
     init(_ client: Socket, _ server: Socket, _ state: RequestProxy.State) {
-        self.client = client
-        self.server = server
         self.state = state
+        super.init(client, server)
     }
 
-    func start() {
-        fromClient.ended = { [weak self] in self?.close() }
-        fromServer.ended = { [weak self] in self?.close() }
-        client.owner = fromClient
-        server.owner = fromServer
-        client.startReading()
-        server.startReading()
+    override func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
+        if isFromServer { answered(bytes) } else { asked(bytes) }
     }
 
-    private func received(_ bytes: UnsafeRawBufferPointer) {
+    private func asked(_ bytes: UnsafeRawBufferPointer) {
         requests.feed(bytes)
         while let frame = try? requests.next() {
             guard let refused = look(frame) else {
@@ -236,21 +208,4 @@ private final class ProxyPair {
         CQLFrameHeader.end(buffer, start)
         return buffer
     }
-
-    func close() {
-        client.close()
-        server.close()
-        state.open[ObjectIdentifier(self)] = nil
-    }
-}
-
-private final class ProxyWay: ByteStreamOwner {
-    private let take: (UnsafeRawBufferPointer) -> Void
-    var ended: () -> Void = {}
-
-    init(_ take: @escaping (UnsafeRawBufferPointer) -> Void) { self.take = take }
-
-    func received(_ bytes: UnsafeRawBufferPointer) { take(bytes) }
-    func drained() {}
-    func closed(_ error: StreamError?) { ended() }
 }
