@@ -1,6 +1,5 @@
 import EventLog
 import Foundation
-import KafkaLog
 import KafkaTestSupport
 import MarketModel
 import Simulation
@@ -9,6 +8,8 @@ import TestSupport
 import Testing
 import TickStore
 import WriterService
+
+@testable import KafkaLog
 
 extension KafkaTests {
     @Suite(.serialized) struct GroupTests {
@@ -147,6 +148,10 @@ extension KafkaTests {
                 _ = try GroupTests.partitions(member, count: 1)
                 member.begin(GroupTests.place, at: 30)
                 #expect(try holds { try log.committedOffset(group: GroupTests.group, GroupTests.place) == 30 })
+                // Who asked is not kept for ever: a client costs processor time though nobody asks.
+                #expect(log.state.withLock { $0.groups.count } == 1)
+                #expect(holds { log.state.withLock { $0.groups.isEmpty } })
+                #expect(try log.committedOffset(group: GroupTests.group, GroupTests.place) == 30)
                 member.leave()
             }
         }

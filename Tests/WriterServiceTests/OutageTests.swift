@@ -20,16 +20,19 @@ private final class AbsentStore: TickStore {
     private let time: VirtualTime
     private let awayNs: Range<Int64>
     private let refused: Set<TopicPartition>
+    /// When it makes nothing durable that it has taken.
+    private let unflushedNs: Range<Int64>
     private let attempted: @Sendable () throws -> Void
     let attempts = Atomic<Int>(0)
 
     init(
-        _ time: VirtualTime, awayNs: Range<Int64>, refused: Set<TopicPartition> = [],
+        _ time: VirtualTime, awayNs: Range<Int64>, refused: Set<TopicPartition> = [], unflushedNs: Range<Int64> = 0..<0,
         attempted: @escaping @Sendable () throws -> Void = {}
     ) {
         self.time = time
         self.awayNs = awayNs
         self.refused = refused
+        self.unflushedNs = unflushedNs
         self.attempted = attempted
     }
 
@@ -48,6 +51,13 @@ private final class AbsentStore: TickStore {
     func sync(_ place: TopicPartition) throws(StoreError) -> UInt64 {
         try check(place)
         return try rows.sync(place)
+    }
+
+    func flush(_ place: TopicPartition) throws(StoreError) -> UInt64 {
+        guard !unflushedNs.contains(time.monotonicNs()) else {
+            throw StoreError(.unreachable, "the store does not answer", retryable: true)
+        }
+        return try sync(place)
     }
 
     func nextOffset(_ place: TopicPartition) throws(StoreError) -> UInt64? { try rows.nextOffset(place) }
@@ -195,6 +205,27 @@ struct OutageTests {
             #expect(try store.nextOffset(place) == store.rows.durableOffset(place))
         }
         holder.withLock { $0 = nil }
+    }
+
+    @Test(arguments: [false, true])
+    func `A store that does not answer when the writer ends is asked again, within a bound`(isGone: Bool) throws {
+        let market = try Market(partitions: 2)
+        let store = AbsentStore(
+            market.time, awayNs: 0..<0, unflushedNs: 0..<(isGone ? .max : 5_000_000_000))
+        let writer = WriterService(log: market.log, store: store, time: market.time) { _ in }
+        try market.publish(100)
+        writer.stop()
+        if isGone {
+            let error = #expect(throws: WriterError.self) { try writer.run() }
+            #expect(error?.description.contains("ticks.raw/0 is not stored up to 100: the store does not") == true)
+            // Not as long again for each partition.
+            #expect((20_000_000_000..<25_000_000_000).contains(market.time.monotonicNs()))
+        } else {
+            try writer.run()
+            for partition in 0..<2 {
+                #expect(store.rows.durableOffset(TopicPartition(.ticksRaw, UInt16(partition))) == 100)
+            }
+        }
     }
 
     @Test func `Records that no row can hold are dead-lettered by name, and stop nothing`() throws {
