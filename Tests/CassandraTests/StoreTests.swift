@@ -180,6 +180,45 @@ struct StoreTests {
         }
     }
 
+    @Test func `Who asks how far a partition is while its first rows are applied does not make it forget them`()
+        async throws
+    {
+        let port = try await SharedCassandra.shared.node().port
+        try await onThread {
+            let store = try CassandraStore(try makeTables(port, "asked"), time: SystemClock())
+            defer { try? store.close() }
+            var world = StoreWorld(seed: 3)
+            let asked = Atomic<Int>(0)
+            let answered = Atomic<Int>(0)
+            let isOver = Atomic<Bool>(false)
+            let ended = DispatchSemaphore(value: 0)
+            Thread.detachNewThread {
+                while !isOver.load(ordering: .relaxed) {
+                    let number = UInt16(asked.load(ordering: .relaxed))
+                    _ = try? store.nextOffset(TopicPartition(.ticksRaw, number))
+                    answered.add(1, ordering: .relaxed)
+                }
+                ended.signal()
+            }
+            var ends: [UInt64] = []
+            for number in UInt16(0)..<60 {
+                asked.store(Int(number), ordering: .relaxed)
+                let rows = world.rows(20)
+                _ = try store.apply(rows, through: world.nextOffset, of: TopicPartition(.ticksRaw, number))
+                ends.append(world.nextOffset)
+                // Whoever asked before it was applied has an answer.
+                let before = answered.load(ordering: .relaxed)
+                var looks = 0
+                while answered.load(ordering: .relaxed) <= before + 1, looks < 1_000_000_000 { looks += 1 }
+            }
+            isOver.store(true, ordering: .relaxed)
+            ended.wait()
+            for (number, end) in ends.enumerated() {
+                #expect(try store.nextOffset(TopicPartition(.ticksRaw, UInt16(number))) == end, "\(number)")
+            }
+        }
+    }
+
     @Test(arguments: [(1, CQLVersion.v5, CQLCompression.none), (2, .v4, .lz4)])
     func `Scans and last ticks are those of the embedded store`(
         _ seed: Int, _ version: CQLVersion, _ compression: CQLCompression

@@ -148,6 +148,8 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         if let applied = shared.withLock({ $0.applied[place] }) { return applied }
         return try applyLock.withLock { _ throws(StoreError) -> UInt64? in
             try checkOpen()
+            // Something was applied while this waited.
+            if let applied = shared.withLock({ $0.applied[place] }) { return applied }
             let rows = try session.query(
                 "SELECT next_offset FROM \(configuration.keyspace).writer_offsets "
                     + "WHERE log = ? AND topic = ? AND partition = ?",
