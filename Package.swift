@@ -145,7 +145,10 @@ let package = Package(
         room("FileDisk", in: "Adapters", ["Disk", "CLinux"]),
         room(
             "KafkaLog", in: "Adapters",
-            ["EventLog", "TimeSource", "TickCodec", "MarketModel", "CRdKafka", "CLinux"],
+            [
+                "EventLog", "TimeSource", "KafkaClient", "KafkaFrames", "TLS", "EventLoop", "TickCodec", "MarketModel",
+                "CRdKafka", "CLinux",
+            ],
             linkerSettings: [link("rdkafka", archive: "librdkafka.a")]
                 // Debian has no archive of SASL's library. The archives that this one needs come again at the end
                 // (scripts/dist).
@@ -176,6 +179,7 @@ let package = Package(
             linkerSettings: [link("z", archive: "libz.a")]),
         room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
         room("CassandraCQL", in: "Network", ["CQLFrames", "TLS", "EventLoop"]),
+        room("KafkaClient", in: "Network", ["KafkaFrames", "EventLoop", "COpenSSL"]),
         // Wire
         room("Protobuf", in: "Wire"),
         room("HTTP1Codec", in: "Wire"),
@@ -183,6 +187,11 @@ let package = Package(
         room(
             "CQLFrames", in: "Wire", ["CLZ4", "CZlib"],
             linkerSettings: [link("lz4", archive: "liblz4.a"), link("z", archive: "libz.a")]),
+        room(
+            "KafkaFrames", in: "Wire", ["CLZ4", "CZlib", "CZstd", "CLinux"],
+            linkerSettings: [
+                link("lz4", archive: "liblz4.a"), link("z", archive: "libz.a"), link("zstd", archive: "libzstd.a"),
+            ]),
         room("MarketProto", in: "Wire", ["Protobuf"]),
         room("TickCodec", in: "Wire", ["MarketModel", "MarketProto", "Protobuf"]),
         room("VenueFormats", in: "Wire", ["MarketModel", "CSimdJSON"]),
@@ -232,6 +241,13 @@ let package = Package(
             "TickCodecTests",
             ["TickCodec", "EventLog", "Bench", "MarketProto", "Protobuf", "MarketModel", "TestSupport"]),
         tests("CQLFramesTests", ["CQLFrames", "TestSupport"]),
+        tests("KafkaFramesTests", ["KafkaFrames", "TestSupport"]),
+        tests(
+            "KafkaClientTests",
+            [
+                "KafkaClient", "KafkaFrames", "KafkaLog", "EventLog", "EventLoop", "MarketModel", "KafkaTestSupport",
+                "Simulation", "TestSupport", "CLinux",
+            ]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),
         tests(
@@ -253,7 +269,8 @@ let package = Package(
         tests(
             "KafkaLogTests",
             [
-                "EventLog", "FeedService", "FileDisk", "KafkaLog", "MarketModel", "SegmentLog", "Simulation",
+                "EventLog", "FeedService", "FileDisk", "KafkaClient", "KafkaFrames", "KafkaLog", "MarketModel",
+                "SegmentLog", "Simulation",
                 "TickCodec", "TickStore", "WriterService", "KafkaTestSupport", "TestSupport",
             ]),
         tests(
@@ -342,7 +359,7 @@ if isFuzz {
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "TickStore", "Disk", "BookEngine",
                 "GRPC", "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
-                "DNSCodec", "CQLFrames", "MarketModel", "CZstd", "Simulation",
+                "DNSCodec", "CQLFrames", "KafkaFrames", "CLinux", "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

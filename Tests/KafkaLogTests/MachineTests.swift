@@ -1,4 +1,6 @@
 import EventLog
+import Foundation
+import KafkaClient
 import KafkaTestSupport
 import MarketModel
 import TestSupport
@@ -37,28 +39,46 @@ import TickCodec
 
     @Test func `Defaults are the published values, or those that the deviations name`() {
         let configuration = KafkaConfiguration(brokers: "b:9092")
-        #expect(configuration.producer.lingerNsMax == 5_000_000)
+        #expect(configuration.producer.lingerNsMax == 2_000_000)
         #expect(configuration.producer.batchRecordsMax == 500)
         #expect(configuration.producer.ticksQueuedMax == 65_536 && configuration.producer.othersQueuedMax == 4096)
         #expect(configuration.queuedMax(.ticksRaw) == 65_536 && configuration.queuedMax(.booksDeltas) == 4096)
         #expect(configuration.group.commitIntervalNs == 1_000_000_000)
         #expect(configuration.group.heldReportNs == 5_000_000_000)
-        let settings = Dictionary(RecordQueue.settings) { $1 }
-        #expect(settings["max.partition.fetch.bytes"] == "1048576" && settings["fetch.max.bytes"] == "10485760")
+        let limits = configuration.fetchLimits
+        #expect(limits.partitionBytesMax == 1_048_576 && limits.bytesMax == 10_485_760)
+        let settings = Dictionary(ConsumerSettings.common) { $1 }
         #expect(settings["auto.offset.reset"] == "error" && settings["enable.auto.commit"] == "false")
     }
 
-    @Test
-    func `A tick after a pause goes at once, a busy feed lingers by its partitions, and never longer than the limit`() {
+    @Test func `A token says whose it is and when it ends; one that does not is believed for five minutes`() throws {
+        // {"sub":"app","exp":1700000000}
+        let web = KafkaToken(token: "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhcHAiLCJleHAiOjE3MDAwMDAwMDB9.x", nowMs: 5)
+        #expect(web.principal == "app" && web.expiryMs == 1_700_000_000_000)
+        for text in ["opaque", "a.b.c", "..", "a.!!!.c", "a.eyJleHAiOiJ4In0.c"] {
+            let token = KafkaToken(token: text, nowMs: 5)
+            #expect(token.value == text && token.principal.isEmpty && token.expiryMs == 300_005, "\(text)")
+        }
+        let file = NSTemporaryDirectory() + "tapedeck-token-" + UUID().uuidString
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        #expect(throws: KafkaTokenError.self) { try KafkaToken(file: file, nowMs: 0) }
+        for bad in ["", " \n", "two words"] {
+            try bad.write(toFile: file, atomically: true, encoding: .utf8)
+            #expect(throws: KafkaTokenError.self) { try KafkaToken(file: file, nowMs: 0) }
+        }
+        try " abc\n".write(toFile: file, atomically: true, encoding: .utf8)
+        #expect(try KafkaToken(file: file, nowMs: 0).value == "abc")
+    }
+
+    @Test func `A tick after a pause goes at once, a busy feed lingers, and what fills a batch does not`() {
         var linger = Linger(KafkaConfiguration.Producer())
         #expect(linger.waitNs(nowNs: 0, pending: 1) <= 0)
-        linger.sent(nowNs: 1_000_000_000, partitions: 1)
-        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 1) == 500_000)
-        #expect(linger.waitNs(nowNs: 1_000_500_000, pending: 1) == 0)
-        linger.sent(nowNs: 2_000_000_000, partitions: 64)
-        #expect(linger.waitNs(nowNs: 2_000_000_000, pending: 1) == 5_000_000)
-        #expect(linger.waitNs(nowNs: 2_000_000_000, pending: 40_000) == 0)
-        #expect(linger.waitNs(nowNs: 3_000_000_000, pending: 1) <= 0)
+        linger.sent(nowNs: 1_000_000_000)
+        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 1) == 2_000_000)
+        #expect(linger.waitNs(nowNs: 1_002_000_000, pending: 1) == 0)
+        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 499) == 2_000_000)
+        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 500) == 0)
+        #expect(linger.waitNs(nowNs: 2_000_000_000, pending: 1) <= 0)
     }
 
     private static let place = TopicPartition(.ticksRaw, 3)

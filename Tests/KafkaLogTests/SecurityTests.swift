@@ -78,6 +78,15 @@ extension KafkaTests {
                     KafkaSecurity.Login.scramSHA256(user: "app", password: "app-secret"),
                     .scramSHA512(user: "app", password: "app-secret"),
                 ] {
+                    if KafkaLog.libraryVersion >= 0x0206_01ff {
+                        let log = try SecurityTests.open(tape) { $0.login = login }
+                        let end = log.endOffset(TopicPartition(.ticksRaw, 0), .written)
+                        try log.append([tickBlock(log, from: end + 1, count: 5)], consumed: [])
+                        try log.sync()
+                        let read = try readAll(log, TopicPartition(.ticksRaw, 0))
+                        #expect(UInt64(read.count) == end + 5)
+                        try log.close()
+                    }
                     let refusal = try SecurityTests.refusal(tape) { $0.login = login }
                     if KafkaLog.libraryVersion >= 0x0206_01ff {
                         #expect(refusal == nil)

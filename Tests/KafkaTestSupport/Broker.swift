@@ -97,14 +97,17 @@ package final class Broker: Sendable {
     }
 
     /// One record, with headers as `name:value`.
-    package func produce(_ topic: String, headers: String, _ value: String) throws {
+    package func produce(
+        _ topic: String, headers: String, _ value: String, compression: String = "none"
+    ) throws {
         let line = headers + "\t" + value + "\n"
         try Broker.run(
             "/bin/bash",
             [
                 "-c",
                 "printf '%s' \"$0\" | \"$1\" tool --data \"$2\" --internal producer --topic \"$3\" "
-                    + "--property parse.headers=true", line, Broker.script, data, topic,
+                    + "--compression-codec \"$4\" --property parse.headers=true", line, Broker.script, data, topic,
+                compression,
             ])
     }
 

@@ -10,7 +10,7 @@ public final class KafkaAdmin: @unchecked Sendable {
     /// Nothing is connected to yet. `report` takes lines for people.
     public init(_ configuration: KafkaConfiguration, report: @escaping KafkaReport) throws(LogError) {
         self.configuration = configuration
-        handle = try KafkaHandle(.consumer, configuration, RecordQueue.settings, report: report)
+        handle = try KafkaHandle(.consumer, configuration, ConsumerSettings.common, report: report)
     }
 
     /// Lets the client go.

@@ -43,11 +43,9 @@ public struct KafkaConfiguration: Sendable {
         /// Records of a topic that may wait for their acknowledgement: of ticks, and of each other topic.
         public var ticksQueuedMax = 65_536
         public var othersQueuedMax = 4096
-        /// The most that a tick waits for others to go with it, nanoseconds. Less is waited where that makes few
-        /// requests.
-        public var lingerNsMax: Int64 = 5_000_000
-        /// Requests for each second that lingering allows before it waits longer.
-        public var requestsPerSecond: Int64 = 2000
+        /// The most that a record waits for others to go with it, nanoseconds: requests are so far apart while few
+        /// records come. What comes after a pause goes at once.
+        public var lingerNsMax: Int64 = 2_000_000
         /// Records in one batch.
         public var batchRecordsMax = 500
         /// After this long without an acknowledgement a record is given up, counted and reported, nanoseconds: of ticks

@@ -1,6 +1,7 @@
 import CRdKafka
 import EventLog
 import Glibc
+import KafkaClient
 import Synchronization
 
 /// One client of librdkafka, with a name for every setting that it refuses. Its callbacks come from threads of the
@@ -91,15 +92,10 @@ final class KafkaHandle: @unchecked Sendable {
         String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// The topic's handle, made once. `deadlineMs`: how long its records may take to be acknowledged, 0 for ever.
-    func topic(_ name: String, deadlineMs: Int64? = nil) throws(LogError) -> OpaquePointer {
+    /// The topic's handle, made once.
+    func topic(_ name: String) throws(LogError) -> OpaquePointer {
         if let known = topics.withLock({ $0[name] }) { return known.pointer }
-        let conf = rd_kafka_default_topic_conf_dup(rk)
-        var text = [CChar](repeating: 0, count: 256)
-        if let deadlineMs {
-            _ = rd_kafka_topic_conf_set(conf, "message.timeout.ms", "\(max(deadlineMs, 0))", &text, text.count)
-        }
-        guard let made = rd_kafka_topic_new(rk, name, conf) else {
+        guard let made = rd_kafka_topic_new(rk, name, nil) else {
             throw fail("topic \(name)", rd_kafka_last_error())
         }
         topics.withLock { $0[name] = Opaque(pointer: made) }
@@ -127,8 +123,6 @@ final class KafkaHandle: @unchecked Sendable {
 
     // MARK: Errors
 
-    static func name(_ code: rd_kafka_resp_err_t) -> String { String(cString: rd_kafka_err2str(code)) }
-
     /// Takes an error object apart and frees it.
     static func take(_ error: OpaquePointer) -> (code: rd_kafka_resp_err_t, text: String, isRetriable: Bool) {
         defer { rd_kafka_error_destroy(error) }
@@ -144,43 +138,17 @@ final class KafkaHandle: @unchecked Sendable {
         if code == RD_KAFKA_RESP_ERR__FATAL {
             let fatal = rd_kafka_fatal_error(rk, &text, text.count)
             return LogError(
-                .stopped, "\(what): \(KafkaHandle.name(fatal)): \(KafkaHandle.string(text)); start this process again")
+                .stopped, "\(what): \(KafkaErrors.name(fatal)): \(KafkaHandle.string(text)); start this process again")
         }
-        let why = KafkaHandle.name(code) + (detail.isEmpty ? "" : ": \(detail)")
-        switch code {
-        case RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__TRANSPORT, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
-            RD_KAFKA_RESP_ERR__RESOLVE, RD_KAFKA_RESP_ERR__WAIT_COORD, RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE,
-            RD_KAFKA_RESP_ERR__MSG_TIMED_OUT,
-            RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
-            RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
-            RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE,
-            RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH, RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH,
-            RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
-            let refusal = context.refusal.withLock { $0 }
-            // The library tries again for ever; who is not let in would wait for ever.
-            guard refusal.isEmpty else {
-                return LogError(
-                    .denied,
-                    "\(what): the brokers \(brokers) do not let this process in (\(refusal)); check login and "
-                        + "certificates")
-            }
-            let problem = context.problem.withLock { $0 }
-            let cause = problem.isEmpty ? "" : " (the latest problem: \(problem))"
-            return LogError(
-                .unavailable,
-                "\(what): \(why) from the brokers \(brokers)\(cause); check that they run and that "
-                    + "their address, TLS and login are what they expect", retryable: true)
-        case RD_KAFKA_RESP_ERR__AUTHENTICATION, RD_KAFKA_RESP_ERR__SSL, RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
-            RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
-            RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-            return LogError(.denied, "\(what): \(why); the brokers \(brokers) need another login or an ACL for it")
-        case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-            RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-            return LogError(.invalid, "\(what): \(why); `tapedeck topics apply` makes the topics")
-        case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-            return LogError(.tooLarge, "\(what): \(why); raise the topic's max.message.bytes")
-        default: return LogError(.io, "\(what): \(why)")
+        let refusal = context.refusal.withLock { $0 }
+        let problem = context.problem.withLock { $0 }
+        var failure: KafkaFailure?
+        if !refusal.isEmpty {
+            failure = KafkaFailure(.refused, refusal)
+        } else if !problem.isEmpty {
+            failure = KafkaFailure(.lost, problem)
         }
+        return KafkaErrors(brokers: brokers, problem: failure).error(what, code, detail: detail)
     }
 
     // MARK: Callbacks

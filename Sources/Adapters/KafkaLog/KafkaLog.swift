@@ -8,9 +8,10 @@ import TimeSource
 
 /// A Kafka cluster as the log.
 ///
-/// Made of clients with a thread each: one for each class of what is sent (``KafkaProducer``), one that follows the
-/// tip for readers of everything (``TipReader``), one that reads from wherever it is asked to (``PartitionCursor``),
-/// and one for each group that this process is a member of (``KafkaMembership``).
+/// What is sent and read goes over connections of its own (`KafkaClient`), on a loop for each class of what is sent
+/// (``KafkaProducer``), one that follows the tip for readers of everything (``TipReader``), and one that reads from
+/// wherever it is asked to (``PartitionCursor``). Groups (``KafkaMembership``), transactions and questions are
+/// librdkafka's, a client with a thread for each.
 public final class KafkaLog: EventLog, @unchecked Sendable {
     public let configuration: KafkaConfiguration
     public let identity: LogIdentity
@@ -18,7 +19,10 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
     let notify: KafkaReport
     /// Something came for a member of a group.
     let ready = ReadySignal()
+    /// Asks the brokers what is not read from them.
     let reader: KafkaHandle
+    /// Bytes in the cursors' queues.
+    let waiting = FetchQueue.Shared()
     let counts: [Topic: Int]
     let tip: TipReader?
     let cache: BlockCache
@@ -31,6 +35,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         var transactions: KafkaTransactions?
         var spill: TickSpill?
         var cursors: [TopicPartition: PartitionCursor] = [:]
+        var fetching: FetchLoop?
         var memberships: [KafkaMembership] = []
         var starts: [TopicPartition: UInt64] = [:]
         var groups: [String: GroupClient] = [:]
@@ -49,10 +54,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         notify = report
         cache = BlockCache(byteCountMax: configuration.cacheBytes)
         let reader = try KafkaHandle(
-            .consumer, configuration,
-            RecordQueue.settings + [
-                ("fetch.min.bytes", "1024"), ("queued.min.messages", "10000"), ("queued.max.messages.kbytes", "2048"),
-            ], report: report)
+            .consumer, configuration, ConsumerSettings.common, report: report)
         self.reader = reader
         let cluster = KafkaCluster(reader, configuration)
         counts = try cluster.partitionCounts()
@@ -111,9 +113,8 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
     /// A feed on a broker begins a new epoch with each start.
     public var isContinuous: Bool { false }
 
-    public var failure: LogError? {
-        state.withLock { $0.producers.values.lazy.compactMap(\.failure).first }
-    }
+    /// Brokers that do not take records now may do so later.
+    public var failure: LogError? { nil }
 
     /// What this process sent and read so far.
     public var counters: KafkaCounters {
@@ -246,6 +247,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
                 state.producers = [:]
                 state.transactions = nil
                 state.cursors = [:]
+                state.fetching = nil
                 state.groups = [:]
             }
             return state.isClosed ? nil : state
@@ -255,6 +257,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         loads?.stop()
         tip?.stop()
         for cursor in open.cursors.values { cursor.monitor.locked { cursor.close() } }
+        open.fetching?.stop()
         for group in open.groups.values { group.handle.destroy() }
         open.transactions?.close()
         var failure: LogError?

@@ -82,7 +82,7 @@ extension KafkaLog {
             }
             let made = try KafkaHandle(
                 .consumer, configuration,
-                RecordQueue.settings + [("group.id", configuration.name(ofGroup: group))], report: notify)
+                ConsumerSettings.common + [("group.id", configuration.name(ofGroup: group))], report: notify)
             state.groups[group] = GroupClient(handle: made)
             return made
         }

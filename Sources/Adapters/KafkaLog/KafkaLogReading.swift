@@ -1,4 +1,3 @@
-import CRdKafka
 import EventLog
 import Synchronization
 import TimeSource
@@ -11,15 +10,10 @@ extension KafkaLog {
 
     public func endOffset(_ place: TopicPartition, _ visibility: Visibility) -> UInt64 {
         if let end = tip?.end(place) { return end }
-        var low: Int64 = 0
-        var high: Int64 = 0
-        let name = configuration.name(of: place.topic)
-        if state.withLock({ $0.cursors[place] != nil }),
-            rd_kafka_get_watermark_offsets(reader.rk, name, Int32(place.partition), &low, &high)
-                == RD_KAFKA_RESP_ERR_NO_ERROR, high > 0
-        {
-            // 0 where nothing was fetched yet.
-            return UInt64(high)
+        if let cursor = state.withLock({ $0.cursors[place] }) {
+            // 0 where nothing was read yet.
+            let end = cursor.highWatermark
+            if end > 0 { return end }
         }
         return (try? cluster.offsets([place], at: KafkaCluster.latest)[place]) ?? 0
     }
@@ -109,17 +103,25 @@ extension KafkaLog {
             if state.isClosed { throw LogError(.closed, "the log is closed") }
             if let known = state.cursors[place] { return known }
             let made = PartitionCursor(
-                place, reader, topic: try reader.topic(configuration.name(of: place.topic)), time: time,
-                ready: Unmanaged.passUnretained(ready).toOpaque())
+                place, try fetching(&state), topic: configuration.name(of: place.topic), time: time, ready: ready,
+                waiting: waiting)
             state.cursors[place] = made
             return made
         }
     }
 
+    /// The loop of all cursors: a reader that is behind waits for some bytes, and a writer gathers for as long anyway.
+    private func fetching(_ state: inout State) throws(LogError) -> FetchLoop {
+        if let known = state.fetching { return known }
+        let made = try FetchLoop("kafka-fetch", configuration, bytesLeast: 1024, intervalMs: 5)
+        state.fetching = made
+        return made
+    }
+
     /// A member goes on with a partition: its fetch is begun, so that many begin at once.
     func beginReading(_ place: TopicPartition, at offset: UInt64) {
         do throws(LogError) {
-            try with(place) { cursor throws(LogError) in try cursor.begin(at: offset) }
+            try with(place) { cursor throws(LogError) in cursor.begin(at: offset) }
         } catch {
             report(error.message)
         }

@@ -68,7 +68,7 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
     }
 
     private static func settings(_ group: String, _ configuration: KafkaConfiguration) -> [(String, String)] {
-        var settings = RecordQueue.settings
+        var settings = ConsumerSettings.common
         settings.append(("group.id", configuration.name(ofGroup: group)))
         if !configuration.group.instance.isEmpty {
             settings.append(("group.instance.id", configuration.group.instance))

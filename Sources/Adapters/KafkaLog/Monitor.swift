@@ -68,4 +68,7 @@ final class WorkerThread: @unchecked Sendable {
     }
 
     func join() { pthread_join(thread, nil) }
+
+    /// Nobody waits for its end.
+    func detach() { pthread_detach(thread) }
 }

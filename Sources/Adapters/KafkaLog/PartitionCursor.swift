@@ -1,5 +1,6 @@
-import CRdKafka
 import EventLog
+import KafkaFrames
+import Synchronization
 import TimeSource
 
 /// Reads one partition forward from wherever it is asked to, for readers that are not at the tip and for members of
@@ -8,16 +9,21 @@ final class PartitionCursor: @unchecked Sendable {
     let place: TopicPartition
     /// Held by whoever uses it.
     let monitor = Monitor()
-    private let handle: KafkaHandle
-    private let topic: OpaquePointer
-    private let queue: OpaquePointer
+    private let fetching: FetchLoop
+    private let topic: String
     private let time: any TimeSource
+    private let ready: ReadySignal
+    private let waiting: FetchQueue.Shared
+    /// What is read now; nil while nothing is.
+    private var queue: FetchQueue?
+    private let end = FetchQueue.Shared()
+    private let decoder: FetchDecoder
     private var assembler: BlockAssembler
     /// Blocks fetched and not asked for yet, ascending.
     private var blocks: [Block] = []
-    /// What the client fetches next; nil while it does not.
+    /// After what was decoded; nil while nothing is read.
     private var next: UInt64?
-    /// The client has given out all there was.
+    /// All there was is decoded.
     private var isAtEnd = false
     private var failure: LogError?
     /// With the lock held: it must not be used any more.
@@ -25,36 +31,34 @@ final class PartitionCursor: @unchecked Sendable {
     private(set) var recordsRead: UInt64 = 0
     var malformed: UInt64 { assembler.malformed }
 
-    /// `becameReady` is called from threads of the library when something has come after there was nothing.
+    /// `topic`: its name on the brokers. `ready` is set when something has come after there was nothing; `waiting`
+    /// counts what waits in all cursors.
     init(
-        _ place: TopicPartition, _ handle: KafkaHandle, topic: OpaquePointer, time: any TimeSource,
-        ready: UnsafeMutableRawPointer
+        _ place: TopicPartition, _ fetching: FetchLoop, topic: String, time: any TimeSource, ready: ReadySignal,
+        waiting: FetchQueue.Shared
     ) {
         self.place = place
-        self.handle = handle
+        self.fetching = fetching
         self.topic = topic
         self.time = time
+        self.ready = ready
+        self.waiting = waiting
+        decoder = FetchDecoder(place)
         assembler = BlockAssembler(place)
-        queue = rd_kafka_queue_new(handle.rk)
-        rd_kafka_queue_cb_event_enable(
-            queue,
-            { _, raw in
-                guard let raw else { return }
-                Unmanaged<ReadySignal>.fromOpaque(raw).takeUnretainedValue().set()
-            }, ready)
     }
+
+    /// Where the partition ends, as far as it is known; 0 where it is not. From any thread.
+    var highWatermark: UInt64 { UInt64(max(end.value.load(ordering: .relaxed), 0)) }
 
     /// With the lock held. Nothing may use it afterwards.
     func close() {
         guard !isClosed else { return }
         isClosed = true
         stop()
-        rd_kafka_queue_cb_event_enable(queue, nil, nil)
-        rd_kafka_queue_destroy(queue)
     }
 
-    /// With the lock held: has the client fetch from here on.
-    func begin(at offset: UInt64) throws(LogError) { try goOn(at: offset) }
+    /// With the lock held: reads from here on.
+    func begin(at offset: UInt64) { goOn(at: offset) }
 
     /// With the lock held: the block with the first record at or after `offset`, or that there is none yet. Where
     /// `isPatient`, waits for what exists and has to be fetched, at most the given time; with `through`, until
@@ -63,7 +67,7 @@ final class PartitionCursor: @unchecked Sendable {
         at offset: UInt64, timeoutNs: Int64, isPatient: Bool, through: UInt64 = 0
     ) throws(LogError) -> Found {
         if let block = find(offset) { return .block(block) }
-        try goOn(at: offset)
+        goOn(at: offset)
         let untilNs = time.monotonicNs() + timeoutNs
         while true {
             let isOver = isAtEnd && (next ?? 0) >= through
@@ -75,7 +79,7 @@ final class PartitionCursor: @unchecked Sendable {
             }
             if !isPatient || isAtEnd && (next ?? 0) >= through { return .end }
             guard time.monotonicNs() < untilNs else {
-                throw handle.fail("reading \(place) at offset \(offset)", RD_KAFKA_RESP_ERR__TIMED_OUT)
+                throw fetching.error("reading \(place) at offset \(offset)", code: PartitionCursor.timedOut)
             }
         }
     }
@@ -90,16 +94,19 @@ final class PartitionCursor: @unchecked Sendable {
     /// With the lock held: whether something is there or comes within the time.
     func wait(at offset: UInt64, timeoutNs: Int64) throws(LogError) -> Bool {
         if find(offset) != nil { return true }
-        try goOn(at: offset)
+        goOn(at: offset)
         try fetch(timeoutNs: timeoutNs)
         return find(offset) != nil || failure != nil
     }
 
-    /// Has the client fetch from the offset on. Where it is already past it, by records that do not exist, it stays.
-    private func goOn(at offset: UInt64) throws(LogError) {
+    /// As a code of librdkafka, which has words for it.
+    private static let timedOut: Int32 = -185
+
+    /// Reads from the offset on. Where that is already past it, by records that do not exist, it stays.
+    private func goOn(at offset: UInt64) {
         if let next, let reached, offset >= reached, offset <= next { return }
         stop()
-        try start(at: offset)
+        start(at: offset)
     }
 
     /// Up to here what was fetched was asked for.
@@ -118,10 +125,12 @@ final class PartitionCursor: @unchecked Sendable {
         return nil
     }
 
-    private func start(at offset: UInt64) throws(LogError) {
-        guard
-            rd_kafka_consume_start_queue(topic, Int32(place.partition), Int64(clamping: offset), queue) == 0
-        else { throw handle.fail("reading \(place)", rd_kafka_last_error()) }
+    private func start(at offset: UInt64) {
+        let made = FetchQueue(ready, total: waiting, end: end)
+        fetching.execute { [topic, place] fetcher in
+            made.begin(fetcher, topic: topic, partition: Int32(place.partition), at: offset)
+        }
+        queue = made
         next = offset
         reached = offset
         blocks = []
@@ -131,8 +140,9 @@ final class PartitionCursor: @unchecked Sendable {
 
     /// The next read begins anew.
     private func stop() {
-        guard next != nil else { return }
-        rd_kafka_consume_stop(topic, Int32(place.partition))
+        guard let queue else { return }
+        fetching.execute { queue.end($0) }
+        self.queue = nil
         next = nil
         reached = nil
         blocks = []
@@ -143,7 +153,10 @@ final class PartitionCursor: @unchecked Sendable {
     }
 
     private func fetch(timeoutNs: Int64) throws(LogError) {
-        RecordQueue.take(from: queue, timeoutMs: Int32(clamping: max(timeoutNs, 0) / 1_000_000)) { take($0) }
+        guard let queue else { return }
+        let (chunk, resumes) = queue.take(timeoutNs: timeoutNs)
+        if resumes { fetching.execute { queue.resume($0) } }
+        if let chunk { take(chunk) }
         if let block = assembler.end() { blocks.append(block) }
         // Blocks that came before what failed are given out first.
         if let failure, failure.code != .lost, blocks.isEmpty {
@@ -152,23 +165,28 @@ final class PartitionCursor: @unchecked Sendable {
         }
     }
 
-    private func take(_ message: UnsafeMutablePointer<rd_kafka_message_t>) {
+    private func take(_ chunk: FetchQueue.Chunk) {
         guard failure == nil else { return }
-        switch RecordQueue.content(of: message) {
-        case .record(let payload, let key, let offset, let timestampNs):
-            if let block = assembler.add(payload, key: key, offset: offset, timestampNs: timestampNs) {
-                blocks.append(block)
+        guard chunk.error == .none else {
+            failure =
+                chunk.error == .offsetOutOfRange
+                ? LogError(.lost, "\(place) has no offset \(next ?? 0)")
+                : fetching.error("reading \(place)", code: Int32(chunk.error.code))
+            return
+        }
+        do throws(LogError) {
+            let first = next ?? 0
+            try decoder.read(chunk.bytes, chunk.aborted, from: first) { record, timestampNs in
+                let block = assembler.add(
+                    record.value, key: record.key, offset: UInt64(record.offset), timestampNs: timestampNs)
+                if let block { blocks.append(block) }
+                next = UInt64(record.offset) + 1
+                recordsRead += 1
             }
-            next = offset + 1
-            isAtEnd = false
-            recordsRead += 1
-        case .end(let offset):
-            next = max(next ?? offset, offset)
-            isAtEnd = true
-        case .unknownSchema(let offset, let major): failure = RecordQueue.unknownSchema(place, offset, major)
-        case .failed(RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET):
-            failure = LogError(.lost, "\(place) has no offset \(next ?? 0)")
-        case .failed(let code): failure = handle.fail("reading \(place)", code)
+            next = chunk.next
+            isAtEnd = chunk.next >= chunk.end
+        } catch {
+            failure = error
         }
     }
 }

@@ -1,4 +1,3 @@
-import CRdKafka
 import EventLog
 
 extension KafkaProducer {
@@ -17,11 +16,13 @@ extension KafkaProducer {
         let startedNs: Int64
         /// In the order of appends.
         var number: UInt64 = 0
+        /// Records that are neither acknowledged nor given up.
         var left: Int
-        var failed = 0
-        var failureCode = RD_KAFKA_RESP_ERR_NO_ERROR
-        var firstFailed: Int?
-        var lastFailed = 0
+        private(set) var failed = 0
+        /// The protocol's word for why.
+        private(set) var failureCode: Int16 = 0
+        private(set) var firstFailed: Int?
+        private(set) var lastFailed = 0
 
         init(_ block: Block, _ ticket: Ticket, _ startedNs: Int64) {
             self.block = block
@@ -31,42 +32,11 @@ extension KafkaProducer {
         }
 
         /// One of its records is not in the log.
-        func fail(_ record: Int, _ code: rd_kafka_resp_err_t) {
+        func fail(_ record: Int, _ code: Int16) {
             failed += 1
             failureCode = code
             firstFailed = min(firstFailed ?? record, record)
             lastFailed = max(lastFailed, record)
         }
-    }
-}
-
-/// A client that sends, and the queue of what it has to say.
-struct ProducerClient: @unchecked Sendable {
-    let handle: KafkaHandle
-    let queue: OpaquePointer
-
-    init(_ configuration: KafkaConfiguration, _ report: @escaping KafkaReport) throws(LogError) {
-        handle = try KafkaHandle(
-            .producer, configuration,
-            [
-                ("enable.idempotence", "true"), ("acks", "all"), ("compression.codec", "lz4"),
-                // Lingering is done by the producer, where it can adapt; the client sends what it is given.
-                ("linger.ms", "0"), ("batch.num.messages", "\(configuration.producer.batchRecordsMax)"),
-                ("retry.backoff.ms", "100"), ("queue.buffering.max.messages", "1000000"),
-                ("queue.buffering.max.kbytes", "2097151"),
-            ], report: report
-        ) { rd_kafka_conf_set_events($0, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR) }
-        queue = rd_kafka_queue_get_main(handle.rk)
-    }
-
-    /// Has whoever polls the queue return.
-    func wake() { rd_kafka_queue_yield(queue) }
-
-    /// Drops what it has to send, and what is on its way: told as failed.
-    func purge() { rd_kafka_purge(handle.rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT) }
-
-    func destroy() {
-        rd_kafka_queue_destroy(queue)
-        handle.destroy()
     }
 }

@@ -1,14 +1,17 @@
-import CRdKafka
 import EventLog
-import Glibc
+import KafkaClient
+import KafkaFrames
 import TimeSource
 
 /// Follows all partitions of some topics at their ends, as no member of any group, and keeps the newest blocks in a
-/// ring for any number of readers. One thread owns the client.
+/// ring for any number of readers. Blocks are assembled on the loop that reads.
 final class TipReader: @unchecked Sendable {
     /// One partition's part of the ring.
     private final class Partition {
         let assembler: BlockAssembler
+        let decoder: FetchDecoder
+        /// The loop's own: what was not given out yet begins here.
+        var next: UInt64
         /// The ring has everything from here to `end`.
         var coveredFrom: UInt64
         var end: UInt64
@@ -23,6 +26,8 @@ final class TipReader: @unchecked Sendable {
 
         init(_ place: TopicPartition, from start: UInt64, goal: UInt64) {
             assembler = BlockAssembler(place)
+            decoder = FetchDecoder(place)
+            next = start
             coveredFrom = start
             end = start
             self.goal = goal
@@ -54,17 +59,14 @@ final class TipReader: @unchecked Sendable {
         }
     }
 
-    private let handle: KafkaHandle
+    private let fetching: FetchLoop
     private let configuration: KafkaConfiguration
-    private let queue: OpaquePointer
     private let notify: KafkaReport
     private let monitor = Monitor()
-    /// Guards the assemblers and `recordsRead`: taken before `monitor` where both are.
+    /// Guards the assemblers and `recordsRead`; never taken with `monitor`.
     private let assembly = Monitor()
-    private var topics: [OpaquePointer: Topic] = [:]
-    private var thread: WorkerThread?
-    /// The thread's own: whose the latest message was.
-    private var latest: (topic: OpaquePointer, number: Int32, partition: Partition)?
+    /// The loop's own: what the answer brought that is handed on now.
+    private var arrivals = Arrivals()
     private var partitions: [TopicPartition: Partition] = [:]
     // Guarded by `monitor`, as what is in the partitions but their assemblers.
     private var order: [(partition: Partition, bytes: Int)] = []
@@ -82,40 +84,29 @@ final class TipReader: @unchecked Sendable {
     ) throws(LogError) {
         self.configuration = configuration
         notify = report
-        handle = try KafkaHandle(
-            .consumer, configuration,
-            RecordQueue.settings + [("fetch.min.bytes", "1"), ("queued.min.messages", "20000")],
-            report: report)
-        queue = rd_kafka_queue_new(handle.rk)
+        fetching = try FetchLoop("kafka-tip", configuration, bytesLeast: 1, intervalMs: 2)
         for (place, from, goal) in places {
             partitions[place] = Partition(place, from: from, goal: goal)
         }
-        for (place, from, _) in places {
-            let topic = try handle.topic(configuration.name(of: place.topic))
-            topics[topic] = place.topic
-            guard rd_kafka_consume_start_queue(topic, Int32(place.partition), Int64(clamping: from), queue) == 0 else {
-                throw handle.fail("following \(place)", rd_kafka_last_error())
+        let followed = partitions.values.map { ($0, configuration.name(of: $0.assembler.place.topic)) }
+        fetching.execute { [unowned self] fetcher in
+            fetcher.delivered = { [unowned self] in handOn() }
+            for (partition, topic) in followed {
+                let number = Int32(partition.assembler.place.partition)
+                _ = fetcher.add(topic: topic, partition: number, at: Int64(clamping: partition.next)) {
+                    [unowned self] fetched in take(fetched, partition)
+                }
             }
         }
-        thread = try WorkerThread("kafka-tip") { [unowned self] in run() }
     }
 
-    /// Ends the thread and lets the client go. *Blocking.*
+    /// Ends the loop. *Blocking.*
     func stop() {
         monitor.locked {
             isStopping = true
             monitor.wakeAll()
         }
-        rd_kafka_queue_yield(queue)
-        thread?.join()
-        thread = nil
-        for (topic, kind) in topics {
-            for place in partitions.keys where place.topic == kind {
-                rd_kafka_consume_stop(topic, Int32(place.partition))
-            }
-        }
-        rd_kafka_queue_destroy(queue)
-        handle.destroy()
+        fetching.stop()
     }
 
     private func report(_ line: String) { notify("kafka.follow", line) }
@@ -190,82 +181,64 @@ final class TipReader: @unchecked Sendable {
         }
     }
 
-    // MARK: The thread
+    // MARK: The loop
 
-    private func run() {
-        while !monitor.locked({ isStopping }) { takeBatch() }
-    }
-
-    /// What a batch brought, before readers see it.
+    /// What an answer brought, before readers see it.
     private struct Arrivals {
         var blocks: [(partition: Partition, block: Block)] = []
-        var touched: [Partition] = []
         var caughtUp: [Partition] = []
         var stopped: [(partition: Partition, error: LogError)] = []
     }
 
     /// Assembles without readers' lock.
-    private func takeBatch() {
-        var arrivals = Arrivals()
-        RecordQueue.take(from: queue, timeoutMs: 100) { message in
-            guard let partition = partition(of: message.pointee) else { return }
-            assembly.locked { take(message, partition, &arrivals) }
-        }
-        assembly.locked {
-            for partition in arrivals.touched {
-                if let block = partition.assembler.end() { arrivals.blocks.append((partition, block)) }
-            }
-        }
-        for (_, error) in arrivals.stopped { report(error.message) }
-        let notify = monitor.locked { () -> [@Sendable () -> Void] in
-            for (partition, block) in arrivals.blocks { add(block, to: partition) }
-            for partition in arrivals.caughtUp { partition.isCaughtUp = true }
-            for (partition, error) in arrivals.stopped where partition.stopped == nil { partition.stopped = error }
-            monitor.wakeAll()
-            let heard = Set(arrivals.blocks.map { $0.partition.assembler.place.topic.durability })
-            return listeners.filter { heard.contains($0.durability) }.map(\.notify)
-        }
-        for listener in notify { listener() }
-    }
-
-    /// Messages of a partition come in runs.
-    private func partition(of message: rd_kafka_message_t) -> Partition? {
-        if let latest, latest.topic == message.rkt, latest.number == message.partition { return latest.partition }
-        guard let topic = message.rkt, let kind = topics[topic],
-            let partition = partitions[TopicPartition(kind, UInt16(truncatingIfNeeded: message.partition))]
-        else { return nil }
-        latest = (topic, message.partition, partition)
-        return partition
-    }
-
-    private func take(
-        _ message: UnsafeMutablePointer<rd_kafka_message_t>, _ partition: Partition, _ arrivals: inout Arrivals
-    ) {
+    private func take(_ fetched: KafkaFetcher.Fetched, _ partition: Partition) {
+        guard monitor.locked({ partition.stopped == nil }) else { return }
         let place = partition.assembler.place
-        guard partition.stopped == nil, !arrivals.stopped.contains(where: { $0.partition === partition }) else {
-            return
-        }
-        switch RecordQueue.content(of: message) {
-        case .record(let payload, let key, let offset, let timestampNs):
-            if partition.assembler.isEmpty { arrivals.touched.append(partition) }
-            if let block = partition.assembler.add(payload, key: key, offset: offset, timestampNs: timestampNs) {
-                arrivals.blocks.append((partition, block))
+        guard fetched.error == .none else {
+            guard fetched.error == .offsetOutOfRange else {
+                return report(fetching.error("following \(place)", code: Int32(fetched.error.code)).message)
             }
-            recordsRead += 1
-        case .end: arrivals.caughtUp.append(partition)
-        case .unknownSchema(let offset, let major):
-            arrivals.stopped.append((partition, RecordQueue.unknownSchema(place, offset, major)))
-        case .failed(RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET):
             arrivals.stopped.append(
                 (
                     partition,
                     LogError(
                         .lost,
-                        "\(place) has no offset \(partition.assembler.next) any more: it was cut, or made anew; start "
+                        "\(place) has no offset \(partition.next) any more: it was cut, or made anew; start "
                             + "this process again")
                 ))
-        case .failed(let code): report(handle.fail("following \(place)", code).message)
+            return
         }
+        assembly.locked {
+            do throws(LogError) {
+                try partition.decoder.read(fetched.records, fetched.aborted, from: partition.next) {
+                    record, timestampNs in
+                    let block = partition.assembler.add(
+                        record.value, key: record.key, offset: UInt64(record.offset), timestampNs: timestampNs)
+                    if let block { arrivals.blocks.append((partition, block)) }
+                    recordsRead += 1
+                }
+                partition.next = UInt64(max(fetched.next, 0))
+            } catch {
+                arrivals.stopped.append((partition, error))
+            }
+            if let block = partition.assembler.end() { arrivals.blocks.append((partition, block)) }
+        }
+        if fetched.next >= fetched.end { arrivals.caughtUp.append(partition) }
+    }
+
+    private func handOn() {
+        let arrived = arrivals
+        arrivals = Arrivals()
+        for (_, error) in arrived.stopped { report(error.message) }
+        let notify = monitor.locked { () -> [@Sendable () -> Void] in
+            for (partition, block) in arrived.blocks { add(block, to: partition) }
+            for partition in arrived.caughtUp { partition.isCaughtUp = true }
+            for (partition, error) in arrived.stopped where partition.stopped == nil { partition.stopped = error }
+            monitor.wakeAll()
+            let heard = Set(arrived.blocks.map { $0.partition.assembler.place.topic.durability })
+            return listeners.filter { heard.contains($0.durability) }.map(\.notify)
+        }
+        for listener in notify { listener() }
     }
 
     private func add(_ block: Block, to partition: Partition) {

@@ -4,6 +4,7 @@ extension Command {
     /// How a cluster is reached.
     static let kafkaOptions: [OptionName] = [
         .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
+        .kafkaTokenFile,
         .kafkaSet,
     ]
 
@@ -137,10 +138,16 @@ extension OptionName {
                     + "With it, or with --kafka-cert, TLS is spoken.")
         case .kafkaCert: OptionDefinition(.path, "FILE", "The certificate to show to the brokers, PEM.")
         case .kafkaKey: OptionDefinition(.path, "FILE", "The key of --kafka-cert, PEM, without a password.")
+        case .kafkaTokenFile:
+            OptionDefinition(
+                .path, "FILE",
+                "A bearer token to log in by (OAUTHBEARER), read again for each connection. Somebody else writes it "
+                    + "anew before it ends.")
         default:
             OptionDefinition(
                 .texts, "NAME=VALUE",
-                "A setting of librdkafka by its own name, for what has no option here. May be given several times.")
+                "A setting of librdkafka, which has groups and transactions, by its own name. May be given several "
+                    + "times.")
         }
     }
 

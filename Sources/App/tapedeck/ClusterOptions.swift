@@ -15,6 +15,12 @@ struct ClusterOptions {
         configuration.prefix = options.optionalString(.topicPrefix) ?? ""
         configuration.security = try security()
         for text in options.strings(.kafkaSet) {
+            let isOfConnections = ["security.", "sasl.", "ssl."].contains { text.hasPrefix($0) }
+            guard !isOfConnections else {
+                throw CommandError(
+                    "--kafka-set \(text): not all connections are librdkafka's; --kafka-user, --kafka-token-file, "
+                        + "--kafka-ca and --kafka-cert say it to all of them")
+            }
             let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             guard parts.count == 2, !parts[0].isEmpty else {
                 throw CommandError("--kafka-set \(text): a setting is NAME=VALUE, as socket.timeout.ms=10000")
@@ -36,6 +42,12 @@ struct ClusterOptions {
                 case "scram-sha-512": .scramSHA512(user: user, password: password)
                 default: .plain(user: user, password: password)
                 }
+        }
+        if let file = options.optionalString(.kafkaTokenFile) {
+            guard security.login == nil else {
+                throw CommandError("--kafka-token-file and --kafka-user are two logins: one of them")
+            }
+            security.login = .token { try KafkaToken(file: file, nowMs: SystemTime().wallNs() / 1_000_000) }
         }
         let authorities = options.optionalString(.kafkaCA)
         let certificate = options.optionalString(.kafkaCert)

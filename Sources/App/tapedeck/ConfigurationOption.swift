@@ -57,6 +57,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case kafkaCA = "kafka-ca"
     case kafkaCert = "kafka-cert"
     case kafkaKey = "kafka-key"
+    case kafkaTokenFile = "kafka-token-file"
     case kafkaSet = "kafka-set"
     case instance
     case historyMinutes = "history-minutes"
@@ -189,7 +190,7 @@ extension OptionName {
             .cassandraCA, .cassandraCert, .cassandraKey:
             storeDefinition
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
-            .kafkaSet:
+            .kafkaTokenFile, .kafkaSet:
             kafkaDefinition
         case .instance, .historyMinutes, .lostRecords, .spillMB, .clockOffsetFile, .partitions, .replication, .toTime,
             .by, .yes:

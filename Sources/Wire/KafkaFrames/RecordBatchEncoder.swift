@@ -1,0 +1,69 @@
+import CLinux
+
+/// Writes a batch of records as brokers keep it (magic 2), LZ4 where that is shorter. One at a time.
+public struct RecordBatchEncoder {
+    /// Fewer bytes of records go as they are: a frame's own bytes and the broker's unpacking would cost more.
+    private static let compressedLeast = 512
+
+    private let plain = KafkaBuffer(capacity: 64 << 10)
+    private var count = 0
+
+    public init() {}
+
+    public var recordCount: Int { count }
+
+    /// Forgets what was added.
+    public mutating func begin() {
+        plain.removeAll()
+        count = 0
+    }
+
+    /// Adds a record. An empty key is a key of no bytes.
+    public mutating func add(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
+        let length =
+            3 &+ KafkaBuffer.varintLength(count) &+ KafkaBuffer.varintLength(key.count) &+ key.count
+            &+ KafkaBuffer.varintLength(value.count) &+ value.count
+        plain.append(varint: length)
+        // Attributes, and the time after the batch's.
+        plain.append(UInt16(0))
+        plain.append(varint: count)
+        plain.append(varint: key.count)
+        plain.append(key)
+        plain.append(varint: value.count)
+        plain.append(value)
+        // No headers.
+        plain.append(UInt8(0))
+        count += 1
+    }
+
+    /// Appends the batch of all that was added. `timestampMs`: of each record. `sequence`: of the first one.
+    public func end(into buffer: KafkaBuffer, timestampMs: Int64, producer: KafkaProducerID, sequence: Int32) {
+        let start = buffer.count
+        buffer.append(Int64(0))
+        buffer.append(Int32(0))
+        buffer.append(Int32(-1))
+        buffer.append(UInt8(2))
+        buffer.append(UInt32(0))
+        buffer.append(UInt16(0))
+        buffer.append(Int32(count - 1))
+        buffer.append(timestampMs)
+        buffer.append(timestampMs)
+        buffer.append(producer.id)
+        buffer.append(producer.epoch)
+        buffer.append(sequence)
+        buffer.append(Int32(count))
+        if plain.count >= RecordBatchEncoder.compressedLeast, LZ4Frame.compress(plain.bytes, into: buffer) {
+            buffer.set(UInt16(KafkaCodec.lz4.rawValue), at: start + 21)
+        } else {
+            buffer.append(plain.bytes)
+        }
+        buffer.set(Int32(clamping: buffer.count - start - 12), at: start + 8)
+        let checked = UnsafeRawBufferPointer(rebasing: buffer.bytes[(start + 21)...])
+        buffer.set(clinux_crc32c(0, checked.baseAddress, checked.count), at: start + 17)
+    }
+
+    /// The sequence after so many records: it begins again at 0 after the largest.
+    public static func sequence(_ sequence: Int32, after records: Int) -> Int32 {
+        Int32(truncatingIfNeeded: (Int64(sequence) + Int64(records)) & 0x7fff_ffff)
+    }
+}

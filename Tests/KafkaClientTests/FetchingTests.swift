@@ -1,0 +1,213 @@
+import CLinux
+import EventLoop
+import Simulation
+import TestSupport
+import Testing
+
+@testable import KafkaClient
+@testable import KafkaFrames
+
+/// What is read through any weather is what the logs have, each record once, in order.
+@Suite struct FetchingTests {
+    /// Makes batches of numbered records, of transactions too, and remembers which count.
+    private final class Writer {
+        let brokers: SimulatedBrokers
+        /// What readers may see of each partition, by offset.
+        var visible: [SimulatedBrokers.Place: [(offset: Int64, number: UInt32)]] = [:]
+        private var number: UInt32 = 0
+        private var encoder = RecordBatchEncoder()
+
+        init(_ brokers: SimulatedBrokers) { self.brokers = brokers }
+
+        func append(_ place: SimulatedBrokers.Place) {
+            guard let log = brokers.logs[place] else { return }
+            let kind = brokers.int(0...9)
+            // A transaction, then the marker of its end.
+            let isAborted = kind == 0
+            let producer: Int64 = kind <= 1 ? 77 : 5
+            encoder.begin()
+            let count = brokers.int(1...8)
+            if isAborted {
+                let transaction = KafkaAbortedTransaction(producerID: producer, firstOffset: log.end)
+                log.aborted.append((transaction, log.end + Int64(count)))
+            }
+            for index in 0..<count {
+                number += 1
+                if !isAborted { visible[place, default: []].append((log.end + Int64(index), number)) }
+                let value =
+                    withUnsafeBytes(of: number) { Array($0) } + [UInt8](repeating: 1, count: brokers.int(0...400))
+                value.withUnsafeBytes { encoder.add(key: UnsafeRawBufferPointer(rebasing: $0[..<2]), value: $0) }
+            }
+            log.append(batch(producer, attributes: kind <= 1 ? 0x10 : 0), count: Int64(count))
+            guard kind <= 1 else { return }
+            encoder.begin()
+            let empty = UnsafeRawBufferPointer(start: nil, count: 0)
+            encoder.add(key: empty, value: empty)
+            log.append(batch(producer, attributes: 0x30), count: 1)
+        }
+
+        private func batch(_ producer: Int64, attributes: UInt8) -> [UInt8] {
+            let buffer = KafkaBuffer()
+            encoder.end(
+                into: buffer, timestampMs: 1000, producer: KafkaProducerID(id: producer, epoch: 0), sequence: 0)
+            var bytes = [UInt8](buffer.bytes)
+            bytes[22] |= attributes
+            let crc = bytes.withUnsafeBytes { clinux_crc32c(0, $0.baseAddress! + 21, $0.count - 21) }
+            withUnsafeBytes(of: crc.bigEndian) { bytes.replaceSubrange(17..<21, with: $0) }
+            return bytes
+        }
+    }
+
+    /// What one reader was given.
+    private final class Reader {
+        var seen: [(offset: Int64, number: UInt32)] = []
+        var errors: [KafkaError] = []
+        var next: Int64
+        var end: Int64 = -1
+        var stream: KafkaFetcher.Stream?
+
+        init(from offset: Int64) { next = offset }
+
+        func take(_ fetched: KafkaFetcher.Fetched) {
+            guard fetched.error == .none else { return errors.append(fetched.error) }
+            let first = next
+            var filter = KafkaTransactionFilter(fetched.aborted)
+            var rest = fetched.records
+            do {
+                while let batch = try RecordBatch.next(of: &rest) {
+                    try batch.check()
+                    guard filter.takes(batch) else { continue }
+                    try KafkaRecord.read(batch, scratch: KafkaBuffer()) { record in
+                        if record.offset >= first {
+                            seen.append((record.offset, record.value.loadUnaligned(as: UInt32.self)))
+                        }
+                        return true
+                    }
+                }
+            } catch {
+                Issue.record("\(error)")
+            }
+            #expect(rest.isEmpty && fetched.next >= next)
+            next = fetched.next
+            end = fetched.end
+        }
+    }
+
+    private static func fetcher(_ brokers: SimulatedBrokers) -> (KafkaFetcher, any LoopTimer) {
+        var options = KafkaClientOptions()
+        options.clientID = "test"
+        options.handshakeMilliseconds = 2000
+        let client = KafkaBrokers(
+            brokers.nodes.map(SimulatedBrokers.address), options: options, transport: brokers, loop: brokers.loop)
+        let fetcher = KafkaFetcher(client, limits: KafkaFetcher.Limits())
+        return (fetcher, brokers.loop.repeatTimer(everyMilliseconds: 50) { fetcher.tick() })
+    }
+
+    @Test func `Readers from anywhere see each record once, in order, whatever happens to sessions and leaders`() {
+        for seed in UInt64(0)..<(Checkout.isSoak ? 10_000 : 300) {
+            let loop = SimulatedLoop()
+            let brokers = SimulatedBrokers(loop, seed: seed, topics: ["a": 3, "b": 2])
+            brokers.weather.cut = brokers.int(0...50)
+            brokers.weather.silent = brokers.int(0...1) * 10
+            brokers.weather.errors = brokers.int(0...20)
+            brokers.weather.cutOff = brokers.int(0...1) * 5
+            brokers.weather.forgets = brokers.int(0...1) * 20
+            brokers.weather.delayMillisecondsMax = brokers.int(0...30)
+            brokers.weather.isTiny = brokers.happens(50)
+            let writer = Writer(brokers)
+            let places = brokers.logs.keys.sorted { ($0.topic, $0.partition) < ($1.topic, $1.partition) }
+            for place in places { for _ in 0..<brokers.int(0...20) { writer.append(place) } }
+            let (fetcher, timer) = Self.fetcher(brokers)
+            var readers: [SimulatedBrokers.Place: (first: Int64, reader: Reader)] = [:]
+            func begin(_ place: SimulatedBrokers.Place) {
+                if let old = readers[place]?.reader.stream { fetcher.remove(old) }
+                let first = Int64(brokers.int(0...Int(brokers.logs[place]?.end ?? 0)))
+                let reader = Reader(from: first)
+                reader.stream = fetcher.add(topic: place.topic, partition: place.partition, at: first) {
+                    reader.take($0)
+                }
+                readers[place] = (first, reader)
+            }
+            for place in places { begin(place) }
+            for _ in 0..<80 {
+                let place = places[brokers.int(0...4)]
+                switch brokers.int(0...9) {
+                case 0: brokers.move(place)
+                case 1: begin(place)
+                case 2:
+                    if let stream = readers[place]?.reader.stream {
+                        stream.isWanted.toggle()
+                        fetcher.resume()
+                    }
+                case 3 where brokers.happens(30):
+                    let node = brokers.nodes[brokers.int(0...2)]
+                    brokers.crash(node)
+                    brokers.isDown.remove(node)
+                default: writer.append(place)
+                }
+                let end = loop.nowMilliseconds + UInt64(brokers.int(0...60))
+                _ = loop.run(until: { loop.nowMilliseconds >= end })
+            }
+            brokers.weather = SimulatedBrokers.Weather()
+            for (_, reader) in readers.values { reader.stream?.isWanted = true }
+            fetcher.resume()
+            let isDone = {
+                readers.allSatisfy { place, now in
+                    now.reader.next == brokers.logs[place]?.end && now.reader.end == now.reader.next
+                }
+            }
+            #expect(loop.run(until: isDone, turnsMax: 300_000), "seed \(seed)")
+            for (place, now) in readers {
+                let wanted = (writer.visible[place] ?? []).filter { $0.offset >= now.first }
+                #expect(now.reader.seen.map(\.offset) == wanted.map(\.offset), "seed \(seed), \(place)")
+                #expect(now.reader.seen.map(\.number) == wanted.map(\.number), "seed \(seed), \(place)")
+                #expect(now.reader.errors.isEmpty, "seed \(seed), \(place)")
+            }
+            timer.cancel()
+            fetcher.close()
+            let end = loop.nowMilliseconds + 3000
+            _ = loop.run(until: { loop.nowMilliseconds >= end })
+            #expect(loop.openTimers == 0, "seed \(seed)")
+        }
+    }
+
+    @Test func `An offset that is not there is told once, and the others go on`() {
+        let loop = SimulatedLoop()
+        let brokers = SimulatedBrokers(loop, seed: 1, topics: ["a": 2])
+        for log in brokers.logs.values { log.leader = 1 }
+        let writer = Writer(brokers)
+        let places = [0, 1].map { SimulatedBrokers.Place(topic: "a", partition: $0) }
+        for place in places { for _ in 0..<5 { writer.append(place) } }
+        let (fetcher, timer) = Self.fetcher(brokers)
+        let lost = Reader(from: 1000)
+        let fine = Reader(from: 0)
+        _ = fetcher.add(topic: "a", partition: 0, at: 1000) { lost.take($0) }
+        _ = fetcher.add(topic: "a", partition: 1, at: 0) { fine.take($0) }
+        writer.append(places[1])
+        #expect(loop.run(until: { fine.next == brokers.logs[places[1]]?.end && !lost.errors.isEmpty }))
+        let end = loop.nowMilliseconds + 5000
+        _ = loop.run(until: { loop.nowMilliseconds >= end })
+        #expect(lost.errors == [.offsetOutOfRange] && lost.seen.isEmpty)
+        timer.cancel()
+        fetcher.close()
+    }
+
+    @Test func `At the end of quiet partitions a session asks ten times a second and names none again`() {
+        let loop = SimulatedLoop()
+        let brokers = SimulatedBrokers(loop, seed: 1, topics: ["a": 64])
+        for log in brokers.logs.values { log.leader = 1 }
+        let (fetcher, timer) = Self.fetcher(brokers)
+        let readers = (0..<64).map { partition in
+            let reader = Reader(from: 0)
+            _ = fetcher.add(topic: "a", partition: Int32(partition), at: 0) { reader.take($0) }
+            return reader
+        }
+        #expect(loop.run(until: { readers.allSatisfy { $0.end == 0 } }))
+        let before = brokers.requests[1] ?? 0
+        let end = loop.nowMilliseconds + 10_000
+        _ = loop.run(until: { loop.nowMilliseconds >= end })
+        #expect((80...100).contains((brokers.requests[1] ?? 0) - before))
+        timer.cancel()
+        fetcher.close()
+    }
+}

@@ -1,0 +1,442 @@
+import EventLoop
+import KafkaClient
+import Simulation
+
+@testable import KafkaFrames
+
+/// Brokers that keep partitions between them, in virtual time and by seed: connections that are refused, slow, cut or
+/// silent, leaders that move, errors before and after a batch was written, answers that are cut off, sessions that are
+/// forgotten. Confined to the loop.
+final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
+    struct Weather {
+        /// In percent of the connections.
+        var cut = 0
+        var silent = 0
+        /// In percent of the batches, and of the requests.
+        var errors = 0
+        var cutOff = 0
+        var forgets = 0
+        var delayMillisecondsMax = 5
+        var isTiny = false
+    }
+
+    struct Place: Hashable {
+        let topic: String
+        let partition: Int32
+    }
+
+    /// A partition as the brokers keep it.
+    final class Log {
+        struct Written {
+            let sequence: Int32
+            let count: Int32
+            let base: Int64
+        }
+
+        var leader: Int32
+        /// Batches with their offsets in, back to back.
+        var batches: [(base: Int64, end: Int64, bytes: [UInt8])] = []
+        var start: Int64 = 0
+        var end: Int64 = 0
+        /// With the offset of the marker of each one's end.
+        var aborted: [(transaction: KafkaAbortedTransaction, last: Int64)] = []
+        /// The newest batches of each producer.
+        var producers: [Int64: [Written]] = [:]
+
+        init(leader: Int32) { self.leader = leader }
+
+        func append(_ bytes: [UInt8], count: Int64) {
+            var bytes = bytes
+            withUnsafeBytes(of: end.bigEndian) { bytes.replaceSubrange(0..<8, with: $0) }
+            batches.append((end, end + count, bytes))
+            end += count
+        }
+
+        /// What a broker answers to a batch of an idempotent producer.
+        func take(_ bytes: [UInt8]) -> (KafkaError, Int64) {
+            let (id, sequence, count) = bytes.withUnsafeBytes { raw in
+                (
+                    Int64(bigEndian: raw.loadUnaligned(fromByteOffset: 43, as: Int64.self)),
+                    Int32(bigEndian: raw.loadUnaligned(fromByteOffset: 53, as: Int32.self)),
+                    Int32(bigEndian: raw.loadUnaligned(fromByteOffset: 57, as: Int32.self))
+                )
+            }
+            let written = producers[id] ?? []
+            if let same = written.first(where: { $0.sequence == sequence && $0.count == count }) {
+                return (.none, same.base)
+            }
+            if let last = written.last {
+                let next = RecordBatchEncoder.sequence(last.sequence, after: Int(last.count))
+                guard sequence == next else { return (sequence < next ? .duplicateSequence : .outOfOrderSequence, -1) }
+            } else if sequence != 0 {
+                return (.outOfOrderSequence, -1)
+            }
+            producers[id] = (written + [Log.Written(sequence: sequence, count: count, base: end)]).suffix(5)
+            append(bytes, count: Int64(count))
+            return (.none, end - Int64(count))
+        }
+    }
+
+    let loop: SimulatedLoop
+    let random: SimulatedStream.SharedRandom
+    var weather: Weather
+    private(set) var logs: [Place: Log] = [:]
+    var isDown: Set<Int32> = []
+    private var open: [SimulatedBrokerConnection] = []
+    private(set) var connections = 0
+    fileprivate var nextProducer: Int64 = 100
+    fileprivate var sessions: [Int32: SimulatedBrokerConnection.Session] = [:]
+    fileprivate(set) var requests: [Int16: Int] = [:]
+    let nodes: [Int32] = [1, 2, 3]
+
+    init(_ loop: SimulatedLoop, seed: UInt64, topics: [String: Int32], weather: Weather = Weather()) {
+        self.loop = loop
+        random = SimulatedStream.SharedRandom(seed: seed)
+        self.weather = weather
+        for (topic, count) in topics.sorted(by: { $0.key < $1.key }) {
+            for partition in 0..<count {
+                logs[Place(topic: topic, partition: partition)] = Log(leader: nodes[int(0...2)])
+            }
+        }
+    }
+
+    var openConnections: Int { open.count { !$0.isClosed } }
+    func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &random.numbers) }
+    func happens(_ percent: Int) -> Bool { percent > 0 && int(0...99) < percent }
+
+    static func address(_ node: Int32) -> KafkaAddress { KafkaAddress(host: "10.0.0.\(node)", port: 9092) }
+
+    func anyPlace() -> Place {
+        let places = logs.keys.sorted { ($0.topic, $0.partition) < ($1.topic, $1.partition) }
+        return places[int(0...(places.count - 1))]
+    }
+
+    /// A partition goes to another broker.
+    func move(_ place: Place) { logs[place]?.leader = nodes[int(0...2)] }
+
+    func crash(_ node: Int32) {
+        isDown.insert(node)
+        for connection in open where connection.node == node { connection.close() }
+        open.removeAll { $0.node == node }
+        for log in logs.values where log.leader == node { log.leader = nodes.first { !isDown.contains($0) } ?? -1 }
+    }
+
+    func connect(
+        _ address: KafkaAddress, loop: any Loop, _ done: @escaping (Result<any ByteStream, StreamError>) -> Void
+    ) {
+        _ = self.loop.timer(afterMilliseconds: int(0...weather.delayMillisecondsMax)) { [self] in
+            guard let node = nodes.first(where: { Self.address($0) == address }), !isDown.contains(node) else {
+                return done(.failure(StreamError("refused")))
+            }
+            connections += 1
+            var link = SimulatedLink()
+            link.delayMillisecondsMax = weather.delayMillisecondsMax
+            link.pieceBytesMax = weather.isTiny ? [1, 3, 100][int(0...2)] : 20_000
+            link.bufferBytes = weather.isTiny ? [1, 50, 5000][int(0...2)] : 100_000
+            var breaks = SimulatedBreaks()
+            let place = int(1...9000)
+            if happens(weather.cut) {
+                if int(0...1) == 0 { breaks.cutAfter = place } else { breaks.cutAfterReplies = place }
+            } else if happens(weather.silent) {
+                breaks.silentAfter = place
+            }
+            let ends = SimulatedStream.pair(self.loop, link, random, breaks: breaks)
+            open.append(SimulatedBrokerConnection(self, node, ends.server))
+            done(.success(ends.client))
+        }
+    }
+
+    fileprivate func count(_ api: Int16) { requests[api, default: 0] += 1 }
+}
+
+/// A connection from the broker's side: one request after the other.
+final class SimulatedBrokerConnection: ByteStreamOwner {
+    /// What a client reads by one session.
+    final class Session {
+        var epoch: Int32 = 1
+        var offsets: [SimulatedBrokers.Place: (offset: Int64, toldEnd: Int64)] = [:]
+    }
+
+    let node: Int32
+    private unowned let brokers: SimulatedBrokers
+    private let stream: SimulatedStream
+    private var input: [UInt8] = []
+    private var isBusy = false
+
+    fileprivate init(_ brokers: SimulatedBrokers, _ node: Int32, _ stream: SimulatedStream) {
+        self.brokers = brokers
+        self.node = node
+        self.stream = stream
+        stream.owner = self
+        stream.startReading()
+    }
+
+    var isClosed: Bool { stream.isClosed }
+    func close() { stream.close(StreamError("crash")) }
+    func drained() {}
+    func closed(_ error: StreamError?) {}
+
+    func received(_ bytes: UnsafeRawBufferPointer) {
+        input += bytes
+        goOn()
+    }
+
+    private func goOn() {
+        while !isBusy, !stream.isClosed, input.count >= 4 {
+            let length = input.withUnsafeBytes { Int(Int32(bigEndian: $0.loadUnaligned(as: Int32.self))) }
+            guard input.count >= 4 + length else { return }
+            let request = Array(input[4..<(4 + length)])
+            input.removeFirst(4 + length)
+            do {
+                try request.withUnsafeBytes { try take($0) }
+            } catch {
+                fatalError("the client sent what is no request: \(error)")
+            }
+        }
+    }
+
+    private func take(_ bytes: UnsafeRawBufferPointer) throws(KafkaFormatError) {
+        var reader = KafkaReader(bytes)
+        let key = try reader.integer(Int16.self)
+        let version = try reader.integer(Int16.self)
+        let correlation = try reader.integer(Int32.self)
+        guard try reader.string() == "test" else { fatalError("another client") }
+        brokers.count(key)
+        let answer = KafkaBuffer()
+        answer.append(Int32(0))
+        answer.append(correlation)
+        switch (key, version) {
+        case (18, 0): versions(answer)
+        case (3, 5): try metadata(&reader, answer)
+        case (22, 1):
+            guard try reader.optionalString() == nil else { fatalError("a transaction") }
+            try reader.skip(4)
+            answer.append(Int32(0))
+            answer.append(Int16(brokers.happens(brokers.weather.errors) ? 15 : 0))
+            answer.append(brokers.nextProducer)
+            answer.append(Int16(0))
+            brokers.nextProducer += 1
+        case (0, 7): try produce(&reader, answer)
+        case (1, 10): return try fetch(&reader, answer)
+        default: fatalError("request \(key) version \(version)")
+        }
+        guard reader.left == 0 else { fatalError("\(reader.left) bytes behind request \(key)") }
+        send(answer)
+    }
+
+    private func send(_ answer: KafkaBuffer) {
+        if brokers.happens(brokers.weather.cutOff), answer.count > 10 {
+            answer.truncate(to: brokers.int(9...(answer.count - 1)))
+        }
+        KafkaAPI.finish(answer, at: 0)
+        stream.write(answer.bytes)
+    }
+
+    private func versions(_ answer: KafkaBuffer) {
+        answer.append(Int16(0))
+        answer.append(Int32(4))
+        for key: Int16 in [0, 1, 3, 22] {
+            answer.append(key)
+            answer.append(Int16(0))
+            answer.append(Int16(12))
+        }
+    }
+
+    private func metadata(_ reader: inout KafkaReader, _ answer: KafkaBuffer) throws(KafkaFormatError) {
+        var topics: [String] = []
+        for _ in 0..<(try reader.count(least: 2)) { topics.append(try reader.string()) }
+        _ = try reader.integer(UInt8.self)
+        answer.append(Int32(0))
+        let nodes = brokers.nodes.filter { !brokers.isDown.contains($0) }
+        answer.append(Int32(nodes.count))
+        for node in nodes {
+            answer.append(node)
+            answer.append(string: SimulatedBrokers.address(node).host)
+            answer.append(Int32(9092))
+            answer.append(string: nil)
+        }
+        answer.append(string: "cluster")
+        answer.append(Int32(1))
+        answer.append(Int32(topics.count))
+        for topic in topics {
+            let partitions = brokers.logs.filter { $0.key.topic == topic }
+            answer.append(Int16(partitions.isEmpty ? 3 : 0))
+            answer.append(string: topic)
+            answer.append(UInt8(0))
+            answer.append(Int32(partitions.count))
+            for (place, log) in partitions.sorted(by: { $0.key.partition < $1.key.partition }) {
+                let isLed = log.leader >= 0 && !brokers.happens(brokers.weather.errors)
+                answer.append(Int16(isLed ? 0 : 5))
+                answer.append(place.partition)
+                answer.append(isLed ? log.leader : -1)
+                for _ in 0..<3 {
+                    answer.append(Int32(1))
+                    answer.append(Int32(7))
+                }
+            }
+        }
+    }
+
+    private func produce(_ reader: inout KafkaReader, _ answer: KafkaBuffer) throws(KafkaFormatError) {
+        guard try reader.optionalString() == nil, try reader.integer(Int16.self) == -1 else { fatalError("acks") }
+        try reader.skip(4)
+        let topics = try reader.count(least: 6)
+        answer.append(Int32(topics))
+        for _ in 0..<topics {
+            let topic = try reader.string()
+            answer.append(string: topic)
+            let partitions = try reader.count(least: 8)
+            answer.append(Int32(partitions))
+            for _ in 0..<partitions {
+                let place = SimulatedBrokers.Place(topic: topic, partition: try reader.integer())
+                let bytes = [UInt8](try reader.optionalBytes()!)
+                let (error, base) = take(bytes, place)
+                answer.append(place.partition)
+                answer.append(error.code)
+                answer.append(base)
+                answer.append(Int64(-1))
+                answer.append(Int64(0))
+            }
+        }
+        answer.append(Int32(0))
+    }
+
+    private func take(
+        _ bytes: [UInt8], _ place: SimulatedBrokers.Place
+    ) -> (KafkaError, Int64) {
+        var count = 0
+        bytes.withUnsafeBytes { raw in
+            var rest = raw
+            do {
+                while let batch = try RecordBatch.next(of: &rest) {
+                    try batch.check()
+                    count += 1
+                }
+            } catch {
+                fatalError("no batch for \(place): \(error)")
+            }
+            guard rest.isEmpty, count == 1 else { fatalError("\(count) batches for \(place)") }
+        }
+        guard let log = brokers.logs[place] else { return (KafkaError(3), -1) }
+        guard log.leader == node else { return (KafkaError(6), -1) }
+        guard brokers.happens(brokers.weather.errors) else { return log.take(bytes) }
+        // Refused, or written without enough replicas to say so.
+        guard brokers.happens(50) else { return (KafkaError(19), -1) }
+        let (error, base) = log.take(bytes)
+        return (error == .none ? KafkaError(20) : error, base)
+    }
+}
+
+// MARK: Reading
+
+extension SimulatedBrokerConnection {
+    private func fetch(_ reader: inout KafkaReader, _ answer: KafkaBuffer) throws(KafkaFormatError) {
+        guard try reader.integer(Int32.self) == -1 else { fatalError("a replica") }
+        let waitMs = try reader.integer(Int32.self)
+        try reader.skip(8)
+        guard try reader.integer(UInt8.self) == 1 else { fatalError("not read_committed") }
+        let id = try reader.integer(Int32.self)
+        let epoch = try reader.integer(Int32.self)
+        var named: [(SimulatedBrokers.Place, Int64)] = []
+        for _ in 0..<(try reader.count(least: 6)) {
+            let topic = try reader.string()
+            for _ in 0..<(try reader.count(least: 28)) {
+                let place = SimulatedBrokers.Place(topic: topic, partition: try reader.integer())
+                try reader.skip(4)
+                named.append((place, try reader.integer()))
+                try reader.skip(12)
+            }
+        }
+        var forgotten: [SimulatedBrokers.Place] = []
+        for _ in 0..<(try reader.count(least: 6)) {
+            let topic = try reader.string()
+            for _ in 0..<(try reader.count(least: 4)) {
+                forgotten.append(SimulatedBrokers.Place(topic: topic, partition: try reader.integer()))
+            }
+        }
+        guard reader.left == 0 else { fatalError("\(reader.left) bytes behind a fetch") }
+        guard let (number, session) = session(id, epoch) else {
+            answer.append(Int32(0))
+            answer.append(Int16(brokers.sessions[id] == nil ? 70 : 71))
+            answer.append(Int32(0))
+            answer.append(Int32(0))
+            return send(answer)
+        }
+        for place in forgotten { session.offsets[place] = nil }
+        for (place, offset) in named { session.offsets[place] = (offset, session.offsets[place]?.toldEnd ?? -1) }
+        let isDue = session.offsets.contains { place, now in
+            guard let log = brokers.logs[place] else { return true }
+            return log.leader != node || now.offset < log.start || now.offset != log.end
+        }
+        if isDue || waitMs == 0 { return send(read(number, session, answer)) }
+        isBusy = true
+        _ = brokers.loop.timer(afterMilliseconds: Int(waitMs)) { [self] in
+            isBusy = false
+            send(read(number, session, answer))
+            goOn()
+        }
+    }
+
+    private func session(_ id: Int32, _ epoch: Int32) -> (Int32, Session)? {
+        if id == 0 {
+            guard epoch == 0 else { fatalError("a session without its number") }
+            guard !brokers.happens(brokers.weather.forgets) else { return (0, Session()) }
+            let number = Int32(brokers.sessions.count + 1)
+            let made = Session()
+            brokers.sessions[number] = made
+            return (number, made)
+        }
+        if brokers.happens(brokers.weather.forgets) { brokers.sessions[id]?.epoch = -1 }
+        guard let session = brokers.sessions[id], session.epoch == epoch else { return nil }
+        session.epoch += 1
+        return (id, session)
+    }
+
+    private func read(_ number: Int32, _ session: Session, _ answer: KafkaBuffer) -> KafkaBuffer {
+        answer.append(Int32(0))
+        answer.append(Int16(0))
+        answer.append(number)
+        var parts: [String: [(SimulatedBrokers.Place, Int64)]] = [:]
+        for (place, now) in session.offsets.sorted(by: {
+            ($0.key.topic, $0.key.partition) < ($1.key.topic, $1.key.partition)
+        }) {
+            guard let log = brokers.logs[place] else { continue }
+            let hasNews = now.offset < log.end || now.toldEnd != log.end || log.leader != node || now.offset > log.end
+            if hasNews || number == 0 { parts[place.topic, default: []].append((place, now.offset)) }
+        }
+        answer.append(Int32(parts.count))
+        for (topic, partitions) in parts.sorted(by: { $0.key < $1.key }) {
+            answer.append(string: topic)
+            answer.append(Int32(partitions.count))
+            for (place, offset) in partitions { read(place, offset, session, answer) }
+        }
+        return answer
+    }
+
+    private func read(_ place: SimulatedBrokers.Place, _ offset: Int64, _ session: Session, _ answer: KafkaBuffer) {
+        guard let log = brokers.logs[place] else { return }
+        answer.append(place.partition)
+        var error: Int16 = log.leader == node ? 0 : 6
+        if error == 0, offset < log.start || offset > log.end { error = 1 }
+        if error == 0, brokers.happens(brokers.weather.errors) { error = 56 }
+        answer.append(error)
+        answer.append(log.end)
+        answer.append(log.end)
+        answer.append(log.start)
+        let aborted = log.aborted.filter { $0.last >= offset }
+        answer.append(Int32(aborted.count))
+        for (transaction, _) in aborted {
+            answer.append(transaction.producerID)
+            answer.append(transaction.firstOffset)
+        }
+        guard error == 0 else { return answer.append(Int32(-1)) }
+        session.offsets[place]?.toldEnd = log.end
+        var bytes: [UInt8] = []
+        for batch in log.batches where batch.end > offset && bytes.count < 3000 { bytes += batch.bytes }
+        // The last one may be cut off, but not the only one.
+        if bytes.count > 3000, let first = log.batches.first(where: { $0.end > offset }), first.bytes.count <= 3000 {
+            bytes.removeLast(bytes.count - 3000)
+        }
+        answer.append(bytes: bytes)
+    }
+}
