@@ -34,10 +34,10 @@ import Testing
             let client = KafkaBrokers(
                 brokers.nodes.map(SimulatedBrokers.address), options: options, transport: brokers, loop: loop)
             let machine = ProduceMachine(recordsMax: recordsMax) { _ in deadlineMs * 1_000_000 }
-            var limits = KafkaConfiguration.Producer()
-            limits.batchRecordsMax = recordsMax
             let loop = loop
-            sender = RecordSender(machine, client, linger: Linger(limits), name: { "t." + $0.name }) {
+            sender = RecordSender(
+                machine, client, linger: Linger(2_000_000, recordsMax: recordsMax), name: { "t." + $0.name }
+            ) {
                 (Int64(loop.nowMilliseconds) * 1_000_000, Int64(loop.nowMilliseconds))
             }
             sender.settled = { [unowned self] in

@@ -71,7 +71,7 @@ import TickCodec
     }
 
     @Test func `A tick after a pause goes at once, a busy feed lingers, and what fills a batch does not`() {
-        var linger = Linger(KafkaConfiguration.Producer())
+        var linger = Linger(2_000_000, recordsMax: 500)
         #expect(linger.waitNs(nowNs: 0, pending: 1) <= 0)
         linger.sent(nowNs: 1_000_000_000)
         #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 1) == 2_000_000)

@@ -43,8 +43,8 @@ public struct KafkaConfiguration: Sendable {
         /// Records of a topic that may wait for their acknowledgement: of ticks, and of each other topic.
         public var ticksQueuedMax = 65_536
         public var othersQueuedMax = 4096
-        /// The most that a record waits for others to go with it, nanoseconds: requests are so far apart while few
-        /// records come. What comes after a pause goes at once.
+        /// The most that a tick waits for others to go with it, nanoseconds: requests are so far apart while few come.
+        /// What comes after a pause goes at once, and orders always do.
         public var lingerNsMax: Int64 = 2_000_000
         /// Records in one batch.
         public var batchRecordsMax = 500

@@ -55,7 +55,9 @@ final class KafkaProducer: @unchecked Sendable {
         let brokers = KafkaBrokers(
             KafkaAddress.list(configuration.brokers), options: configuration.clientOptions, transport: transport,
             loop: loop)
-        sender = RecordSender(machine, brokers, linger: Linger(producer), name: configuration.name(of:)) {
+        // Orders are waited for one by one: what comes while one is on its way goes together all the same.
+        let linger = Linger(durability == .ticks ? producer.lingerNsMax : 0, recordsMax: producer.batchRecordsMax)
+        sender = RecordSender(machine, brokers, linger: linger, name: configuration.name(of:)) {
             (time.monotonicNs(), time.wallNs() / 1_000_000)
         }
         loop.runAndWait { [unowned self] loop in

@@ -5,9 +5,9 @@ struct Linger {
     private let recordsMax: Int
     private var lastNs = Int64.min / 2
 
-    init(_ limits: KafkaConfiguration.Producer) {
-        intervalNs = limits.lingerNsMax
-        recordsMax = limits.batchRecordsMax
+    init(_ intervalNs: Int64, recordsMax: Int) {
+        self.intervalNs = intervalNs
+        self.recordsMax = recordsMax
     }
 
     /// 0 or less: now. `pending`: records that wait.
