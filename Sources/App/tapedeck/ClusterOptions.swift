@@ -47,7 +47,12 @@ struct ClusterOptions {
             guard security.login == nil else {
                 throw CommandError("--kafka-token-file and --kafka-user are two logins: one of them")
             }
-            security.login = .token { try KafkaToken(file: file, nowMs: SystemTime().wallNs() / 1_000_000) }
+            let read: @Sendable () throws -> KafkaToken = {
+                try KafkaToken(file: file, nowMs: SystemTime().wallNs() / 1_000_000)
+            }
+            // A file that is not there now is a mistake; one that goes later is waited for.
+            do { _ = try read() } catch { throw CommandError("--kafka-token-file: \(error)") }
+            security.login = .token(read)
         }
         let authorities = options.optionalString(.kafkaCA)
         let certificate = options.optionalString(.kafkaCert)
