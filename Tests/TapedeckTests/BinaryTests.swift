@@ -225,5 +225,15 @@ struct BinaryTests {
         #expect(recording.status == 1 && recording.errors.contains("/no/such/file"))
         let server = try BinaryTests.run(["quote", "AAPL", "--server", "127.0.0.1:1"])
         #expect(server.status == 1 && server.errors.contains("tapedeck up"))
+        // What one half of the connections to a cluster would not hear of, and a login that is none.
+        for (words, part) in [
+            (["--kafka-set", "sasl.mechanism=PLAIN"], "--kafka-user"),
+            (["--kafka-set", "ssl.ca.location=ca.pem"], "--kafka-ca"),
+            (["--kafka-set", "nonsense"], "NAME=VALUE"), (["--kafka-token-file", "/no/such/file"], "/no/such/file"),
+            (["--kafka-token-file", "/no/such/file", "--kafka-user", "a"], "needs a password"),
+        ] {
+            let cluster = try BinaryTests.run(["lag", "--brokers", "127.0.0.1:1"] + words)
+            #expect(cluster.status == 1 && cluster.errors.contains(part), "\(words): \(cluster.errors)")
+        }
     }
 }
