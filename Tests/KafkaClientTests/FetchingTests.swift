@@ -192,9 +192,13 @@ import Testing
         fetcher.close()
     }
 
-    @Test func `At the end of quiet partitions a session asks ten times a second and names none again`() {
+    @Test(arguments: [false, true])
+    func `At the end of quiet partitions brokers are asked ten times a second, with a session or without`(
+        _ hasNoSessions: Bool
+    ) {
         let loop = SimulatedLoop()
         let brokers = SimulatedBrokers(loop, seed: 1, topics: ["a": 64])
+        brokers.weather.forgets = hasNoSessions ? 100 : 0
         for log in brokers.logs.values { log.leader = 1 }
         let (fetcher, timer) = Self.fetcher(brokers)
         let readers = (0..<64).map { partition in

@@ -185,7 +185,7 @@ public final class KafkaFetcher {
         }
     }
 
-    /// Names what the session does not know, and what it is to forget. Whether a partition is new to it.
+    /// Names what the session does not know, and what it is to forget. Whether one waits to hear where it stands.
     private func fill(_ request: inout KafkaFetchRequest, _ session: Session, _ wanted: [Stream]) -> Bool {
         var isNew = false
         var named: [String: [KafkaFetchPartition]] = [:]
@@ -196,7 +196,8 @@ public final class KafkaFetcher {
                 named[stream.topic, default: []].append(
                     KafkaFetchPartition(index: stream.partition, offset: stream.next))
             }
-            isNew = isNew || !isKnown
+            // A broker that has no place for a session gets all of them each time: those are not new.
+            isNew = isNew || !stream.isTold
             // The session had it for an earlier reader, and says of it only what is new.
             if let earlier = session.members[stream.topic]?[stream.partition], earlier !== stream {
                 stream.ends = earlier.ends
