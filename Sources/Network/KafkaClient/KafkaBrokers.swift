@@ -130,16 +130,11 @@ public final class KafkaBrokers {
         if isDue || askedAt == 0 { ask() }
     }
 
-    /// Ends all connections; their requests are told.
-    public func disconnect(_ reason: String) {
-        for link in allLinks { link.connection?.close(reason) }
-    }
-
-    /// Nothing is connected to any more.
+    /// Ends all connections; their requests are told. Nothing is connected to any more.
     public func close() {
         isClosed = true
         changed = {}
-        disconnect("the client is closed")
+        for link in allLinks { link.connection?.close("the client is closed") }
     }
 
     private var allLinks: [Link] { seeds + links.sorted { $0.key < $1.key }.map(\.value) }

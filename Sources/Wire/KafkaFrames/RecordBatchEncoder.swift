@@ -10,8 +10,6 @@ public struct RecordBatchEncoder {
 
     public init() {}
 
-    public var recordCount: Int { count }
-
     /// Forgets what was added.
     public mutating func begin() {
         plain.removeAll()
