@@ -72,6 +72,9 @@ struct SchemaTests {
             let tool = try SchemaTool(elsewhere, replication: ["dc-london": 3, "datacenter1": 1])
             let error = #expect(throws: StoreError.self) { try tool.apply() }
             #expect(error?.message == "there is no data centre dc-london in the cluster; there are: datacenter1")
+            let first = try SchemaTool(elsewhere, replication: nil).plan().statements.first
+            #expect(
+                first?.contains("{'class': 'NetworkTopologyStrategy', 'datacenter1': '1'}") == true, "\(first ?? "")")
             let session = try BlockingSession(other)
             defer { session.close() }
             #expect(

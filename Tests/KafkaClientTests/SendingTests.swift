@@ -21,6 +21,10 @@ import Testing
         let sender: RecordSender
         var given: [TopicPartition: [UInt32]] = [:]
         var failed: Set<UInt32> = []
+        /// Those of them that are said not to be in the log.
+        var denied: Set<UInt32> = []
+        /// When each was given.
+        var times: [UInt32: Int64] = [:]
         var settled = 0
         var number: UInt32 = 0
         private var timer: (any LoopTimer)?
@@ -44,7 +48,9 @@ import Testing
                 for flight in sender.machine.takeFinished() {
                     settled += 1
                     guard let first = flight.firstFailed else { continue }
-                    for record in first...flight.lastFailed { failed.insert(World.value(flight.block.payload(record))) }
+                    let values = (first...flight.lastFailed).map { World.value(flight.block.payload($0)) }
+                    failed.formUnion(values)
+                    if !flight.mayBeStored { denied.formUnion(values) }
                 }
             }
             timer = loop.repeatTimer(everyMilliseconds: 50) { [unowned self] in sender.tick() }
@@ -58,6 +64,7 @@ import Testing
             let values = (0..<records).map { _ -> [UInt8] in
                 number += 1
                 given[place, default: []].append(number)
+                times[number] = Int64(loop.nowMilliseconds)
                 return withUnsafeBytes(of: number) { Array($0) } + [UInt8](repeating: 7, count: brokers.int(0...300))
             }
             sender.machine.add(
@@ -76,9 +83,11 @@ import Testing
                 try batch.bytes.withUnsafeBytes { bytes in
                     var rest = bytes
                     let batch = try #require(try RecordBatch.next(of: &rest))
+                    let start = values.count
                     try KafkaRecord.read(batch, scratch: KafkaBuffer()) { record in
                         #expect(record.key.elementsEqual("k".utf8))
                         values.append(World.value(record.value))
+                        if values.count == start + 1 { #expect(record.timestampMs == times[values[start]]) }
                         return true
                     }
                 }
@@ -143,6 +152,7 @@ import Testing
     @Test func `What is past its deadline is given up by name, and the rest is in the log once, in its order`() throws {
         var given = 0
         var lost = 0
+        var denied = 0
         for seed in UInt64(0)..<UInt64(Checkout.isSoak ? 10_000 : 300) {
             let world = World(seed: seed, weather: Self.weather(seed), deadlineMs: 1500)
             Self.storm(world, appends: 60)
@@ -156,9 +166,14 @@ import Testing
             }
             given += world.given.values.reduce(0) { $0 + $1.count }
             lost += world.failed.count
+            denied += world.denied.count
             world.close()
+            for place in world.given.keys {
+                #expect(try world.denied.isDisjoint(with: world.written(place)), "seed \(seed), \(place)")
+            }
         }
         #expect(lost > 0 && lost < given / 2)
+        #expect(denied > 0 && denied < lost)
     }
 
     @Test func `What is taken back is what was not acknowledged, and can be given again`() throws {

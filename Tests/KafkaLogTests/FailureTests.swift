@@ -127,12 +127,13 @@ extension KafkaTests {
                 defer { try? tape.broker.command("resume", "1") }
                 try log.append([tickBlock(log, from: 11, count: 10)], consumed: [])
                 #expect { try log.append([rawBlock(orders, symbol: "o2", [[2]])], consumed: []) } throws: { error in
-                    (error as? LogError)?.code == .unavailable
+                    // The broker had the bytes, and may yet write them.
+                    (error as? LogError)?.code == .uncertain
                 }
                 #expect(holds { log.counters.produced[.ticksRaw]?.failed == 10 })
                 #expect(
-                    reports.contains("10 of 10 records of ticks.raw/0 are not in the log, from SIMX|AAPL 11 to AAPL 20")
-                )
+                    reports.contains(
+                        "10 of 10 records of ticks.raw/0 may be in the log or not, from SIMX|AAPL 11 to AAPL 20"))
                 #expect(log.counters.produced[.ordersCommands]?.failed == 1)
                 #expect(log.counters.produced[.ticksRaw]?.queued == 0)
             }

@@ -5,7 +5,7 @@ import TickStore
 /// Compares a cluster's tables with those that there have to be, and makes them so. `tapedeck schema` prints what it
 /// finds.
 public final class SchemaTool {
-    /// What a keyspace keeps, by data centre; nil: one copy on whatever nodes there are.
+    /// How many copies a keyspace keeps in each data centre.
     public typealias Replication = [String: Int]
 
     /// A difference between what is and what has to be.
@@ -43,7 +43,8 @@ public final class SchemaTool {
     private let keyspace: String
     private let replication: Replication?
 
-    /// Connects. Throws where no node answers.
+    /// Connects. Without `replication` a new keyspace has three copies in each data centre, or as many as it has nodes,
+    /// and one that is there keeps its own. Throws where no node answers.
     public init(_ configuration: CassandraStoreConfiguration, replication: Replication?) throws(StoreError) {
         keyspace = configuration.keyspace
         self.replication = replication
@@ -118,15 +119,22 @@ public final class SchemaTool {
 
     /// The replication as CQL writes it. Throws where it names a data centre that the cluster has not.
     private func wantedReplication() throws(StoreError) -> String {
-        guard let replication else { return "{'class': 'SimpleStrategy', 'replication_factor': '1'}" }
-        var centers = Set(try session.query("SELECT data_center FROM system.local").compactMap { $0.first?.string })
-        centers.formUnion(try session.query("SELECT data_center FROM system.peers").compactMap { $0.first?.string })
-        for name in replication.keys.sorted() where !centers.contains(name) {
+        var nodes: [String: Int] = [:]
+        for table in ["local", "peers"] {
+            for row in try session.query("SELECT data_center FROM system.\(table)") {
+                if let name = row.first?.string { nodes[name, default: 0] += 1 }
+            }
+        }
+        for name in (replication ?? [:]).keys.sorted() where nodes[name] == nil {
             throw StoreError(
                 .io,
                 "there is no data centre \(name) in the cluster; there are: "
-                    + centers.sorted().joined(separator: ", "))
+                    + nodes.keys.sorted().joined(separator: ", "))
         }
+        return SchemaTool.text(replication ?? nodes.mapValues { min($0, 3) })
+    }
+
+    static func text(_ replication: Replication) -> String {
         let factors = replication.sorted { $0.key < $1.key }.map { ", '\($0.key)': '\($0.value)'" }.joined()
         return "{'class': 'NetworkTopologyStrategy'\(factors)}"
     }

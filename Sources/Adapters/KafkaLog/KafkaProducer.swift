@@ -291,9 +291,11 @@ final class KafkaProducer: @unchecked Sendable {
         let first = flight.firstFailed ?? 0
         let track = block.track(of: first)
         let what =
-            "\(flight.failed) of \(block.recordCount) records of \(block.topicPartition) are not in the log, from "
+            "\(flight.failed) of \(block.recordCount) records of \(block.topicPartition) "
+            + (flight.mayBeStored ? "may be in the log or not" : "are not in the log") + ", from "
             + "\(block.exchange(track: track))|\(block.symbol(track: track)) \(block.sequence(of: first)) to "
             + "\(block.symbol(track: block.track(of: flight.lastFailed))) \(block.sequence(of: flight.lastFailed))"
-        return errors.error(what, code: Int32(flight.failureCode))
+        let error = errors.error(what, code: Int32(flight.failureCode))
+        return flight.mayBeStored ? LogError(.uncertain, error.message) : error
     }
 }

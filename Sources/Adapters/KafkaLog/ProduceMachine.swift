@@ -25,12 +25,14 @@ final class ProduceMachine {
         private(set) var byteCount = 0
         /// When its oldest record was appended.
         let startedNs: Int64
-        /// The records' time, milliseconds since the epoch.
+        /// The records' time: when the oldest of them was appended, milliseconds since the epoch.
         let timestampMs: Int64
         /// Given when it goes out first.
         fileprivate(set) var sequence: Int32?
         fileprivate(set) var producer = KafkaProducerID(id: -1, epoch: -1)
         fileprivate var state = State.waiting
+        /// A broker may have it, though none said so.
+        fileprivate var mayBeStored = false
 
         fileprivate init(_ lane: Lane, startedNs: Int64, timestampMs: Int64) {
             self.lane = lane
@@ -144,7 +146,7 @@ final class ProduceMachine {
             }
             if lane.needsProducer { begin(lane, producer) }
             if lane.isReturning, lane.sentCount == 0 { lane.isReturning = false }
-            guard !lane.isReturning, !lane.needsProducer, let batch = nextBatch(lane, wallMs) else { continue }
+            guard !lane.isReturning, !lane.needsProducer, let batch = nextBatch(lane, nowNs, wallMs) else { continue }
             if batch.sequence == nil {
                 if lane.producer == nil { lane.producer = producer }
                 batch.sequence = lane.sequence
@@ -171,10 +173,11 @@ final class ProduceMachine {
         for batch in lane.batches { batch.sequence = nil }
     }
 
-    private func nextBatch(_ lane: Lane, _ wallMs: Int64) -> Batch? {
+    private func nextBatch(_ lane: Lane, _ nowNs: Int64, _ wallMs: Int64) -> Batch? {
         if let waiting = lane.batches.first(where: { $0.state == .waiting }) { return waiting }
         guard lane.head < lane.flights.count else { return nil }
-        let batch = Batch(lane, startedNs: lane.flights[lane.head].startedNs, timestampMs: wallMs)
+        let startedNs = lane.flights[lane.head].startedNs
+        let batch = Batch(lane, startedNs: startedNs, timestampMs: wallMs - max(nowNs - startedNs, 0) / 1_000_000)
         while lane.head < lane.flights.count, batch.recordCount < recordsMax {
             let flight = lane.flights[lane.head]
             let block = flight.block
@@ -229,6 +232,7 @@ final class ProduceMachine {
             return false
         }
         batch.state = .waiting
+        if error.mayBeStored { batch.mayBeStored = true }
         waitingCount += batch.recordCount
         let isFirst = lane.batches.first(where: { $0.state != .done }) === batch
         if error.isRetriable {
@@ -251,6 +255,7 @@ final class ProduceMachine {
         lane.sentCount -= 1
         guard batch.state == .sent else { return dropDone(lane) }
         batch.state = .waiting
+        batch.mayBeStored = true
         waitingCount += batch.recordCount
         sendAgain(lane, nowNs)
     }
@@ -289,10 +294,11 @@ final class ProduceMachine {
 
     private func giveUp(_ batch: Batch, _ code: Int16) {
         let lane = batch.lane
+        let mayBeStored = batch.mayBeStored || batch.state == .sent && code == ProduceMachine.timedOut
         if batch.state == .waiting { waitingCount -= batch.recordCount }
         if batch.sequence != nil { lane.needsProducer = true }
         batch.state = .givenUp
-        for part in batch.parts { settle(part, failed: code) }
+        for part in batch.parts { settle(part, failed: code, mayBeStored: mayBeStored) }
         lane.batches.removeAll { $0 === batch }
     }
 
@@ -300,9 +306,10 @@ final class ProduceMachine {
         while let first = lane.batches.first, first.state == .done { lane.batches.removeFirst() }
     }
 
-    private func settle(_ part: Part, failed code: Int16?) {
+    private func settle(_ part: Part, failed code: Int16?, mayBeStored: Bool = false) {
         let flight = part.flight
         if let code { for record in part.records { flight.fail(record, code) } }
+        if mayBeStored { flight.mayBeStored = true }
         flight.left -= part.records.count
         if flight.left == 0 { finished.append(flight) }
     }

@@ -19,6 +19,8 @@ extension KafkaProducer {
         /// Records that are neither acknowledged nor given up.
         var left: Int
         private(set) var failed = 0
+        /// Some of those that failed went out, and no broker said what became of them.
+        var mayBeStored = false
         /// The protocol's word for why.
         private(set) var failureCode: Int16 = 0
         private(set) var firstFailed: Int?
@@ -31,7 +33,7 @@ extension KafkaProducer {
             left = block.recordCount
         }
 
-        /// One of its records is not in the log.
+        /// One of its records is given up.
         func fail(_ record: Int, _ code: Int16) {
             failed += 1
             failureCode = code

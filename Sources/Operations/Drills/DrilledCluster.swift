@@ -93,6 +93,13 @@ final class DrilledCluster {
         return writer
     }
 
+    /// An edge that serves what comes from now on.
+    func startEdge() throws -> StartedService {
+        try StartedService(
+            "edge", program: setup.program, directory: setup.directory,
+            arguments: ["edge", "--listen", "127.0.0.1:0", "--history-minutes", "0"] + setup.arguments, on: loop)
+    }
+
     /// It is none of the drill's writers any more.
     func forget(_ writer: StartedService) { writers.removeAll { $0 === writer } }
 

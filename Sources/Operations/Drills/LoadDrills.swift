@@ -1,5 +1,6 @@
 import EventLog
 import EventLoop
+import GRPC
 import Synchronization
 
 /// What a busy hour and other readers do to feeds and writers.
@@ -46,42 +47,65 @@ struct LoadDrills {
         try cluster.finish()
     }
 
-    /// The slowest of a hundred rows may take a tenth longer for what others do.
+    /// The slowest of a hundred may take a tenth longer for what others do.
     private static let shareMax = 1.1
 
     /// One reader that holds a batch and reads no further, and a group that reads everything from the first record,
-    /// again and again: the writer's rows are as new as before.
+    /// again and again: the writer's rows and what an edge sends are as new as before.
     func bystander() throws {
         try cluster.startFeed()
         let writer = try cluster.startWriter("writer")
         try cluster.waitForRows(writer)
+        let edge = try cluster.startEdge()
+        let client = EventLoop(name: "drill-client")
+        defer { client.stop() }
+        let channel = try GRPCChannel(target: edge.address, loop: client)
+        defer { channel.close() }
+        let reader = PromptReader(channel)
         Drill.pause(milliseconds: 5000)
-        let quiet = try rowSeconds(writer)
-        cluster.progress("p99 of rows \(LoadDrills.ms(quiet)), alone")
+        let quiet = try window(writer, reader)
+        cluster.progress(
+            "p99 of rows \(LoadDrills.ms(quiet.rows)), of an edge's client \(LoadDrills.ms(quiet.client)), alone")
         let bystanders = Bystanders(cluster.setup)
-        let busy = try rowSeconds(writer)
+        let busy = try window(writer, reader)
         let read = try bystanders.stop()
-        cluster.progress("p99 of rows \(LoadDrills.ms(busy)), beside \(read) records read by others")
+        cluster.progress(
+            "p99 of rows \(LoadDrills.ms(busy.rows)), of an edge's client \(LoadDrills.ms(busy.client)), beside "
+                + "\(read) records read by others")
         if read == 0 { cluster.problem("the other group read nothing") }
-        if busy > quiet * LoadDrills.shareMax {
-            cluster.problem(
-                "p99 of rows was \(LoadDrills.ms(busy)) beside others, \(LoadDrills.ms(quiet)) alone")
+        compare("rows", quiet.rows, busy.rows)
+        compare("an edge's client", quiet.client, busy.client)
+        var seen = SlowClientDrill.Result()
+        reader.count(into: &seen)
+        if seen.lost + seen.repeated > 0 {
+            cluster.problem("the edge's client missed \(seen.lost) updates and had \(seen.repeated) twice")
         }
+        try edge.stop()
         try cluster.finish()
+    }
+
+    private func compare(_ what: String, _ quiet: Double, _ busy: Double) {
+        guard busy > quiet * LoadDrills.shareMax else { return }
+        cluster.problem("p99 of \(what) was \(LoadDrills.ms(busy)) beside others, \(LoadDrills.ms(quiet)) alone")
     }
 
     private static func ms(_ seconds: Double) -> String { "\(Int((seconds * 1000).rounded())) ms" }
 
-    /// From event to acknowledged row, the slowest of a hundred of what comes now.
-    private func rowSeconds(_ writer: StartedService) throws -> Double {
+    /// Of what comes now, the slowest of a hundred: seconds from event to acknowledged row, and to an edge's client.
+    private func window(
+        _ writer: StartedService, _ reader: PromptReader
+    ) throws -> (rows: Double, client: Double) {
         let before = writer.read()
+        _ = reader.takeLatencies()
         Drill.pause(milliseconds: Int32(clamping: cluster.setup.awaySeconds * 1000))
         let after = writer.read()
+        let client = reader.takeLatencies().percentile(0.99) / 1e6
         _ = cluster.rows(writer)
         guard
             let seconds = MetricsPage.percentile("tapedeck_row_latency_seconds", 0.99, from: before, to: after)
         else { throw DrillError("\(writer.name) stored no rows in \(cluster.setup.awaySeconds) s") }
-        return seconds
+        guard client > 0 else { throw DrillError("the edge sent nothing in \(cluster.setup.awaySeconds) s") }
+        return (seconds, client)
     }
 }
 

@@ -5,6 +5,8 @@ import Glibc
 final class StartedService {
     let name: String
     let messages: String
+    /// Where it serves clients; empty for one that serves none.
+    let address: String
     private let process: ChildProcess
     private let metrics: MetricsPage
 
@@ -17,8 +19,9 @@ final class StartedService {
         process = try ChildProcess(
             program, ["run"] + arguments + ["--metrics-listen", "127.0.0.1:0"], errorsTo: messages)
         while let line = process.readLine(timeoutMilliseconds: 60_000) {
-            guard let address = ReadyLine.metrics(line) else { continue }
-            metrics = try MetricsPage(address, on: loop)
+            guard let page = ReadyLine.metrics(line) else { continue }
+            address = ReadyLine.address(line) ?? ""
+            metrics = try MetricsPage(page, on: loop)
             return
         }
         throw DrillError("\(name) did not start; its messages are in \(messages)")

@@ -232,6 +232,9 @@ public struct LogError: Error, Sendable, Hashable, CustomStringConvertible {
         case invalid
         /// A broker cannot be reached, or does not answer in time.
         case unavailable
+        /// What was asked for may be done or not: it went out, and nobody said what became of it. Who tries again may
+        /// have it twice.
+        case uncertain
         /// A broker knows who asks and says no, or cannot know who asks.
         case denied
         /// What a reader has to read next is gone, by retention or because the log was cut: someone must decide where

@@ -251,6 +251,10 @@ public struct KafkaError: Hashable, Sendable {
     /// Whether somebody else leads now, or nobody, so that metadata has to be learned again.
     public var isOfLeadership: Bool { [3, 5, 6, 9, 72, 74, 75, 100].contains(code) }
 
+    /// Whether the broker may have written the records that it says this of: it was not in time, too few copies were,
+    /// or it does not know.
+    public var mayBeStored: Bool { [-1, 7, 13, 20, 56].contains(code) }
+
     /// Whether the same request may do better later.
     public var isRetriable: Bool { isOfLeadership || [7, 8, 13, 14, 15, 16, 19, 20, 56, 89].contains(code) }
 }
