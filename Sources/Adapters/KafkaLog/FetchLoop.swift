@@ -6,7 +6,7 @@ import Synchronization
 
 /// A loop that reads from the brokers. Everything of the fetcher is done on it.
 final class FetchLoop: @unchecked Sendable {
-    private static let tickMs = 50
+    private static let tickMs = 100
 
     private let address: String
     private let loop: EventLoop

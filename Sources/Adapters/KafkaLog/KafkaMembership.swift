@@ -10,7 +10,7 @@ import TimeSource
 /// as long as a store is away while the group is polled all the time. One thread owns the client.
 final class KafkaMembership: GroupMembership, @unchecked Sendable {
     private static let closeNsMax: Int64 = 10_000_000_000
-    private static let pollMs: Int32 = 100
+    private static let pollMs: Int32 = 250
 
     /// How far this member is in one of its partitions.
     private struct Progress {

@@ -128,7 +128,8 @@ public final class KafkaFetcher {
     /// Asks for leaders and goes on after errors, where it is time.
     public func tick() {
         brokers.tick()
-        resume()
+        // Whose request is out hears of everything by its answer.
+        if sessions.isEmpty || sessions.contains(where: { !$0.value.isOut }) { resume() }
     }
 
     /// Ends all connections; nothing is handed on any more.

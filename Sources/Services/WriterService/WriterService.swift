@@ -214,7 +214,7 @@ public final class WriterService: Sendable {
     }
 
     /// A writer that nothing comes for looks around so often: whatever comes wakes it.
-    static let idleNsMax: Int64 = 250_000_000
+    static let idleNsMax: Int64 = 500_000_000
 
     /// Waits for more, or until the oldest batch has waited long enough, or until one is to be tried again.
     private func idle(_ partitions: inout [Partition], _ size: BatchSize, _ group: any GroupMembership) throws {
