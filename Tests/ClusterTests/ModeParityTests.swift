@@ -19,13 +19,14 @@ import Synchronization
 import TapedeckClient
 import TestSupport
 import Testing
+import TickCodec
 import TickStore
 import WriterService
 
 extension ClusterTests {
     /// The same services on both modes, each whole: SegmentLog and RocksStore, Kafka and Cassandra. What the contract
-    /// fixes is equal byte for byte: records by instrument, rows, last ticks, days, quotes, statuses, and what
-    /// TickWriterService does.
+    /// fixes is equal byte for byte: what a stream brings of each instrument, rows, last ticks, days, quotes, statuses,
+    /// and what TickWriterService does.
     @Suite(.serialized, .timeLimit(.minutes(4)))
     struct ModeParityTests {
         /// A log and a store, and the services on them.
@@ -67,6 +68,63 @@ extension ClusterTests {
                 }
                 return rows
             }
+        }
+
+        /// Everything that a stream of everything brings, by instrument.
+        private final class Stream: GRPCCallOwner, Sendable {
+            private let state = Mutex<(updates: [String: [UInt8]], count: UInt64, ended: GRPCStatus?)>(([:], 0, nil))
+
+            init(_ channel: GRPCChannel) {
+                var subscription = Proto.PriceSubscription()
+                subscription.skipSnapshot = true
+                let request = subscription.encodedBytes()
+                channel.call(path: Proto.MarketDataService.streamPrices.path, owner: self) { call in
+                    call.send(request)
+                    call.halfClose()
+                }
+            }
+
+            func received(metadata: GRPCMetadata) {}
+
+            func received(frames: UnsafeRawBufferPointer) {
+                nonisolated(unsafe) let frames = frames
+                state.withLock { state in
+                    for update in MessageSequence(frames: frames) {
+                        guard let reader = try? TickReader(update), !reader.symbol.isEmpty else { continue }
+                        let name =
+                            "\(String(decoding: reader.exchange, as: UTF8.self))|"
+                            + String(decoding: reader.symbol, as: UTF8.self)
+                        state.updates[name, default: []] += Array(update)
+                        state.count += 1
+                    }
+                }
+            }
+
+            func ended(_ status: GRPCStatus, trailers: GRPCMetadata) { state.withLock { $0.ended = status } }
+
+            var count: UInt64 { state.withLock { $0.count } }
+            var updates: [String: [UInt8]] { state.withLock { $0.updates } }
+            var status: GRPCStatus? { state.withLock { $0.ended } }
+        }
+
+        /// Plays the recording while an edge streams it.
+        private static func play(_ mode: Mode) throws -> [String: [UInt8]] {
+            let edge = try EdgeService(
+                log: mode.log, store: mode.store, time: RealTime(), loops: EventLoopGroup(count: 1))
+            let port = try edge.listen(host: "127.0.0.1", port: 0).port
+            let loop = EventLoop(name: "parity")
+            defer { loop.stop() }
+            let channel = try GRPCChannel(target: "127.0.0.1:\(port)", loop: loop)
+            defer { channel.close() }
+            let stream = Stream(channel)
+            // What comes before the stream is there is not for it.
+            #expect(holds { edge.slowestLagBytes() != nil })
+            let count = try mode.play()
+            #expect(count > 30_000)
+            #expect(holds(within: 30) { stream.count >= count }, "\(mode.name): \(stream.count) of \(count)")
+            #expect(stream.count == count && stream.status == nil, "\(mode.name)")
+            edge.stop(withinMilliseconds: 1000)
+            return stream.updates
         }
 
         /// What a call came to: its answer's bytes, or its status.
@@ -146,12 +204,12 @@ extension ClusterTests {
             return outcomes
         }
 
-        @Test func `Rows, last ticks, days, quotes and statuses are the same on both modes`() async throws {
+        @Test func `Streams, rows, last ticks, days, quotes and statuses are the same on both modes`() async throws {
             let node = try await SharedCassandra.shared.node()
             let folder = try TemporaryFolder()
             let path = folder.path
             defer { withExtendedLifetime(folder) {} }
-            let modes = try await apart {
+            let (modes, streams) = try await apart {
                 var segments = SegmentLog.Configuration()
                 segments.diskSharePercent = 100
                 segments.freeBytesMin = 0
@@ -170,10 +228,9 @@ extension ClusterTests {
                 _ = try SchemaTool(configuration, replication: nil).apply()
                 let cluster = Mode(
                     name: "cluster", log: kafka, store: try CassandraStore(configuration, time: RealTime()))
-                let counts = try [embedded.play(), cluster.play()]
-                #expect(counts[0] > 30_000 && counts[0] == counts[1])
-                return [embedded, cluster]
+                return ([embedded, cluster], [try Self.play(embedded), try Self.play(cluster)])
             }
+            #expect(streams[0] == streams[1])
             let writes = [try await Self.writes(modes[0]), try await Self.writes(modes[1])]
             #expect(writes[0] == writes[1])
             #expect(writes[0].filter { if case .answer = $0 { true } else { false } }.count == 5)
