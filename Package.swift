@@ -271,7 +271,7 @@ let package = Package(
             [
                 "EventLog", "FeedService", "FileDisk", "KafkaClient", "KafkaFrames", "KafkaLog", "MarketModel",
                 "SegmentLog", "Simulation",
-                "TickCodec", "TickStore", "WriterService", "KafkaTestSupport", "TestSupport",
+                "TickCodec", "TickStore", "TimeSource", "WriterService", "KafkaTestSupport", "TestSupport",
             ]),
         tests(
             "ClusterTests",
@@ -332,7 +332,8 @@ let package = Package(
         tests(
             "TapedeckTests",
             [
-                "tapedeck", "FeedService", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TLS", "EventLoop",
+                "tapedeck", "FeedService", "KafkaLog", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TLS",
+                "EventLoop",
                 "TapedeckClient", "MarketProto", "Protobuf", "Observability", "TestSupport", "MarketModel",
             ],
             exclude: ["Fixtures"]),
