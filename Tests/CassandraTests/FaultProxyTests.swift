@@ -12,6 +12,15 @@ private enum Fault: String, CaseIterable {
     case unknownOpcode, otherStream, nobodysStream, dropped, twice, truncatedBody, longerBody, noise, wrongVersion
     case hugeLength, requestOpcode, warnedGarbage, halfAndCut, unknownError, unprepared
 
+    /// Whether nothing more can be believed of its connection: the others are answers of their own, or come too late.
+    var endsConnection: Bool {
+        switch self {
+        case .unknownOpcode, .nobodysStream, .twice, .noise, .wrongVersion, .hugeLength, .requestOpcode, .halfAndCut:
+            true
+        default: false
+        }
+    }
+
     /// The bytes that are sent in place of a frame; nil: the connection ends behind them.
     func bytes(_ frame: [UInt8]) -> (bytes: [UInt8], ends: Bool) {
         var changed = frame
@@ -170,6 +179,15 @@ struct FaultProxyTests {
             return true
         }
         #expect(acknowledged.isSubset(of: rows), "\(acknowledged.subtracting(rows).sorted()) were acknowledged")
+        // That of requests and the one that hears of the cluster are there again, and what is asked now is answered.
+        var counters = await session.counters()
+        await until {
+            counters = await session.counters()
+            return counters.connections >= counters.connectionsLost + 2
+        }
+        #expect(!fault.endsConnection || counters.connectionsLost > 0, "\(counters)")
+        #expect(counters.connections >= counters.connectionsLost + 2, "\(counters)")
+        for key in 240..<250 { try await session.execute(insert, [.int(Int32(key))], options: callOptions) }
         await real.close()
         proxy.stop()
     }
