@@ -66,10 +66,10 @@ extension ClusterTests {
             return sequence
         }
 
-        private static func edge(_ node: CassandraNode, _ tape: Tape) throws -> ServiceProcess {
+        private static func edge(_ node: CassandraNode, _ tape: Tape, _ keyspace: String) throws -> ServiceProcess {
             try ServiceProcess([
                 "edge", "--listen", "127.0.0.1:0", "--loops", "1", "--store", "cassandra", "--contact-points",
-                "127.0.0.1:\(node.port)", "--keyspace", "token_gone", "--brokers", tape.broker.brokers,
+                "127.0.0.1:\(node.port)", "--keyspace", keyspace, "--brokers", tape.broker.brokers,
                 "--topic-prefix",
                 tape.configuration.prefix,
             ])
@@ -123,7 +123,7 @@ extension ClusterTests {
                 let first = try Self.expectHeld(node, log, end)
                 #expect(first >= 40)
                 let from = first + 20
-                let edge = try Self.edge(node, tape)
+                let edge = try Self.edge(node, tape, "token_gone")
                 let client = try MarketDataClient(target: try #require(edge.address))
                 defer { client.close() }
                 let came = Mutex<[UInt64]>([])
@@ -151,6 +151,93 @@ extension ClusterTests {
                 let lost = stream(5)
                 #expect(holds { lost.end != nil })
                 #expect(lost.end?.missing == ["ticks.raw/0 5-\(first) expired"], "\(String(describing: lost.end))")
+                #expect(edge.end() == 0)
+            }
+        }
+
+        /// A client's streams one after the other, and the sequences that the latest one brought.
+        private final class Reader: Sendable {
+            private let client: MarketDataClient
+            private let came = Mutex<[UInt64]>([])
+
+            init(_ edge: ServiceProcess) throws { client = try MarketDataClient(target: try #require(edge.address)) }
+
+            var sequences: [UInt64] { came.withLock { $0 } }
+
+            func stream(from token: [UInt8]) -> PriceStream {
+                came.withLock { $0 = [] }
+                var subscription = Proto.PriceSubscription()
+                subscription.skipSnapshot = true
+                subscription.resumeToken = token
+                return client.streamPrices(subscription) { [weak self] batch in
+                    let sequences = batch.updates.map { sequence(of: $0) }
+                    self?.came.withLock { $0 += sequences }
+                }
+            }
+
+            func close() { client.close() }
+        }
+
+        /// Ticks come while a client reads, and after it; its token is what its stream ended with.
+        private static func readLive(
+            _ node: CassandraNode, _ tape: Tape, _ append: (_ from: UInt64, _ count: Int) throws -> Void
+        ) throws -> [UInt8] {
+            try append(1, 100)
+            let edge = try Self.edge(node, tape, "token_live")
+            let reader = try Reader(edge)
+            defer { reader.close() }
+            let live = reader.stream(from: [])
+            #expect(holds { live.startToken != nil })
+            try append(101, 50)
+            #expect(holds { reader.sequences == Array(101...150) })
+            #expect(edge.end() == 0)
+            #expect(holds { live.end != nil })
+            try append(151, 100)
+            return try #require(live.end?.resumeToken)
+        }
+
+        @Test
+        func
+            `A live stream's token resumes from Cassandra when the log has no more, and what neither has is named`()
+            async throws
+        {
+            let node = try await SharedCassandra.shared.node()
+            try await apart {
+                let tape = try Tape([.ticksRaw, .ticksRaw.deadLetter, .booksDeltas])
+                let log = try tape.open()
+                defer { try? log.close() }
+                func append(_ from: UInt64, _ count: Int) throws {
+                    try log.append([tickBlock(log, from: from, count: count)], consumed: [])
+                    try log.sync()
+                }
+                let store = try Self.store(node, "token_live", log)
+                var token: [UInt8] = []
+                try Self.withWriter(log, store) { token = try Self.readLive(node, tape, append) }
+                try store.close()
+                // Of these no writer had the first ten before they went.
+                try append(251, 20)
+                let admin = try KafkaAdmin(tape.configuration) { _, _ in }
+                defer { admin.close() }
+                try admin.removeRecords(before: [Self.place: 260])
+                #expect(try log.offset(of: .earliest, in: Self.place) == 260)
+
+                let edge = try Self.edge(node, tape, "token_live")
+                let reader = try Reader(edge)
+                defer { reader.close() }
+                var stream = reader.stream(from: token)
+                // The edge has asked what is held by then.
+                #expect(
+                    holds {
+                        guard let end = stream.end else { return false }
+                        if end.missing == ["ticks.raw/0 250-260 expired"] { return true }
+                        stream = reader.stream(from: token)
+                        return false
+                    }, "\(String(describing: stream.end))")
+                #expect(Set(reader.sequences).isSuperset(of: 151...250) && reader.sequences.allSatisfy { $0 <= 250 })
+                #expect(stream.fromStore.first?.hasPrefix("ticks.raw/0 150-") == true, "\(stream.fromStore)")
+                let rest = reader.stream(from: try #require(stream.end?.resumeToken))
+                #expect(holds { reader.sequences == Array(261...270) }, "\(reader.sequences)")
+                #expect(rest.end == nil)
                 #expect(edge.end() == 0)
             }
         }
