@@ -44,6 +44,8 @@ final class SimulatedCluster: CQLTransport, @unchecked Sendable {
     var openConnections: Int { open.count { !$0.isClosed } }
     /// The id that v5 says the select's rows have.
     var selectMetadataID: [UInt8] = [1]
+    /// Whether the select's rows have a column before their value.
+    fileprivate var hasNote = false
 
     init(_ loop: SimulatedLoop, seed: UInt64, hosts: Int, weather: Weather = Weather()) {
         self.loop = loop
@@ -58,6 +60,18 @@ final class SimulatedCluster: CQLTransport, @unchecked Sendable {
             CQLNode(
                 hostID: CQLUUID(high: 7, low: UInt64(number)), address: CQLAddress(host: "10.0.0.\(number)"),
                 dataCenter: dataCenter, rack: "r\(number)", release: "5.0", tokens: tokens.sorted()))
+    }
+
+    func remove(_ number: Int) { nodes.removeAll { $0.hostID.low == UInt64(number) } }
+
+    func openConnections(of host: String) -> Int { open.count { $0.host == host && !$0.isClosed } }
+
+    /// The table gets a column that the select takes along, before the value: nodes forget its statements, and tell.
+    func alter() {
+        hasNote = true
+        selectMetadataID = [2]
+        for node in nodes { forget(node.address.host) }
+        tell(.schema(CQLSchemaChange(.updated, keyspace: "s", .table("t"))))
     }
 
     func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &random.numbers) }
@@ -193,13 +207,16 @@ private final class SimulatedNodeConnection: ByteStreamOwner {
 
     private func id(_ text: String) -> [UInt8] { text == SimulatedCluster.insert ? [1, 1] : [2, 2] }
 
+    private func column(_ name: String, _ type: CQLType) -> CQLColumn {
+        CQLColumn(keyspace: "s", table: "t", name: name, type: type)
+    }
+
+    private var selected: [CQLColumn] { (cluster.hasNote ? [column("note", .text)] : []) + [column("v", .bigint)] }
+
     private func prepared(_ text: String) -> CQLPreparedResult {
-        func column(_ name: String, _ type: CQLType) -> CQLColumn {
-            CQLColumn(keyspace: "s", table: "t", name: name, type: type)
-        }
         let isInsert = text == SimulatedCluster.insert
         let columns = [column("k", .text)] + (isInsert ? [column("v", .bigint)] : [])
-        let result = isInsert ? [] : [column("v", .bigint)]
+        let result = isInsert ? [] : selected
         return CQLPreparedResult(
             id: id(text), resultMetadataID: version >= .v5 ? cluster.selectMetadataID : nil,
             parameters: CQLParametersMetadata(columns: columns, partitionKey: [0]),
@@ -258,9 +275,11 @@ private final class SimulatedNodeConnection: ByteStreamOwner {
         }
         let key = String(decoding: (parameters.values.contents().first ?? nil) ?? [], as: UTF8.self)
         let values = (cluster.rows[key] ?? []).sorted()
-        let columns = [CQLColumn(keyspace: "s", table: "t", name: "v", type: .bigint)]
-        guard let rows = try? CQLRows(CQLRowsMetadata(columnCount: 1, columns: columns), values.map { [.bigint($0)] })
-        else { return fail(0, .server) }
+        let contents = values.map { value -> [CQLValue] in
+            (cluster.hasNote ? [.text("a note that is longer than any value")] : []) + [.bigint(value)]
+        }
+        let metadata = CQLRowsMetadata(columnCount: selected.count, columns: selected)
+        guard let rows = try? CQLRows(metadata, contents) else { return fail(0, .server) }
         let isChanged = version >= .v5 && prepared.resultMetadataID != cluster.selectMetadataID
         return CQLAnswer(.result(.rows(rows.withMetadata(isChanged ? cluster.selectMetadataID : nil, parameters))))
     }

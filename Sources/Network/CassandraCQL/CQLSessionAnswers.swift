@@ -124,6 +124,8 @@ extension CQLSessionCore {
                 for call in calls { fail(call, error) }
                 return
             }
+            // A table that was altered is one reason to forget: its rows may be others now.
+            statement.update(result)
             for call in calls where !call.isDone { if !connection.send(call) { dispatch(call) } }
         case .failure(let error):
             for call in calls { fail(call, error) }
