@@ -83,7 +83,8 @@ struct GroupsCommand {
         }
         let spanNs = options.spanNs(.by) ?? 0
         return try places.map { place in
-            let from = committed[place] ?? starts[place] ?? 0
+            // Retention may have taken what was next.
+            let from = max(committed[place] ?? 0, starts[place] ?? 0)
             let end = ends[place] ?? 0
             // Where the group is at the end, it is at now.
             let atNs =
