@@ -93,13 +93,16 @@ import Testing
         }
     }
 
-    private static func fetcher(_ brokers: SimulatedBrokers) -> (KafkaFetcher, any LoopTimer) {
+    private static func client(_ brokers: SimulatedBrokers) -> KafkaBrokers {
         var options = KafkaClientOptions()
         options.clientID = "test"
         options.handshakeMilliseconds = 2000
-        let client = KafkaBrokers(
+        return KafkaBrokers(
             brokers.nodes.map(SimulatedBrokers.address), options: options, transport: brokers, loop: brokers.loop)
-        let fetcher = KafkaFetcher(client, limits: KafkaFetcher.Limits())
+    }
+
+    private static func fetcher(_ brokers: SimulatedBrokers) -> (KafkaFetcher, any LoopTimer) {
+        let fetcher = KafkaFetcher(client(brokers), limits: KafkaFetcher.Limits())
         return (fetcher, brokers.loop.repeatTimer(everyMilliseconds: 50) { fetcher.tick() })
     }
 
@@ -111,6 +114,7 @@ import Testing
             brokers.weather.silent = brokers.int(0...1) * 10
             brokers.weather.errors = brokers.int(0...20)
             brokers.weather.cutOff = brokers.int(0...1) * 5
+            brokers.weather.changed = brokers.int(0...1) * 5
             brokers.weather.forgets = brokers.int(0...1) * 20
             brokers.weather.delayMillisecondsMax = brokers.int(0...30)
             brokers.weather.isTiny = brokers.happens(50)
@@ -169,6 +173,91 @@ import Testing
             _ = loop.run(until: { loop.nowMilliseconds >= end })
             #expect(loop.openTimers == 0, "seed \(seed)")
         }
+    }
+
+    @Test(arguments: SimulatedBrokers.Fault.allCases)
+    func `An answer that was changed on its way costs its connection, and no record`(_ fault: SimulatedBrokers.Fault) {
+        for seed in UInt64(0)..<10 {
+            let loop = SimulatedLoop()
+            let brokers = SimulatedBrokers(loop, seed: seed, topics: ["a": 2])
+            for log in brokers.logs.values { log.leader = 1 }
+            let writer = Writer(brokers)
+            let places = [0, 1].map { SimulatedBrokers.Place(topic: "a", partition: $0) }
+            let client = Self.client(brokers)
+            let fetcher = KafkaFetcher(client, limits: KafkaFetcher.Limits())
+            let timer = loop.repeatTimer(everyMilliseconds: 50) { fetcher.tick() }
+            var kinds: Set<KafkaFailure.Kind> = []
+            let watch = loop.repeatTimer(everyMilliseconds: 1) {
+                if let now = client.problem { kinds.insert(now.kind) }
+            }
+            let readers = places.map { place in
+                let reader = Reader(from: 0)
+                _ = fetcher.add(topic: "a", partition: place.partition, at: 0) { reader.take($0) }
+                return reader
+            }
+            let hasAll = { zip(places, readers).allSatisfy { $1.next == brokers.logs[$0]?.end } }
+            #expect(loop.run(until: hasAll))
+            let connections = brokers.connections
+            brokers.fault = (fault, 1)
+            for place in places { for _ in 0..<6 { writer.append(place) } }
+            let isDone = { !kinds.isEmpty && brokers.connections > connections && hasAll() }
+            #expect(loop.run(until: isDone, turnsMax: 300_000), "seed \(seed)")
+            // Of a length that is too large nobody knows before the answer does not come.
+            let mayBeSilent = fault == .flippedLength || fault == .hugeLength
+            let known: Set<KafkaFailure.Kind> = mayBeSilent ? [.protocol, .silent] : [.protocol]
+            #expect(kinds.isSubset(of: known), "seed \(seed): \(kinds)")
+            for (place, reader) in zip(places, readers) {
+                let visible = writer.visible[place] ?? []
+                #expect(reader.seen.map(\.offset) == visible.map(\.offset), "seed \(seed), \(place)")
+                #expect(reader.seen.map(\.number) == visible.map(\.number), "seed \(seed), \(place)")
+            }
+            #expect(brokers.faults == 1)
+            watch.cancel()
+            timer.cancel()
+            fetcher.close()
+        }
+    }
+
+    /// Damage at the broker: the reader says so, and the connection is left for it once.
+    @Test func `A batch that comes damaged again and again is its reader's to refuse, and other partitions go on`()
+        throws
+    {
+        let loop = SimulatedLoop()
+        let brokers = SimulatedBrokers(loop, seed: 3, topics: ["a": 2])
+        for log in brokers.logs.values { log.leader = 1 }
+        let writer = Writer(brokers)
+        let places = [0, 1].map { SimulatedBrokers.Place(topic: "a", partition: $0) }
+        for place in places { for _ in 0..<5 { writer.append(place) } }
+        let (fetcher, timer) = Self.fetcher(brokers)
+        let log = try #require(brokers.logs[places[0]])
+        log.batches[2].bytes[30] ^= 4
+        var refused = 0
+        var streams: [KafkaFetcher.Stream] = []
+        func read() {
+            streams.append(
+                fetcher.add(topic: "a", partition: 0, at: 0) { fetched in
+                    var rest = fetched.records
+                    do {
+                        while let batch = try RecordBatch.next(of: &rest) { try batch.check() }
+                    } catch {
+                        refused += 1
+                    }
+                })
+        }
+        read()
+        let fine = Reader(from: 0)
+        _ = fetcher.add(topic: "a", partition: 1, at: 0) { fine.take($0) }
+        #expect(loop.run(until: { refused == 1 && fine.next == brokers.logs[places[1]]?.end }))
+        let connections = brokers.connections
+        for round in 2...4 {
+            fetcher.remove(streams[round - 2])
+            read()
+            writer.append(places[1])
+            #expect(loop.run(until: { refused == round && fine.next == brokers.logs[places[1]]?.end }))
+        }
+        #expect(brokers.connections == connections)
+        timer.cancel()
+        fetcher.close()
     }
 
     @Test func `An offset that is not there is told once, and the others go on`() {

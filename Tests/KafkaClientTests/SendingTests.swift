@@ -114,6 +114,7 @@ import Testing
         weather.silent = Int.random(in: 0...1, using: &random) * 10
         weather.errors = Int.random(in: 0...30, using: &random)
         weather.cutOff = Int.random(in: 0...1, using: &random) * 5
+        weather.changed = Int.random(in: 0...1, using: &random) * 3
         weather.delayMillisecondsMax = Int.random(in: 0...40, using: &random)
         weather.isTiny = Bool.random(using: &random)
         return weather
@@ -149,6 +150,37 @@ import Testing
         }
     }
 
+    @Test(arguments: SimulatedBrokers.Fault.allCases.filter { $0 != .flippedRecord })
+    func `An answer that was changed on its way costs its connection, and its batches are in the log once`(
+        _ fault: SimulatedBrokers.Fault
+    ) throws {
+        for seed in UInt64(0)..<10 {
+            let world = World(seed: seed, weather: SimulatedBrokers.Weather(), deadlineMs: 0)
+            for log in world.brokers.logs.values { log.leader = 1 }
+            var kinds: Set<KafkaFailure.Kind> = []
+            let watch = world.loop.repeatTimer(everyMilliseconds: 1) {
+                if let now = world.sender.brokers.problem { kinds.insert(now.kind) }
+            }
+            world.append(2)
+            #expect(world.loop.run(until: { world.settled == 1 }))
+            let connections = world.brokers.connections
+            world.brokers.fault = (fault, 0)
+            for _ in 0..<20 {
+                world.append(3)
+                world.run(1)
+            }
+            let isDone = { world.settled == 21 && !kinds.isEmpty && world.brokers.connections > connections }
+            #expect(world.loop.run(until: isDone, turnsMax: 300_000), "seed \(seed)")
+            let mayBeSilent = fault == .flippedLength || fault == .hugeLength
+            let known: Set<KafkaFailure.Kind> = mayBeSilent ? [.protocol, .silent] : [.protocol]
+            #expect(kinds.isSubset(of: known), "seed \(seed): \(kinds)")
+            for (place, given) in world.given { #expect(try world.written(place) == given, "seed \(seed), \(place)") }
+            #expect(world.failed.isEmpty && world.brokers.faults == 1)
+            watch.cancel()
+            world.close()
+        }
+    }
+
     @Test func `What is past its deadline is given up by name, and the rest is in the log once, in its order`() throws {
         var given = 0
         var lost = 0
@@ -180,6 +212,7 @@ import Testing
         for seed in UInt64(0)..<100 {
             var weather = Self.weather(seed)
             weather.cutOff = 0
+            weather.changed = 0
             let world = World(seed: seed, weather: weather, deadlineMs: 0)
             Self.storm(world, appends: 20)
             let back = world.sender.machine.takeBack()

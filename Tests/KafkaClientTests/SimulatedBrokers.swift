@@ -5,8 +5,8 @@ import Simulation
 @testable import KafkaFrames
 
 /// Brokers that keep partitions between them, in virtual time and by seed: connections that are refused, slow, cut or
-/// silent, leaders that move, errors before and after a batch was written, answers that are cut off, sessions that are
-/// forgotten. Confined to the loop.
+/// silent, leaders that move, errors before and after a batch was written, answers that are cut off or changed on the
+/// way, sessions that are forgotten. Confined to the loop.
 final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
     struct Weather {
         /// In percent of the connections.
@@ -15,9 +15,17 @@ final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
         /// In percent of the batches, and of the requests.
         var errors = 0
         var cutOff = 0
+        var changed = 0
         var forgets = 0
         var delayMillisecondsMax = 5
         var isTiny = false
+    }
+
+    /// What becomes of an answer on its way.
+    enum Fault: CaseIterable {
+        case otherNumber, flippedLength, hugeLength, negativeLength, twice
+        /// In a batch, where its checksum is for: of answers that have one.
+        case flippedRecord
     }
 
     struct Place: Hashable {
@@ -88,6 +96,10 @@ final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
     fileprivate var sessions: [Int32: SimulatedBrokerConnection.Session] = [:]
     fileprivate(set) var requests: [Int16: Int] = [:]
     let nodes: [Int32] = [1, 2, 3]
+    /// For the next answer to a request of this kind.
+    var fault: (fault: Fault, api: Int16)?
+    /// Faults that were made.
+    private(set) var faults = 0
 
     init(_ loop: SimulatedLoop, seed: UInt64, topics: [String: Int32], weather: Weather = Weather()) {
         self.loop = loop
@@ -146,6 +158,18 @@ final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
         }
     }
 
+    /// Whether an answer is spoilt, and how.
+    fileprivate func takeFault(_ api: Int16, hasRecords: Bool) -> Fault? {
+        if let planned = fault, planned.api == api, planned.fault != .flippedRecord || hasRecords {
+            fault = nil
+            faults += 1
+            return planned.fault
+        }
+        guard happens(weather.changed) else { return nil }
+        faults += 1
+        return Fault.allCases[int(0...(hasRecords ? 5 : 4))]
+    }
+
     fileprivate func count(_ api: Int16) { requests[api, default: 0] += 1 }
 }
 
@@ -162,6 +186,8 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
     private let stream: SimulatedStream
     private var input: [UInt8] = []
     private var isBusy = false
+    /// Where the answer that is being made has a batch.
+    private var batch: Range<Int>?
 
     fileprivate init(_ brokers: SimulatedBrokers, _ node: Int32, _ stream: SimulatedStream) {
         self.brokers = brokers
@@ -202,6 +228,7 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
         let correlation = try reader.integer(Int32.self)
         guard try reader.string() == "test" else { fatalError("another client") }
         brokers.count(key)
+        batch = nil
         let answer = KafkaBuffer()
         answer.append(Int32(0))
         answer.append(correlation)
@@ -221,15 +248,30 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
         default: fatalError("request \(key) version \(version)")
         }
         guard reader.left == 0 else { fatalError("\(reader.left) bytes behind request \(key)") }
-        send(answer)
+        send(answer, key)
     }
 
-    private func send(_ answer: KafkaBuffer) {
+    private func send(_ answer: KafkaBuffer, _ api: Int16) {
         if brokers.happens(brokers.weather.cutOff), answer.count > 10 {
             answer.truncate(to: brokers.int(9...(answer.count - 1)))
+            batch = nil
         }
         KafkaAPI.finish(answer, at: 0)
-        stream.write(answer.bytes)
+        guard let fault = brokers.takeFault(api, hasRecords: batch != nil) else { return stream.write(answer.bytes) }
+        var bytes = [UInt8](answer.bytes)
+        func flip(_ places: Range<Int>) {
+            bytes[brokers.int(places.lowerBound...(places.upperBound - 1))] ^= 1 << UInt8(brokers.int(0...7))
+        }
+        switch fault {
+        case .otherNumber: flip(4..<8)
+        case .flippedLength: flip(2..<4)
+        case .hugeLength: bytes[1] ^= 1
+        case .negativeLength: bytes[0] ^= 0x80
+        case .twice: bytes += bytes
+        // Its format, its checksum and what that is for; not its place and length, which no checksum is for.
+        case .flippedRecord: if let batch { flip((batch.lowerBound + 16)..<batch.upperBound) }
+        }
+        bytes.withUnsafeBytes { stream.write($0) }
     }
 
     private func versions(_ answer: KafkaBuffer) {
@@ -360,7 +402,7 @@ extension SimulatedBrokerConnection {
             answer.append(Int16(brokers.sessions[id] == nil ? 70 : 71))
             answer.append(Int32(0))
             answer.append(Int32(0))
-            return send(answer)
+            return send(answer, 1)
         }
         for place in forgotten { session.offsets[place] = nil }
         for (place, offset) in named { session.offsets[place] = (offset, session.offsets[place]?.toldEnd ?? -1) }
@@ -368,11 +410,11 @@ extension SimulatedBrokerConnection {
             guard let log = brokers.logs[place] else { return true }
             return log.leader != node || now.offset < log.start || now.offset != log.end
         }
-        if isDue || waitMs == 0 { return send(read(number, session, answer)) }
+        if isDue || waitMs == 0 { return send(read(number, session, answer), 1) }
         isBusy = true
         _ = brokers.loop.timer(afterMilliseconds: Int(waitMs)) { [self] in
             isBusy = false
-            send(read(number, session, answer))
+            send(read(number, session, answer), 1)
             goOn()
         }
     }
@@ -438,5 +480,11 @@ extension SimulatedBrokerConnection {
             bytes.removeLast(bytes.count - 3000)
         }
         answer.append(bytes: bytes)
+        // The last of those that come whole.
+        let whole = log.batches.filter { $0.end > offset }.reduce(into: [Range<Int>]()) { found, batch in
+            let start = found.last?.upperBound ?? answer.count - bytes.count
+            if start + batch.bytes.count <= answer.count { found.append(start..<(start + batch.bytes.count)) }
+        }
+        batch = whole.last ?? batch
     }
 }

@@ -93,6 +93,19 @@ public final class KafkaFetcher {
     private var streams: [Stream] = []
     private var sessions: [Int32: Session] = [:]
     private var isSending = false
+    /// The latest batch of a partition that was not what its checksum says.
+    private var damaged: [Place: Damage] = [:]
+
+    private struct Place: Hashable {
+        let topic: String
+        let partition: Int32
+    }
+
+    private struct Damage: Equatable {
+        let offset: Int64
+        let carried: UInt32
+        let actual: UInt32
+    }
 
     public init(_ brokers: KafkaBrokers, limits: Limits) {
         self.brokers = brokers
@@ -276,6 +289,17 @@ public final class KafkaFetcher {
         }
     }
 
+    /// A bit may have flipped on the way: the connection is left, and the records are asked for again. What is wrong in
+    /// the same way a second time lies so at the broker, and is its reader's to refuse, without harm to others.
+    private func check(_ batch: RecordBatch, _ stream: Stream) throws(KafkaFormatError) {
+        let (carried, actual) = batch.checksums
+        guard carried != actual else { return }
+        let place = Place(topic: stream.topic, partition: stream.partition)
+        let found = Damage(offset: batch.baseOffset, carried: carried, actual: actual)
+        guard damaged.updateValue(found, forKey: place) != found else { return }
+        try batch.check()
+    }
+
     private func take(_ partition: KafkaFetched.Partition, _ stream: Stream) throws(KafkaFormatError) {
         let now = brokers.loop.nowMilliseconds
         guard partition.error == .none else {
@@ -296,7 +320,13 @@ public final class KafkaFetcher {
             return
         }
         var rest = partition.records
-        while let batch = try RecordBatch.next(of: &rest) { stream.next = max(stream.next, batch.lastOffset + 1) }
+        var next = stream.next
+        while let batch = try RecordBatch.next(of: &rest) {
+            try check(batch, stream)
+            next = max(next, batch.lastOffset + 1)
+        }
+        // Only now: of what is refused nothing was read.
+        stream.next = next
         let whole = UnsafeRawBufferPointer(rebasing: partition.records.dropLast(rest.count))
         let end = partition.lastStableOffset < 0 ? partition.highWatermark : partition.lastStableOffset
         stream.ends = (end, partition.highWatermark)

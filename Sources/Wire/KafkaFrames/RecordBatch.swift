@@ -21,9 +21,15 @@ public struct RecordBatch {
     private let checksum: UInt32
     private let checked: UnsafeRawBufferPointer
 
+    /// The checksum that it carries, and that of its bytes: the same where it is what was written.
+    public var checksums: (carried: UInt32, actual: UInt32) {
+        (checksum, clinux_crc32c(0, checked.baseAddress, checked.count))
+    }
+
     /// Throws where it is not what was written.
     public func check() throws(KafkaFormatError) {
-        guard clinux_crc32c(0, checked.baseAddress, checked.count) == checksum else {
+        let (carried, actual) = checksums
+        guard carried == actual else {
             throw KafkaFormatError(at: 17, "the checksum of the batch at offset \(baseOffset) is wrong")
         }
     }
