@@ -13,10 +13,10 @@ import WriterService
 
 extension KafkaTests {
     @Suite(.serialized) struct GroupTests {
-        private static let group = "cassandra-writer"
+        static let group = "cassandra-writer"
         private static let place = TopicPartition(.ticksRaw, 0)
 
-        private static func partitions(_ member: any GroupMembership, within seconds: Int = 30, count: Int) throws
+        static func partitions(_ member: any GroupMembership, within seconds: Int = 30, count: Int) throws
             -> [TopicPartition]
         {
             var found: [TopicPartition] = []
@@ -29,10 +29,15 @@ extension KafkaTests {
 
         @Test func `Partitions go to a second member when no batch is out, and come back when it leaves`() async throws
         {
+            try await Self.handsOver { _ in }
+        }
+
+        /// `change` has both take part in another way.
+        static func handsOver(_ change: @escaping @Sendable (inout KafkaConfiguration) -> Void) async throws {
             try await apart {
                 let tape = try Tape(partitions: 4)
                 let reports = Reports()
-                let first = try tape.open(report: reports.add)
+                let first = try tape.open(report: reports.add, changing: change)
                 defer { try? first.close() }
                 try first.append(
                     ["AAPL", "MSFT", "TSLA", "NVDA", "AMZN"].map { tickBlock(first, symbol: $0, from: 1, count: 10) },
@@ -43,7 +48,7 @@ extension KafkaTests {
                 #expect(mine.map(\.partition) == [0, 1, 2, 3])
                 // A batch of every partition is out now.
                 for place in mine { a.begin(place, at: 0) }
-                let second = try tape.open()
+                let second = try tape.open(changing: change)
                 defer { try? second.close() }
                 let b = try second.join(group: GroupTests.group, .ticksRaw)
                 #expect(!(try holds(within: 3) { try !b.partitions().isEmpty }))
@@ -77,12 +82,17 @@ extension KafkaTests {
 
         @Test func `A batch that stays out is reported, and keeps its partition no longer than the bound`() async throws
         {
+            try await Self.bounds { _ in }
+        }
+
+        static func bounds(_ change: @escaping @Sendable (inout KafkaConfiguration) -> Void) async throws {
             try await apart {
                 let tape = try Tape(partitions: 2)
                 let reports = Reports()
                 let first = try tape.open(
                     report: reports.add,
                     changing: {
+                        change(&$0)
                         $0.group.revokeWaitNs = 1_000_000_000
                         $0.group.heldReportNs = 200_000_000
                     })
@@ -102,7 +112,7 @@ extension KafkaTests {
                         })
                 }
                 #expect(holds { mine.allSatisfy { reports.contains("a batch of \($0) is out since") } })
-                let second = try tape.open()
+                let second = try tape.open(changing: change)
                 defer { try? second.close() }
                 let b = try second.join(group: GroupTests.group, .ticksRaw)
                 let taken = try GroupTests.partitions(b, count: 1)
@@ -222,38 +232,7 @@ extension KafkaTests {
             }
         }
 
-        /// A writer on a thread of its own.
-        private final class RunningWriter: Sendable {
-            let log: KafkaLog
-            let writer: WriterService
-            private let ended = Mutex<Result<Void, any Error>?>(nil)
-
-            init(_ tape: Tape, _ store: any TickStore, _ configuration: WriterConfiguration = WriterConfiguration())
-                throws
-            {
-                log = try tape.open()
-                writer = WriterService(log: log, store: store, time: RealTime(), configuration: configuration) { _ in }
-                Thread.detachNewThread { [self] in
-                    let result = Result { try writer.run() }
-                    ended.withLock { $0 = result }
-                }
-            }
-
-            var failure: String? {
-                if case .failure(let error)? = ended.withLock({ $0 }) { return "\(error)" }
-                return nil
-            }
-
-            var isDone: Bool { ended.withLock { $0 != nil } }
-
-            func stop() throws {
-                writer.stop()
-                #expect(holds { isDone })
-                try log.close()
-            }
-        }
-
-        private static func sequences(_ store: SimulatedStore) throws -> [String: [UInt64]] {
+        static func sequences(_ store: SimulatedStore) throws -> [String: [UInt64]] {
             var sequences: [String: [UInt64]] = [:]
             for instrument in try store.instruments() {
                 var own: [UInt64] = []

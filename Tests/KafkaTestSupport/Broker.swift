@@ -48,7 +48,9 @@ package final class Broker: Sendable {
                     [
                         "start", "--data", data, "--port", "\(port)", "--heap", "384m", "--sasl", "--tls", certificates,
                         "--mtls", "--set", "log.retention.check.interval.ms=500", "--set",
-                        "log.initial.task.delay.ms=500", "--set", "group.min.session.timeout.ms=1000", "--fresh",
+                        "log.initial.task.delay.ms=500", "--set", "group.min.session.timeout.ms=1000", "--set",
+                        "group.consumer.min.heartbeat.interval.ms=300", "--set",
+                        "group.consumer.heartbeat.interval.ms=300", "--fresh",
                     ])
                 self.port = port
                 return

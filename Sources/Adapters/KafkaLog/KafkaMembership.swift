@@ -25,7 +25,7 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
     private let group: String
     private let topic: Topic
     private let log: KafkaLog
-    private let handle: KafkaHandle
+    let handle: KafkaHandle
     private let limits: KafkaConfiguration.Group
     private let time: any TimeSource
     private let notify: KafkaReport
