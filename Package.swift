@@ -311,8 +311,9 @@ let package = Package(
         tests(
             "EdgeServiceTests",
             [
-                "EdgeService", "WriterService", "TapedeckClient", "SegmentLog", "FileDisk", "Disk", "TimeSource",
-                "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec", "MarketProto",
+                "EdgeService", "WriterService", "AccessControl", "TapedeckClient", "SegmentLog", "FileDisk", "Disk",
+                "TimeSource", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec",
+                "MarketProto",
                 "Protobuf", "DayFigures", "MarketModel", "TestSupport",
             ], exclude: ["Fixtures"]),
         tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
