@@ -288,9 +288,8 @@ public final class ChannelCall {
     private static let refusalsMax = 3
 
     private func finish(_ attempt: Attempt, _ status: GRPCStatus, _ trailers: GRPCMetadata) {
-        if committed != nil, retry != nil || hedging != nil {
-            if status.isOK { core.throttle.succeeded() }
-        }
+        // Whatever was called (gRFC A6); of what has a policy and did not commit, the policy's machine has counted.
+        if status.isOK, committed != nil || (retry == nil && hedging == nil) { core.throttle.succeeded() }
         passMetadata(attempt)
         end(status, trailers: trailers)
     }
