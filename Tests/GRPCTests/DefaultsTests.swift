@@ -27,6 +27,7 @@ struct DefaultsTests {
         #expect(http2.acksWaitingMax == 1000 && http2.continuationsMax == 8 && http2.emptyFramesMax == 10_000)
         #expect(configuration.heldBytesMax == 512 << 20 && configuration.queuedBytesMax == 64 << 10)
         #expect(configuration.compressedBytesMin == 256 && configuration.webOrigins.isEmpty)
+        #expect(configuration.connectionsMax == 100_000 && configuration.connectionsPerAddressMax == 25_000)
     }
 
     @Test func `A client has the published retries, keepalive and limits`() {

@@ -238,6 +238,28 @@ struct FloodTests {
         second.close()
     }
 
+    @Test func `All connections together have their own limit, over all loops and addresses`() async throws {
+        let world = try StreamingWorld { $0.connectionsMax = 3 }
+        defer { world.stop() }
+        let open = try (0..<3).map { _ in try RawConnection(port: world.port) }
+        await until { world.server.connectionCount == 3 }
+        for refused in 1...2 {
+            let more = try RawConnection(port: world.port)
+            defer { more.close() }
+            let answer = more.receiveAll()
+            #expect(contains(answer, "too_many_connections") && !contains(answer, "of_one_address"))
+            #expect(world.server.counters.connectionsRefused == refused)
+        }
+        #expect(world.server.counters.connectionsRefusedPerAddress == 0)
+        // What was refused takes no place: one that leaves makes room for one.
+        open[0].close()
+        await until { world.server.connectionCount == 2 }
+        let call = try world.call("Echo")
+        call.send([], ends: true)
+        #expect(await call.end().status == "0")
+        for connection in open.dropFirst() { connection.close() }
+    }
+
     @Test func `Calls that hold more than the server may are refused`() async throws {
         let world = try StreamingWorld { $0.heldBytesMax = 500_000 }
         defer { world.stop() }

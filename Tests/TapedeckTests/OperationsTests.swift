@@ -98,6 +98,29 @@ struct OperationsTests {
         #expect(platform.stop() == 0)
     }
 
+    @Test(arguments: [
+        (["--connections-per-address", "2"], "address"), (["--connections-max", "2"], "all"),
+    ])
+    func `More connections than an option allows are refused and counted, those there are go on`(
+        _ options: [String], _ limit: String
+    ) throws {
+        let data = scratch()
+        defer { try? FileManager.default.removeItem(atPath: data) }
+        let platform = try BinaryTests.Platform(data, ["--rate", "5000"] + options)
+        let watches = [try watch(platform), try watch(platform)]
+        while try BinaryTests.run(["connections", "--json", "--data", data]).output.split(separator: "\n").count < 2 {}
+        let refused = try curl(["--http2-prior-knowledge", "http://\(platform.address)/"])
+        #expect(refused.status != 0, "\(refused.output)")
+        let metrics = try curl(["http://\(platform.metrics)/metrics"]).output
+        #expect(metrics.contains("tapedeck_edge_connections_refused_total{limit=\"\(limit)\"} 1\n"), "\(metrics)")
+        let calls = try BinaryTests.run(["connections", "--json", "--data", data]).output.split(separator: "\n")
+        #expect(calls.count == 2)
+        for watch in watches { watch.terminate() }
+        // As soon as there is room, others come in.
+        while try curl(["--http2-prior-knowledge", "http://\(platform.address)/"]).status != 0 {}
+        #expect(platform.stop() == 0)
+    }
+
     @Test(.enabled(if: SharedData.isPresent, "../shared is absent"))
     func `A token made, used, narrowed and revoked while the platform runs`() throws {
         let directory = scratch()

@@ -96,8 +96,9 @@ extension Command {
                     .data, .listen, .replay, .speed, .seed, .rate, .loops, .drainSeconds, .noSupervisor, .logRingMB,
                     .tickSyncMs, .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .tlsCert,
                     .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
-                    .messagesPerSecond, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog, .metricsListen,
-                    .tickWriterListen, .metricsTLS, .channelz, .readyLag,
+                    .messagesPerSecond, .connectionsMax, .connectionsPerAddress, .unaryDeadlineSeconds,
+                    .streamDeadlineSeconds, .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz,
+                    .readyLag,
                 ] + Command.storeOptions,
                 text: """
                     Runs feed, log, store and gRPC server until SIGINT or SIGTERM, which lets open streams end and \

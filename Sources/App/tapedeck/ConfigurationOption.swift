@@ -27,6 +27,8 @@ enum OptionName: String, CaseIterable, Sendable {
     case callsPerSecond = "calls-per-second"
     case streamsPerCaller = "streams-per-caller"
     case messagesPerSecond = "messages-per-second"
+    case connectionsMax = "connections-max"
+    case connectionsPerAddress = "connections-per-address"
     case unaryDeadlineSeconds = "unary-deadline-seconds"
     case streamDeadlineSeconds = "stream-deadline-seconds"
     case callLog = "call-log"
@@ -181,8 +183,8 @@ extension OptionName {
             .retentionDiskPercent:
             platformDefinition
         case .tlsCert, .tlsKey, .tlsClientCA, .tlsClients, .tlsCA, .token: identityDefinition
-        case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .unaryDeadlineSeconds,
-            .streamDeadlineSeconds:
+        case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .connectionsMax,
+            .connectionsPerAddress, .unaryDeadlineSeconds, .streamDeadlineSeconds:
             accessDefinition
         case .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
         case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .consistency, .cassandraUser,
@@ -324,6 +326,14 @@ extension OptionName {
                 .integer(0...1_000_000_000), "N", default: "0", unit: "messages/s",
                 "How fast a caller may send on its streams of requests; 0 is without limit. What comes faster is read "
                     + "later, not refused.")
+        case .connectionsMax:
+            OptionDefinition(
+                .integer(1...10_000_000), "N", default: "100000",
+                "How many connections the clients may have together; more are told so and closed.")
+        case .connectionsPerAddress:
+            OptionDefinition(
+                .integer(1...10_000_000), "N", default: "25000",
+                "How many of them may come from one address. All clients behind a proxy have one.")
         case .unaryDeadlineSeconds:
             OptionDefinition(
                 .integer(0...86_400), "N", default: "30", unit: "s",

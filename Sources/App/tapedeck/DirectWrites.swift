@@ -35,15 +35,12 @@ final class DirectWrites {
         _ options: ResolvedOptions, _ store: any TickStore, _ own: (any TickStore)?, _ time: any TimeSource,
         _ operations: PlatformOperations
     ) throws {
-        var server = GRPCServerConfiguration()
-        server.interceptors = operations.interceptors
-        server.reportError = operations.reportError
         let address = options.address(.tickWriterListen)
         let socket = try ListeningSocket(host: address.host, port: Int(address.port))
         self.address = Address(socket)
         self.store = own
         let writer = DirectWriter(
-            store: store, time: time, loops: EventLoopGroup(count: 1, name: "direct"), server: server)
+            store: store, time: time, loops: EventLoopGroup(count: 1, name: "direct"), server: operations.server)
         self.writer = writer
         thread = ServiceThread(name: "direct", ended: { _ in }) { try writer.run() }
         operations.declare(writer.methods)

@@ -124,9 +124,6 @@ final class EmbeddedPlatform {
         metrics.register(in: operations.metrics)
         metrics.register(in: operations.readiness)
         CassandraMetrics.register(store, in: operations.metrics)
-        var server = GRPCServerConfiguration()
-        server.interceptors = operations.interceptors
-        server.reportError = operations.reportError
         let loops = EventLoopGroup(count: count)
         ConnectionMetrics.register(loops, in: operations.metrics)
         let simulatesVenue = options.strings(.replay).isEmpty
@@ -134,7 +131,7 @@ final class EmbeddedPlatform {
         let orders = feed.map { OrderVenue(feed: $0, time: time) }
         let edge = try EdgeService(
             log: log, store: store, time: time, loops: loops, orders: orders, limits: EmbeddedPlatform.limits(options),
-            showsConnections: options.bool(.channelz), server: server)
+            showsConnections: options.bool(.channelz), server: operations.server)
         self.edge = edge
         ReaderMetrics.register(edge, in: operations.metrics)
         operations.declare(edge.methods)

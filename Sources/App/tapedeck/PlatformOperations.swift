@@ -18,11 +18,15 @@ final class PlatformOperations {
     private let time: SystemTime
     private var sinceRefresh = 0
     private let endpoint: MonitoringEndpoint
+    private let connectionsMax: Int
+    private let connectionsPerAddressMax: Int
 
     /// Reads the certificates and the access file where there are some.
     init(_ options: ResolvedOptions, _ time: SystemTime, _ diagnostics: Diagnostics) throws {
         self.diagnostics = diagnostics
         self.time = time
+        connectionsMax = options.int(.connectionsMax)
+        connectionsPerAddressMax = options.int(.connectionsPerAddress)
         tls = try ServerTLS.make(options, diagnostics)
         callLog = CallLog(successesPerSecond: options.int(.callLog))
         calls = CallMonitor(
@@ -47,14 +51,18 @@ final class PlatformOperations {
         endpoint = MonitoringEndpoint(metrics: metrics, readiness: readiness)
     }
 
-    /// What sees every call of a server: the one that watches outside, so that it sees what the other refuses.
-    var interceptors: @Sendable (any Loop) -> [any ServerInterceptor] {
-        { [calls, policy] loop in [calls.makeInterceptor(loop: loop), policy.makeInterceptor(loop: loop)] }
-    }
-
-    /// What a handler threw goes to the log, under the id that its client was told.
-    var reportError: @Sendable (_ id: String, _ method: String, _ error: any Error) -> Void {
-        { [callLog] id, method, error in callLog.addError(id: id, method: method, error: error) }
+    /// How a server of the platform is set up.
+    var server: GRPCServerConfiguration {
+        var server = GRPCServerConfiguration()
+        // The one that watches stands outside, so that it sees what the other refuses.
+        server.interceptors = { [calls, policy] loop in
+            [calls.makeInterceptor(loop: loop), policy.makeInterceptor(loop: loop)]
+        }
+        // What a handler threw goes to the log, under the id that its client was told.
+        server.reportError = { [callLog] id, method, error in callLog.addError(id: id, method: method, error: error) }
+        server.connectionsMax = connectionsMax
+        server.connectionsPerAddressMax = connectionsPerAddressMax
+        return server
     }
 
     /// The series of all methods begin now, so that a rate has something to rise from.

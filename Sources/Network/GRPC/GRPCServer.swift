@@ -21,9 +21,10 @@ public struct GRPCServerConfiguration: Sendable {
     public var heldBytesMax = 512 << 20
     /// Bytes of responses that wait at a call before ``ServerCall/isWritable`` turns false.
     public var queuedBytesMax = 64 << 10
-    /// Connections of the server, and of those from one address; more are refused with GOAWAY and a text.
+    /// Connections of the server, and of those from one address; more are refused with GOAWAY and a text. Behind a
+    /// proxy all clients have one address.
     public var connectionsMax = 100_000
-    public var connectionsPerAddressMax = 100_000
+    public var connectionsPerAddressMax = 25_000
     /// Where the jitter of ages and the ids of errors come from.
     public var seed: UInt64 = 0
     /// What sees every call, made once for each loop, outermost first.
