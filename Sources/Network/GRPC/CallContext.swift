@@ -37,6 +37,25 @@ public final class GRPCCallContext: Sendable {
         await bridge.ask(body)
     }
 
+    /// Options of a call that is made for this one: it ends no later than this call does, and belongs to the same
+    /// trace (`traceparent` and `tracestate`, unless the options have a `traceparent` of their own). Nothing else of
+    /// the caller's is passed on. That the caller cancels reaches the call as the end of the handler's task.
+    public func callOptions(_ options: GRPCCallOptions = GRPCCallOptions()) async -> GRPCCallOptions {
+        var options = options
+        let left = await bridge.ask { call -> Int? in
+            guard let deadline = call.deadlineMilliseconds else { return nil }
+            let now = call.loop.nowMilliseconds
+            return deadline > now ? Int(clamping: deadline - now) : 0
+        }
+        if let left { options.timeoutMilliseconds = min(left, options.timeoutMilliseconds ?? left) }
+        if options.metadata.values("traceparent").isEmpty {
+            for entry in metadata.entries where entry.name == "traceparent" || entry.name == "tracestate" {
+                options.metadata.add(entry.name, entry.value)
+            }
+        }
+        return options
+    }
+
     /// On the loop, before anything is sent.
     func apply(to call: ServerCall) {
         added.withLock {

@@ -46,6 +46,8 @@ public final class ChannelCall {
                 let why = self?.obstacle.map { "; \($0.message)" } ?? ""
                 self?.end(GRPCStatus(.deadlineExceeded, "no answer within \(milliseconds) ms\(why)"))
             }
+            // No server needs to hear of a call whose time is over already.
+            guard milliseconds > 0 else { return }
         }
         startAttempt()
     }
