@@ -360,8 +360,9 @@ if isFuzz {
             name: "fuzz-parsers",
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "TickStore", "Disk", "BookEngine",
-                "GRPC", "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf", "TickCodec", "VenueFormats",
-                "DNSCodec", "CQLFrames", "KafkaFrames", "CLinux", "MarketModel", "CZstd", "Simulation",
+                "TapedeckClient", "GRPC", "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf",
+                "TickCodec", "VenueFormats", "DNSCodec", "CQLFrames", "KafkaFrames", "CLinux", "MarketModel", "CZstd",
+                "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

@@ -24,6 +24,8 @@ struct FuzzTarget: Sendable {
         // Network
         .http2Server, .http2Client, .tlsRecords, .grpcFraming, .grpcMetadata, .grpcWeb, .grpcCompression, .grpcText,
         .resumeToken,
+        // Client
+        .subscribeFrames,
         // App
         .config,
     ]

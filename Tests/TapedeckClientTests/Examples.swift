@@ -38,6 +38,28 @@ enum Examples {
         }
     }
 
+    static func session(_ tapedeck: TapedeckClient) async throws {
+        let session = tapedeck.subscribe()
+        let apple = session.add(["AAPL"])
+        session.add(["MSFT", "GOOG"], policy: .latest)
+        for try await event in session {
+            switch event {
+            case .ticks(let subscription, let batch, let isSnapshot):
+                print(subscription, isSnapshot ? "begins with" : "has", batch.count)
+                // What comes faster than is good for this desk.
+                if subscription == apple, batch.count > 1000 { session.changePolicy(of: apple, to: .latest) }
+            case .gap(_, let gap): session.fill(gap)
+            case .filled(_, let batch): batch.forEach { tick in print("late:", tick.sequence) }
+            case .fillEnded(_, let end): print("is nowhere:", end.results.flatMap(\.missing))
+            case .lost(let subscription, let records): print(subscription, "goes on without", records)
+            case .refused(let refusal): print("refused:", refusal.id, refusal.message)
+            case .ended(let subscription, let end, let goesOn): print(subscription, end.message, goesOn)
+            case .interrupted(let error): print("interrupted:", error)
+            case .resumed: print("all subscriptions go on")
+            }
+        }
+    }
+
     static func orders(_ tapedeck: TapedeckClient) async throws {
         var order = Proto.OrderRequest()
         order.orderId = "order-1"

@@ -10,7 +10,7 @@ final class PriceServer: Sendable {
     let port: Int
     private let server: GRPCServer
     private let loop: EventLoop
-    private let tape: LoopConfined<Tape>
+    private let tape: LoopConfined<PriceTape>
     /// Calls of each method, by name.
     let calls: Counts
 
@@ -30,7 +30,7 @@ final class PriceServer: Sendable {
         loop = group.loops[0]
         let calls = Counts()
         self.calls = calls
-        let tape = LoopConfined(Tape())
+        let tape = LoopConfined(PriceTape())
         self.tape = tape
         server = GRPCServer(group: group, configuration: GRPCServerConfiguration()) { _ in
             var table = GRPCServiceTable()
@@ -106,7 +106,7 @@ final class PriceServer: Sendable {
 }
 
 /// What was published, and who reads it. Confined to the server's loop.
-final class Tape {
+final class PriceTape {
     var frames: [[UInt8]] = []
     var start = 0
     var sources: [TapeSource] = []
@@ -120,19 +120,19 @@ final class Tape {
         let subscription = (try? Proto.PriceSubscription(decoding: request)) ?? Proto.PriceSubscription()
         var place = subscription.skipSnapshot ? frames.count : start
         if !subscription.resumeToken.isEmpty {
-            guard let wanted = Tape.place(subscription.resumeToken) else {
+            guard let wanted = PriceTape.place(subscription.resumeToken) else {
                 return call.fail(GRPCStatus(.invalidArgument, "no token of mine"))
             }
             guard wanted >= start else {
                 var trailers = GRPCMetadata()
                 trailers.add("tapedeck-end-reason", "RECORDS_MISSING")
                 trailers.add("tapedeck-missing", "ticks.raw/0 \(wanted)-\(start) expired")
-                trailers.add("tapedeck-resume-token-bin", binary: Tape.token(start))
+                trailers.add("tapedeck-resume-token-bin", binary: PriceTape.token(start))
                 return call.fail(GRPCStatus(.dataLoss, "gone"), trailers: trailers)
             }
             place = wanted
         }
-        call.responseMetadata.add("tapedeck-resume-token-bin", binary: Tape.token(place))
+        call.responseMetadata.add("tapedeck-resume-token-bin", binary: PriceTape.token(place))
         let source = TapeSource(self, call, place)
         sources.append(source)
         call.onEnd = { [weak self, weak source] in self?.sources.removeAll { $0 === source } }
@@ -143,7 +143,7 @@ final class Tape {
         for source in sources {
             var trailers = GRPCMetadata()
             trailers.add("tapedeck-end-reason", reason)
-            if hasToken { trailers.add("tapedeck-resume-token-bin", binary: Tape.token(source.place)) }
+            if hasToken { trailers.add("tapedeck-resume-token-bin", binary: PriceTape.token(source.place)) }
             source.call?.fail(status, trailers: trailers)
         }
     }
@@ -157,13 +157,13 @@ final class Tape {
 }
 
 final class TapeSource: FrameSource {
-    private let tape: Tape
+    private let tape: PriceTape
     weak var call: ServerCall?
     /// The next to send.
     private(set) var place: Int
     private var rest: ArraySlice<UInt8> = []
 
-    init(_ tape: Tape, _ call: ServerCall, _ place: Int) {
+    init(_ tape: PriceTape, _ call: ServerCall, _ place: Int) {
         self.tape = tape
         self.call = call
         self.place = place

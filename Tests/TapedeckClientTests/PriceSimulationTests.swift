@@ -14,7 +14,7 @@ private final class PriceWorld {
     let loop = SimulatedLoop()
     let log = ClientTests.Log()
     let network: SimulatedNetwork
-    private let tape = Tape()
+    private let tape = PriceTape()
     private(set) var published: UInt64 = 0
     private let channel: GRPCChannel
     private var task: Task<Void, Never>?

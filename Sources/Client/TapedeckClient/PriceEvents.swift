@@ -151,53 +151,25 @@ private final class PriceReader {
 
     /// Makes events of frames: gaps first, then the batch.
     private func deliver(_ frames: [UInt8]) throws(GRPCStatus) {
-        var repeats: [Int] = []
-        var gaps: [SequenceGap] = []
-        var position = 0
-        var token: [UInt8]?
-        let problem = frames.withUnsafeBytes { bytes -> TickCodecError? in
-            var reader = TickReader()
-            for message in MessageSequence(frames: bytes) {
-                do throws(TickCodecError) {
-                    try reader.read(message)
-                } catch {
-                    return error
-                }
-                switch tracker.check(reader) {
-                case .new: break
-                case .old: repeats.append(position)
-                case .gap(let range): gaps.append(PriceReader.gap(reader, range))
-                }
-                if !reader.resumeToken.isEmpty { token = Array(reader.resumeToken) }
-                position += 1
-            }
-            return nil
-        }
-        if let problem {
+        let checked: CheckedFrames
+        do throws(TickCodecError) {
+            checked = try CheckedFrames(frames, &tracker)
+        } catch {
             stream?.cancel()
-            throw GRPCStatus(.internalError, "the server sent what is no PriceUpdate: \(problem)")
+            throw GRPCStatus(.internalError, "the server sent what is no PriceUpdate: \(error)")
         }
-        resume.delivered(token: token)
-        if position > repeats.count {
-            pending.append(.ticks(TickBatch(frames: frames, repeats: repeats, count: position - repeats.count)))
-        }
-        pending += gaps.reversed().map { .gap($0) }
+        resume.delivered(token: checked.token)
+        if let batch = checked.batch { pending.append(.ticks(batch)) }
+        pending += checked.gaps.reversed().map { .gap($0) }
         if isInterrupted {
             isInterrupted = false
             pending.append(.resumed)
         }
     }
-
-    private static func gap(_ reader: TickReader, _ range: ClosedRange<UInt64>) -> SequenceGap {
-        SequenceGap(
-            exchange: String(decoding: reader.exchange, as: UTF8.self),
-            symbol: String(decoding: reader.symbol, as: UTF8.self), feed: String(decoding: reader.feed, as: UTF8.self),
-            epoch: reader.epoch, sequences: range)
-    }
 }
 
 /// SplitMix64, seeded by the channel.
-private struct PriceRandom: RandomNumberGenerator {
+struct PriceRandom: RandomNumberGenerator {
     var state: UInt64
 
     mutating func next() -> UInt64 {

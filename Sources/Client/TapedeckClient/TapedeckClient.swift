@@ -58,7 +58,7 @@ public final class TapedeckClient: Sendable {
         for (path, call) in [
             (market.getQuote.path, quote), (market.submitOrders.path, orders),
             (Proto.OrderService.submitOrder.path, orders), (market.streamPrices.path, streams),
-            (market.liveTrading.path, streams),
+            (market.liveTrading.path, streams), (market.subscribe.path, streams),
         ] where channelOptions.methods[path] == nil {
             channelOptions.methods[path] = call
             channelOptions.methods[path]?.compression = options.compression
@@ -107,6 +107,10 @@ public final class TapedeckClient: Sendable {
     public func prices(_ subscription: Proto.PriceSubscription) -> PriceEvents {
         PriceEvents(channel: channel, subscription: subscription, backoff: options.resume)
     }
+
+    /// Many subscriptions on one stream, which are added, changed and removed while it runs, and fills of what was
+    /// missed. Nothing is sent before the first `next()`.
+    public func subscribe() -> PriceSession { PriceSession(channel: channel, backoff: options.resume) }
 
     // MARK: Orders
 

@@ -74,4 +74,16 @@ public struct SequenceGap: Hashable, Sendable {
     public let epoch: UInt64
     /// First and last missing.
     public let sequences: ClosedRange<UInt64>
+
+    /// What ``PriceSession/fill(_:)-([FillRange])`` and `Fill` of `Subscribe` are asked for it with.
+    public var range: Proto.FillRange {
+        var range = Proto.FillRange()
+        range.exchange = exchange
+        range.symbol = symbol
+        range.feedHandlerId = feed
+        range.epoch = epoch
+        range.firstSequence = sequences.lowerBound
+        range.lastSequence = sequences.upperBound
+        return range
+    }
 }

@@ -32,6 +32,12 @@ public final class GRPCClientStream: Sendable {
         }
     }
 
+    /// Sends a message without waiting: what the call does not take yet is kept in memory, however much it is.
+    public func sendWithoutWaiting(_ message: [UInt8]) {
+        let bridge = bridge
+        bridge.run { _ in bridge.call?.send(message) }
+    }
+
     /// Sends the call's only message, without waiting.
     public func sendOnly(_ message: [UInt8]) {
         let bridge = bridge
