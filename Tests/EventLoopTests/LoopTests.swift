@@ -99,23 +99,92 @@ struct LoopTests {
         let seen = Atomic<Int>(0)
     }
 
-    @Test func `Connections are spread over the loops`() async throws {
-        let group = EventLoopGroup(count: 3)
-        let accepted = Mutex<[Int]>([])
-        let listener = try Listener(host: "127.0.0.1", port: 0, group: group) { socket in
-            let index = group.loops.firstIndex { $0 === socket.loop } ?? -1
-            accepted.withLock { $0.append(index) }
+    /// The listener's loop stands still until all of a burst is connected: it accepts them in one turn.
+    @Test(.timeLimit(.minutes(1))) func `A burst of connections is spread over the loops`() async throws {
+        let connections = try Connections(loops: 3)
+        defer { connections.close() }
+        await connections.open(9)
+        #expect(connections.countsByLoop == [3, 3, 3])
+    }
+
+    @Test(.timeLimit(.minutes(1))) func `New connections go where others have closed`() async throws {
+        let connections = try Connections(loops: 3)
+        defer { connections.close() }
+        await connections.open(9)
+        await connections.closeAll(onLoop: 1)
+        #expect(connections.countsByLoop == [3, 0, 3])
+        await connections.open(3)
+        #expect(connections.countsByLoop == [3, 3, 3])
+        await connections.closeAll(onLoop: 2)
+        await connections.open(2)
+        #expect(connections.countsByLoop == [3, 3, 2])
+    }
+
+    @Test func `A descriptor that becomes no connection is not counted on`() {
+        let loop = EventLoop(name: "test")
+        defer { loop.stop() }
+        Socket.handOver(-1, to: loop) { _ in Issue.record("a connection without descriptor") }
+        #expect(loop.runAndWait { $0.connectionCount.load(ordering: .relaxed) } == 0)
+    }
+
+    /// A listener with a client of its own.
+    private final class Connections: Sendable {
+        private let group: EventLoopGroup
+        private let client = EventLoop(name: "client")
+        private let listener: Listener
+        private let address: SocketAddress
+        private let accepted: Accepted
+
+        /// The sockets of each loop, which only that loop touches.
+        private final class Accepted: Sendable {
+            let sockets = Mutex<[LoopConfined<Socket>]>([])
         }
-        defer { listener.close() }
-        let client = EventLoop(name: "client")
-        let address = try SocketAddress(host: "127.0.0.1", port: listener.port)
-        for _ in 0..<9 {
-            client.execute { Socket.connect(address, loop: client) { _ in } }
-            let count = accepted.withLock { $0.count }
-            while accepted.withLock({ $0.count }) == count { await Task.yield() }
+
+        init(loops: Int) throws {
+            let group = EventLoopGroup(count: loops)
+            let accepted = Accepted()
+            listener = try Listener(host: "127.0.0.1", port: 0, group: group) { socket in
+                let box = LoopConfined(socket)
+                accepted.sockets.withLock { $0.append(box) }
+            }
+            address = try SocketAddress(host: "127.0.0.1", port: listener.port)
+            self.group = group
+            self.accepted = accepted
         }
-        let loops = accepted.withLock { $0 }
-        for index in 0..<3 { #expect(loops.count { $0 == index } == 3, "\(loops)") }
+
+        /// As the loops count them.
+        var countsByLoop: [Int] { group.loops.map { $0.connectionCount.load(ordering: .relaxed) } }
+
+        private var acceptedCount: Int { accepted.sockets.withLock { $0.count } }
+
+        /// Connects so many, all of which wait when the first is accepted.
+        func open(_ count: Int) async {
+            let before = acceptedCount
+            let connected = Counts()
+            group.loops[0].execute { while connected.seen.load(ordering: .acquiring) < count {} }
+            for _ in 0..<count {
+                client.execute { [client, address] in
+                    Socket.connect(address, loop: client) { _ in connected.seen.add(1, ordering: .acquiringAndReleasing)
+                    }
+                }
+            }
+            while acceptedCount < before + count { await Task.yield() }
+        }
+
+        func closeAll(onLoop index: Int) async {
+            let loop = group.loops[index]
+            await withCheckedContinuation { continuation in
+                loop.execute { [accepted] in
+                    accepted.sockets.withLock { sockets in
+                        for box in sockets where box.value.loop === loop { box.value.close() }
+                        sockets.removeAll { $0.value.loop === loop }
+                    }
+                    continuation.resume()
+                }
+            }
+        }
+
+        func close() { listener.close() }
     }
 
     @Test func `A port that nobody listens on, and one that is taken, are errors`() async throws {

@@ -68,10 +68,7 @@ public final class Listener: @unchecked Sendable {
 
     private func acceptAll() {
         while case let connection = clinux_accept(descriptor), connection >= 0 {
-            let target = group.leastLoaded
-            target.execute { [accepted] in
-                if let socket = Socket.adopt(connection, loop: target) { accepted(socket) }
-            }
+            Socket.handOver(connection, to: group.leastLoaded, accepted)
         }
     }
 

@@ -13,12 +13,13 @@ public final class Socket: ByteStream {
     private var closeError: StreamError?
     public private(set) var waitingBytes = 0
 
-    init(loop: EventLoop) {
+    /// `isCounted`: the loop's count of connections has it already.
+    private init(loop: EventLoop, isCounted: Bool = false) {
         eventLoop = loop
         handle = .allocate(capacity: 1)
         uv_tcp_init(loop.uv, handle)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
-        loop.connectionCount.add(1, ordering: .relaxed)
+        if !isCounted { loop.connectionCount.add(1, ordering: .relaxed) }
     }
 
     private var stream: UnsafeMutablePointer<uv_stream_t> {
@@ -55,9 +56,20 @@ public final class Socket: ByteStream {
         return isSame
     }
 
-    /// Takes over an accepted descriptor.
-    static func adopt(_ descriptor: Int32, loop: EventLoop) -> Socket? {
-        let socket = Socket(loop: loop)
+    /// Gives an accepted descriptor to a loop, which calls `accepted` with its socket. It counts from here on: of
+    /// several that are accepted in one turn, the next one's loop is chosen before the first one's has run.
+    static func handOver(
+        _ descriptor: Int32, to loop: EventLoop, _ accepted: @escaping @Sendable (Socket) -> Void
+    ) {
+        loop.connectionCount.add(1, ordering: .relaxed)
+        loop.execute {
+            if let socket = adopt(descriptor, loop: loop) { accepted(socket) }
+        }
+    }
+
+    /// Takes over an accepted descriptor that is counted; nil where it is none, and is counted no more.
+    private static func adopt(_ descriptor: Int32, loop: EventLoop) -> Socket? {
+        let socket = Socket(loop: loop, isCounted: true)
         guard uv_tcp_open(socket.handle, descriptor) == 0 else {
             Glibc.close(descriptor)
             socket.close()
