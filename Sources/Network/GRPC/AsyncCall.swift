@@ -73,9 +73,10 @@ final class AsyncCall: RequestSink, @unchecked Sendable {
     func respond(_ message: some ProtoMessage) {
         let context = GRPCCallContext.current
         let bytes = message.encodedBytes()
+        let compressed = context?.isCompressed
         onLoop { call in
             context?.apply(to: call)
-            call.respond(bytes)
+            call.respond(bytes, compressed: compressed)
         }
     }
 
@@ -211,9 +212,10 @@ final class AsyncCall: RequestSink, @unchecked Sendable {
             return state.isOver
         }
         guard !isOver else { throw CancellationError() }
+        let compressed = context?.isCompressed
         onLoop { [self] call in
             context?.apply(to: call)
-            call.send(bytes)
+            call.send(bytes, compressed: compressed)
             arrived(bytes.count, isFull: !call.isWritable)
         }
         let mustWait = state.withLock { $0.mustWait }

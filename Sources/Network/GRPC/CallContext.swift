@@ -15,6 +15,7 @@ public final class GRPCCallContext: Sendable {
     /// When the call's time is over, in the milliseconds of its loop; nil where the client set no deadline.
     public let deadlineMilliseconds: UInt64?
     private let added = Mutex((headers: GRPCMetadata(), trailers: GRPCMetadata()))
+    private let compressed = Mutex<Bool?>(nil)
     private let bridge: AsyncCall
 
     init(_ call: ServerCall, _ method: GRPCMethod, _ bridge: AsyncCall) {
@@ -32,7 +33,14 @@ public final class GRPCCallContext: Sendable {
     /// Sent with the trailers of a call that ends well.
     public func setTrailers(_ metadata: GRPCMetadata) { added.withLock { $0.trailers = metadata } }
 
-    /// Asks something of the call itself, on its loop: its permissions, for instance.
+    /// Whether the responses from the next one on are compressed, where responses are compressed at all; nil, as at
+    /// first: by their size.
+    public func setCompressed(_ isCompressed: Bool?) { compressed.withLock { $0 = isCompressed } }
+
+    var isCompressed: Bool? { compressed.withLock { $0 } }
+
+    /// Asks something of the call itself, on its loop: its permissions, for instance, or, before
+    /// the first response, that responses be compressed (``ServerCall/compressResponses(_:)``).
     public func withCall<Result: Sendable>(_ body: @escaping @Sendable (ServerCall) -> Result) async -> Result {
         await bridge.ask(body)
     }

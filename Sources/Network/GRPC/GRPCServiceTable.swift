@@ -51,11 +51,17 @@ public struct GRPCServiceTable {
 
     private var index = PathIndex()
     private(set) var services: Set<String> = []
+    private var uncompressed: Set<String> = []
 
     /// Every method, in the order of registration.
     public private(set) var methods: [GRPCMethod] = []
 
     public init() {}
+
+    /// Has the responses of a method never compressed, in whichever form it is registered, before this or after it.
+    public mutating func leaveUncompressed(path: String) { uncompressed.insert(path) }
+
+    func isUncompressed(_ path: String) -> Bool { !uncompressed.isEmpty && uncompressed.contains(path) }
 
     /// A method with one request and one response. The handler answers on the loop, now or later:
     /// ``ServerCall/respond(_:)-([UInt8])`` or ``ServerCall/fail(_:trailers:)``. The request is valid during the call.

@@ -160,7 +160,8 @@ public final class ServerCall: HTTP2Stream {
 
     // MARK: Answers
 
-    /// Answers a call that has one response. `compressed` decides over what the method and the size would.
+    /// Answers a call that has one response. Where responses are compressed at all, `compressed` decides over what the
+    /// size would.
     public func respond(_ message: [UInt8], compressed: Bool? = nil) {
         message.withUnsafeBytes { respond(payload: $0, compressed) }
     }
@@ -183,17 +184,17 @@ public final class ServerCall: HTTP2Stream {
         account()
     }
 
-    /// Has the response's messages compressed from now on, where the client takes it; nil: no more. By itself, they are
-    /// compressed as the requests are. Before anything is sent.
+    /// Has the response's messages compressed from now on, where the client takes it and the method is not registered
+    /// without; nil: no more. By itself, they are compressed as the requests are. Before anything is sent.
     public func compressResponses(_ compression: GRPCCompression?) {
-        guard !isHeaderSent else { return }
+        guard !isHeaderSent, isCompressible else { return }
         let accepted = rare?.acceptedCompressions ?? []
         makeRare().responseCompression = compression.flatMap { accepted.contains($0) ? $0 : nil }
     }
 
     /// Sends one message of a stream of responses. It waits at the call while the client takes nothing: look at
     /// ``isWritable``. For a stream whose messages are made when they can be sent, set ``source`` instead.
-    /// `compressed` decides over what the method and the size would.
+    /// Where responses are compressed at all, `compressed` decides over what the size would.
     public func send(_ message: [UInt8], compressed: Bool? = nil) {
         guard end == nil, isWithinLimit(message.count) else { return }
         frames.append(message.withUnsafeBytes { frame($0, compressed: compressed) })

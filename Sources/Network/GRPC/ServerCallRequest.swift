@@ -55,7 +55,7 @@ extension ServerCall {
             return fail(context.table.refusal(path))
         }
         self.entry = entry
-        guard agreeOnCompression(head, entry) else { return }
+        guard agreeOnCompression(head) else { return }
         guard rawMetadata.isBinaryValid else {
             return fail(GRPCStatus(.internalError, "a value of a -bin header is no base64"))
         }
@@ -67,7 +67,7 @@ extension ServerCall {
     }
 
     /// Responses are compressed as requests are, which is how a client asks for it.
-    private func agreeOnCompression(_ head: RequestHead, _ entry: GRPCServiceTable.Entry) -> Bool {
+    private func agreeOnCompression(_ head: RequestHead) -> Bool {
         guard head.acceptedEncodings != nil || head.encoding != nil else { return true }
         let rare = makeRare()
         if let accepted = head.acceptedEncodings {
@@ -87,8 +87,13 @@ extension ServerCall {
         }
         rare.requestCompression = compression
         if !rare.acceptedCompressions.contains(compression) { rare.acceptedCompressions.append(compression) }
-        if entry.compresses { rare.responseCompression = compression }
+        if isCompressible { rare.responseCompression = compression }
         return true
+    }
+
+    /// Whether the method's responses may be compressed.
+    var isCompressible: Bool {
+        entry.map { $0.compresses && !context.table.isUncompressed($0.method.path) } ?? false
     }
 
     static func isGRPC(_ contentType: UnsafeRawBufferPointer) -> Bool {
