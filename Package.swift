@@ -305,16 +305,16 @@ let package = Package(
         tests(
             "TapedeckClientTests",
             [
-                "TapedeckClient", "EdgeService", "FaultSchedule", "SegmentLog", "Simulation", "EventLog", "GRPC",
+                "TapedeckClient", "EdgeService", "FaultSchedule", "SegmentLog", "Simulation",
+                "EventLog", "GRPC",
                 "HTTP2", "TLS", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),
         tests(
             "EdgeServiceTests",
             [
-                "EdgeService", "WriterService", "AccessControl", "TapedeckClient", "SegmentLog", "FileDisk", "Disk",
-                "TimeSource", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop", "TickCodec",
-                "MarketProto",
-                "Protobuf", "DayFigures", "MarketModel", "TestSupport",
+                "EdgeService", "WriterService", "AccessControl", "Observability", "TapedeckClient", "SegmentLog",
+                "FileDisk", "Disk", "TimeSource", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop",
+                "TickCodec", "MarketProto", "Protobuf", "DayFigures", "MarketModel", "TestSupport",
             ], exclude: ["Fixtures"]),
         tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
         tests(

@@ -31,12 +31,14 @@ final class EdgeWorld {
     static let instruments = ["X|AAPL", "X|MSFT", "Y|BTC", "Z|BTC"]
 
     init(
-        limits: EdgeLimits = EdgeLimits(), server: GRPCServerConfiguration = GRPCServerConfiguration()
+        limits: EdgeLimits = EdgeLimits(), orders: OrderVenue? = nil,
+        server: GRPCServerConfiguration = GRPCServerConfiguration()
     ) throws {
         directory = NSTemporaryDirectory() + "tapedeck-edge-" + UUID().uuidString
         log = try SegmentLog(disk: try FileDisk(directory: directory), time: RealTime())
         edge = try EdgeService(
-            log: log, store: store, time: RealTime(), loops: EventLoopGroup(count: 2), limits: limits, server: server)
+            log: log, store: store, time: RealTime(), loops: EventLoopGroup(count: 2), orders: orders, limits: limits,
+            server: server)
         let bound = try edge.listen(host: "127.0.0.1", port: 0)
         port = bound.port
         client = try MarketDataClient(target: "127.0.0.1:\(bound.port)")

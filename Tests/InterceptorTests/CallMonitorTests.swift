@@ -51,7 +51,9 @@ struct CallMonitorTests {
         let never = try #require(calls.first { $0.method == GuardedServer.service + "Never" })
         #expect(never.stream == nil && never.receivedBytes == 8)
         #expect(await server.monitor.end(never.id))
-        #expect(await unary.end().status.code == .unavailable)
+        let cut = await unary.end()
+        #expect(cut.status.code == .unavailable)
+        #expect(cut.trailers.value("tapedeck-end-reason") == "ENDED_BY_OPERATOR")
         #expect(await server.monitor.end(watching[0].id))
         while !streams.contains(where: \.isOver) { await Task.yield() }
         let over = streams.first(where: \.isOver)
@@ -75,6 +77,7 @@ struct CallMonitorTests {
         #expect(await server.monitor.end(call.id))
         let end = await stream.end()
         #expect(end.status.code == .unavailable && end.status.message == "an operator ended the call")
+        #expect(end.trailers.value("tapedeck-end-reason") == "ENDED_BY_OPERATOR")
     }
 
     @Test func `The server's own deadline ends what takes longer, streams only if they have one`() async throws {

@@ -103,11 +103,11 @@ final class GuardedServer: Sendable {
     }
 }
 
-/// One message, then silence; ends when an operator wants it to.
+/// One message, then silence; ends when it is to.
 final class EndlessSource: StreamStatusProvider {
     private unowned let call: ServerCall
     private var isSent = false
-    private var isEnding = false
+    private var ending: CallEnding?
 
     private let isStubborn: Bool
 
@@ -117,7 +117,9 @@ final class EndlessSource: StreamStatusProvider {
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) -> FrameRead {
-        if isEnding { return .end(GRPCStatus(.unavailable, "ended with its token"), trailers: GRPCMetadata()) }
+        if let ending {
+            return .end(GRPCStatus(ending.status.code, "ended with its token"), trailers: GRPCMetadata())
+        }
         guard !isSent else { return .wait }
         isSent = true
         buffer.copyBytes(from: [0, 0, 0, 0, 1, 42])
@@ -126,8 +128,8 @@ final class EndlessSource: StreamStatusProvider {
 
     var streamStatus: StreamStatus { StreamStatus(policy: "ALL", lagBytes: 7) }
 
-    func endByOperator() {
-        isEnding = !isStubborn
+    func end(_ ending: CallEnding) {
+        if !isStubborn { self.ending = ending }
         call.resume()
     }
 }

@@ -222,7 +222,8 @@ struct ClientTests {
     @Test(arguments: [
         (TapedeckError.EndReason.serverStopping, GRPCStatus.Code.unavailable, true),
         (.endedByOperator, .unavailable, true), (.readerTooSlow, .resourceExhausted, true),
-        (.logFailed, .internalError, false),
+        (.rightsChanged, .unauthenticated, true), (.deadlinePassed, .deadlineExceeded, true),
+        (.serverOutOfMemory, .resourceExhausted, true), (.logFailed, .internalError, false),
     ])
     func `Why a server ended a stream is typed, and decides whether it goes on`(
         _ reason: TapedeckError.EndReason, _ code: GRPCStatus.Code, _ goesOn: Bool

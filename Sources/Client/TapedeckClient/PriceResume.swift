@@ -69,6 +69,8 @@ struct PriceResume {
         case .unavailable: true
         case .resourceExhausted: error.resumeToken != nil || error.retryAfterMilliseconds != nil
         case .dataLoss: error.resumeToken != nil
+        // Of the server's own deadline, or of rights that may still be enough: it said where the stream goes on.
+        case .deadlineExceeded, .unauthenticated: error.resumeToken != nil
         // By a proxy or the server, not by this client.
         case .cancelled: hasBegun
         default: false

@@ -12,6 +12,9 @@ public struct TapedeckError: Error, Hashable, Sendable, CustomStringConvertible 
         public static let recordsMissing = EndReason(rawValue: "RECORDS_MISSING")
         public static let logFailed = EndReason(rawValue: "LOG_FAILED")
         public static let endedByOperator = EndReason(rawValue: "ENDED_BY_OPERATOR")
+        public static let rightsChanged = EndReason(rawValue: "RIGHTS_CHANGED")
+        public static let deadlinePassed = EndReason(rawValue: "DEADLINE_PASSED")
+        public static let serverOutOfMemory = EndReason(rawValue: "SERVER_OUT_OF_MEMORY")
     }
 
     public let status: GRPCStatus

@@ -109,6 +109,7 @@ public final class ServerCall: HTTP2Stream {
         var refusal: String?
         /// A refusal without its text: the request is HEAD.
         var isHeadersOnly = false
+        var isCutOff = false
         /// Bytes that came while the sink wanted none, from `heldPosition` on.
         var held: [UInt8] = []
         var heldPosition = 0

@@ -137,14 +137,14 @@ extension ServerCall {
 
     func take(_ data: UnsafeRawBufferPointer) {
         receivedBytes += data.count
-        guard end == nil, let entry else {
+        guard end == nil, !isCutOff, let entry else {
             consume(data.count)
             return refuseIfDue()
         }
         if let web = rare?.web, web.isText { return take(text: data, web, entry) }
         guard !isPaused, !isHolding else { return hold(data) }
         let taken = deliver(data, entry)
-        guard taken < data.count, end == nil else { return consume(data.count) }
+        guard taken < data.count, end == nil, !isCutOff else { return consume(data.count) }
         consume(taken)
         hold(data[taken...])
     }
@@ -165,7 +165,7 @@ extension ServerCall {
             return
         }
         let taken = bytes.withUnsafeBytes { deliver($0, entry) }
-        if taken < bytes.count, end == nil { makeRare().held.append(contentsOf: bytes[taken...]) }
+        if taken < bytes.count, end == nil, !isCutOff { makeRare().held.append(contentsOf: bytes[taken...]) }
     }
 
     /// The sink is told no more messages until ``resumeRequests()``; the client may send as much as its window takes.
@@ -191,7 +191,7 @@ extension ServerCall {
     }
 
     private func deliverHeld() {
-        guard !isPaused, end == nil, let entry, !isClosed, let rare else { return }
+        guard !isPaused, end == nil, !isCutOff, let entry, !isClosed, let rare else { return }
         let bytes = rare.held
         let taken = bytes.withUnsafeBytes {
             deliver(UnsafeRawBufferPointer(rebasing: $0[rare.heldPosition...]), entry)
@@ -213,7 +213,7 @@ extension ServerCall {
     private func deliver(_ bytes: UnsafeRawBufferPointer, _ entry: GRPCServiceTable.Entry) -> Int {
         var rest = bytes
         do throws(GRPCStatus) {
-            while end == nil, !isPaused, let message = try reader.next(&rest) {
+            while end == nil, !isPaused, !isCutOff, let message = try reader.next(&rest) {
                 if message.isCompressed {
                     let payload = try decompress(message)
                     payload.withUnsafeBytes { deliver(message: $0) }
@@ -261,7 +261,7 @@ extension ServerCall {
     }
 
     private func deliverEnd() {
-        guard end == nil, let entry, !isEndDelivered else { return }
+        guard end == nil, !isCutOff, let entry, !isEndDelivered else { return }
         isEndDelivered = true
         guard reader.count == 0 else { return fail(GRPCStatus(.internalError, "a request message is cut off")) }
         if entry.takesStream { return sink.map { $0.receivedEnd(self) } ?? () }

@@ -207,6 +207,10 @@ extension ServerCall {
         }
     }
 
+    private static let outOfMemory = CallEnding(
+        .serverOutOfMemory,
+        GRPCStatus(.resourceExhausted, "the server holds as many bytes of calls as it may; try again later"))
+
     /// Keeps the server's count of bytes held in step; false where they are too many, and the call has failed.
     @discardableResult
     func account() -> Bool {
@@ -216,9 +220,9 @@ extension ServerCall {
         let change = now - countedBytes
         countedBytes = now
         let total = context.shared.heldBytes.add(change, ordering: .relaxed).newValue
-        guard change > 0, total > context.configuration.heldBytesMax, end == nil else { return true }
+        guard change > 0, total > context.configuration.heldBytesMax, end == nil, !isCutOff else { return true }
         context.shared.callsOutOfMemory.add(1, ordering: .relaxed)
-        fail(GRPCStatus(.resourceExhausted, "the server holds as many bytes of calls as it may; try again later"))
+        cutOff(ServerCall.outOfMemory)
         return false
     }
 }

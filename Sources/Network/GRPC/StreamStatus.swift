@@ -11,9 +11,9 @@ public struct StreamStatus: Hashable, Sendable {
     }
 }
 
-/// A call's source that can say how it stands. Asked on the call's loop.
+/// A call's source that can say how it stands, and where the client can go on. Asked on the call's loop.
 public protocol StreamStatusProvider: FrameSource {
     var streamStatus: StreamStatus { get }
-    /// An operator wants the stream to end: soon, with whatever lets the client go on elsewhere.
-    func endByOperator()
+    /// The stream is to end: soon, with the reason and whatever lets the client go on, and with nothing newer.
+    func end(_ ending: CallEnding)
 }

@@ -191,10 +191,11 @@ final class AccessInterceptor: ServerInterceptor {
         let before = callers
         callers = policy.callers
         proved = Array(repeating: nil, count: AccessInterceptor.provedMax)
-        for stream in Array(streams.values) where !isCurrent(stream.caller, before) {
+        for stream in Array(streams.values) where !stream.call.isCutOff && !isCurrent(stream.caller, before) {
             policy.count(.unauthenticated)
-            stream.call.fail(
-                GRPCStatus(.unauthenticated, "the rights of \(stream.caller.identity.name) have changed; call again"))
+            let status = GRPCStatus(
+                .unauthenticated, "the rights of \(stream.caller.identity.name) have changed; call again")
+            stream.call.cutOff(CallEnding(.rightsChanged, status))
         }
     }
 

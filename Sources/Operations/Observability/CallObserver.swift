@@ -6,8 +6,6 @@ import TimeSource
 /// ``CallMonitor`` on one loop. Confined to it. A call costs it two readings of the clock and a few counters.
 final class CallObserver: ServerInterceptor {
     private static let deadlineCheckMilliseconds = 250
-    /// What a stream that an operator ended has for its last words: a client that reads nothing hears none.
-    private static let endMilliseconds = 2000
 
     private let monitor: CallMonitor
     private let loop: any Loop
@@ -115,13 +113,7 @@ final class CallObserver: ServerInterceptor {
 
     func end(_ number: UInt64) -> Bool {
         guard let call = open.first(where: { $0.number == number }) else { return false }
-        let status = GRPCStatus(.unavailable, "an operator ended the call")
-        guard let stream = call.source as? any StreamStatusProvider else {
-            call.fail(status)
-            return true
-        }
-        stream.endByOperator()
-        _ = loop.timer(afterMilliseconds: CallObserver.endMilliseconds) { [weak call] in call?.fail(status) }
+        call.cutOff(CallEnding(.endedByOperator, GRPCStatus(.unavailable, "an operator ended the call")))
         return true
     }
 
@@ -132,7 +124,8 @@ final class CallObserver: ServerInterceptor {
         calls?.forEachOpen { call in
             let limit = limitMilliseconds(call)
             guard limit > 0, call.beganNs != 0, (nowNs &- call.beganNs) / 1_000_000 >= Int64(limit) else { return }
-            call.fail(GRPCStatus(.deadlineExceeded, "the server lets this call take \(limit) ms at most"))
+            let status = GRPCStatus(.deadlineExceeded, "the server lets this call take \(limit) ms at most")
+            call.cutOff(CallEnding(.deadlinePassed, status))
         }
     }
 

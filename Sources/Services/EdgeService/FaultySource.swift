@@ -169,7 +169,7 @@ extension FaultySource: StreamStatusProvider {
         (inner as? any StreamStatusProvider)?.streamStatus ?? StreamStatus(policy: "", lagBytes: 0)
     }
 
-    func endByOperator() { (inner as? any StreamStatusProvider)?.endByOperator() }
+    func end(_ ending: CallEnding) { (inner as? any StreamStatusProvider)?.end(ending) }
 }
 
 // MARK: GetQuote

@@ -75,7 +75,7 @@ final class FullStream: FrameSource, EdgeStream, TapeFollower {
             if snapshot.isEmpty { snapshot = PendingBytes() }
             return .bytes(taken)
         }
-        if cursors.stored != nil {
+        if cursors.stored != nil, failure == nil {
             if let rows = cursors.takeStored() {
                 rows.frames.withUnsafeBytes { snapshot.append($0) }
                 return .bytes(snapshot.take(into: buffer))
@@ -200,8 +200,8 @@ extension FullStream: StreamStatusProvider {
 
     var streamStatus: StreamStatus { StreamStatus(policy: "ALL", lagBytes: lagBytes) }
 
-    func endByOperator() {
-        failure = failure ?? .endedByOperator
+    func end(_ ending: CallEnding) {
+        failure = failure ?? .imposed(ending)
         call.resume()
     }
 }

@@ -19,6 +19,8 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
     /// The client sends no more.
     private var isHalfClosed = false
     private var isStopping = false
+    /// It is ended from outside: what it sent is answered, and nothing more is taken.
+    private var ending: CallEnding?
     /// The stream ends with this after the queue.
     private var failure: (status: GRPCStatus, reason: StreamEnd.Reason)?
 
@@ -145,6 +147,7 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         if let failure { return end(failure.status, failure.reason) }
         guard inFlight == 0 else { return .wait }
         if isHalfClosed { return .end(.ok, trailers: GRPCMetadata()) }
+        if let ending { return end(ending.status, StreamEnd.Reason(ending.reason)) }
         return isStopping ? end(StreamEnd.stoppingOrders, StreamEnd.shutdown.reason) : .wait
     }
 
@@ -153,6 +156,15 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         trailers.add(StreamEnd.reasonTrailer, reason.rawValue)
         handlers.tally.ended(reason)
         return .end(status, trailers: trailers)
+    }
+}
+
+extension LiveTradingStream: StreamStatusProvider {
+    var streamStatus: StreamStatus { StreamStatus(policy: "ALL", lagBytes: UInt64(queue.count)) }
+
+    func end(_ ending: CallEnding) {
+        self.ending = self.ending ?? ending
+        call.resume()
     }
 }
 

@@ -42,5 +42,5 @@ extension QueueStream: StreamStatusProvider {
         StreamStatus(policy: subscriber.policy.name, lagBytes: UInt64(subscriber.waitingBytes))
     }
 
-    func endByOperator() { subscriber.fail(.endedByOperator) }
+    func end(_ ending: CallEnding) { subscriber.fail(.imposed(ending)) }
 }

@@ -10,7 +10,8 @@ enum StreamEnd {
     /// Records between the reader and the tape are gone.
     case missing([MissingRange])
     case logFailed(String)
-    case endedByOperator
+    /// By nobody on the stream: an operator, changed rights, a limit of the server's.
+    case imposed(CallEnding)
     /// `Subscribe`: the client has closed its side, and nothing is left to send.
     case completed
     /// `Subscribe`: a message was none.
@@ -25,15 +26,28 @@ enum StreamEnd {
         case recordsMissing = "RECORDS_MISSING"
         case logFailed = "LOG_FAILED"
         case endedByOperator = "ENDED_BY_OPERATOR"
+        case rightsChanged = "RIGHTS_CHANGED"
+        case deadlinePassed = "DEADLINE_PASSED"
+        case serverOutOfMemory = "SERVER_OUT_OF_MEMORY"
         case completed = "COMPLETED"
         case badRequest = "BAD_REQUEST"
         case tooManyRequests = "TOO_MANY_REQUESTS"
         /// `LiveTrading` only.
         case tooManyAccounts = "TOO_MANY_ACCOUNTS"
+
+        init(_ reason: CallEnding.Reason) {
+            self =
+                switch reason {
+                case .endedByOperator: .endedByOperator
+                case .rightsChanged: .rightsChanged
+                case .deadlinePassed: .deadlinePassed
+                case .serverOutOfMemory: .serverOutOfMemory
+                }
+        }
     }
 
     /// Trailer names, all ASCII but the token.
-    static let reasonTrailer = "tapedeck-end-reason"
+    static let reasonTrailer = CallEnding.trailer
     static let tokenTrailer = "tapedeck-resume-token-bin"
     static let missingTrailer = "tapedeck-missing"
     /// In the headers of a resumed stream: records that the log has no more and the store brings.
@@ -52,8 +66,8 @@ enum StreamEnd {
                 "records are gone: \(ranges.map(\.description).joined(separator: ", ")); "
                     + "the token in the trailers goes on after them")
         case .logFailed(let what): GRPCStatus(.internalError, what)
-        case .endedByOperator:
-            GRPCStatus(.unavailable, "an operator ended the stream; resume with the token in the trailers")
+        case .imposed(let ending):
+            GRPCStatus(ending.status.code, "\(ending.status.message); resume with the token in the trailers")
         case .completed: .ok
         case .badRequest(let what): GRPCStatus(.invalidArgument, what)
         case .tooManyRequests(let what): GRPCStatus(.resourceExhausted, what)
@@ -66,7 +80,7 @@ enum StreamEnd {
         case .tooSlow: .readerTooSlow
         case .missing: .recordsMissing
         case .logFailed: .logFailed
-        case .endedByOperator: .endedByOperator
+        case .imposed(let ending): Reason(ending.reason)
         case .completed: .completed
         case .badRequest: .badRequest
         case .tooManyRequests: .tooManyRequests
@@ -94,11 +108,18 @@ enum StreamEnd {
 extension StreamEnd {
     private var endReason: Proto.EndReason {
         switch self {
-        // For the client it is the same: this server wants it elsewhere, or later.
-        case .shutdown, .endedByOperator: .serverStopping
+        case .shutdown: .serverStopping
         case .tooSlow: .readerTooSlow
         case .missing: .recordsMissing
         case .logFailed: .logFailed
+        case .imposed(let ending):
+            switch ending.reason {
+            // For the client it is the same: this server wants it elsewhere, or later.
+            case .endedByOperator: .serverStopping
+            case .rightsChanged: .rightsChanged
+            case .deadlinePassed: .deadlinePassed
+            case .serverOutOfMemory: .serverOutOfMemory
+            }
         case .completed: .completed
         case .badRequest: .badRequest
         case .tooManyRequests: .tooManyRequests

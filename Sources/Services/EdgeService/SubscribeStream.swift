@@ -42,6 +42,8 @@ final class SubscribeStream: FrameSource, EdgeStream {
     /// A heartbeat that is sent once each subscription's queue was taken up to this place.
     private var heartbeat: (targets: [UInt64: UInt64], token: ResumeToken)?
     private var ending: StreamEnd?
+    /// Where all subscriptions go on, as of when the stream was ended from outside.
+    private var endToken: ResumeToken?
     private var isEndSent = false
 
     /// `wake` is called when there is something to read.
@@ -123,7 +125,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
         guard isEndSent, let ending else { return .wait }
         stop()
         tape.tally.ended(ending.reason)
-        return ending.read(token: tape.token(tape.next), repeats: 0)
+        return ending.read(token: endToken ?? tape.token(tape.next), repeats: 0)
     }
 
     /// Puts more into the empty output; false when there is nothing now.
@@ -202,7 +204,7 @@ final class SubscribeStream: FrameSource, EdgeStream {
             if case .fill = source { return }
         }
         isEndSent = true
-        send(0) { $0.event = .streamEnd(ending.streamEnd(token: tape.token(tape.next))) }
+        send(0) { $0.event = .streamEnd(ending.streamEnd(token: endToken ?? tape.token(tape.next))) }
     }
 
     private func send(_ subscription: UInt64, _ fill: (inout Proto.SubscribeResponse) -> Void) {
@@ -224,15 +226,22 @@ final class SubscribeStream: FrameSource, EdgeStream {
         guard heartbeat == nil, !isEndSent else { return }
         tape.catchUp()
         var targets: [UInt64: UInt64] = [:]
-        var offsets = tape.next
         for case .prices(let id, let subscriber) in sources where subscriber.failure == nil {
             targets[id] = subscriber.queueAppended
+        }
+        heartbeat = (targets, resumeToken)
+        wake()
+    }
+
+    /// Stands for what is queued for all subscriptions now.
+    private var resumeToken: ResumeToken {
+        var offsets = tape.next
+        for case .prices(_, let subscriber) in sources where subscriber.failure == nil {
             for (partition, offset) in subscriber.resumeOffsets.enumerated() {
                 offsets[partition] = min(offsets[partition], offset)
             }
         }
-        heartbeat = (targets, tape.token(offsets))
-        wake()
+        return tape.token(offsets)
     }
 
     private func sendHeartbeatIfDue() {
@@ -461,26 +470,6 @@ extension SubscribeStream: SubscribeState.World {
     func isDenied(exchange: String, symbol: String) -> Bool { tape.denies(permissions, exchange, symbol) }
 }
 
-extension PriceSubscriber {
-    /// As a client asks for it.
-    var description: Proto.PriceSubscription {
-        var subscription = Proto.PriceSubscription()
-        subscription.symbols = filter.symbols.sorted()
-        subscription.exchange = filter.exchange
-        switch policy {
-        case .all: subscription.policy = .all
-        case .latest: subscription.policy = .latest
-        case .interval(let milliseconds):
-            subscription.policy = .interval
-            subscription.throttleMs = Int32(clamping: milliseconds)
-        case .maxStaleness(let milliseconds):
-            subscription.policy = .maxStaleness
-            subscription.maxStalenessMs = UInt32(clamping: milliseconds)
-        }
-        return subscription
-    }
-}
-
 // MARK: Operators
 
 extension SubscribeStream: StreamStatusProvider {
@@ -494,5 +483,11 @@ extension SubscribeStream: StreamStatusProvider {
         return StreamStatus(policy: policies.joined(separator: ", "), lagBytes: UInt64(bytes))
     }
 
-    func endByOperator() { end(.endedByOperator) }
+    /// What is queued is sent, and nothing that comes after.
+    func end(_ ending: CallEnding) {
+        guard self.ending == nil else { return }
+        endToken = resumeToken
+        for case .prices(_, let subscriber) in sources { subscriber.fail(.imposed(ending)) }
+        end(.imposed(ending))
+    }
 }

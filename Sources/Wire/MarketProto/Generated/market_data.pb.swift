@@ -164,19 +164,20 @@ extension Proto {
             JfU1RPUFBJTkcQDxIjCh9TVUJTQ1JJQkVfRVJST1JfUkVBREVSX1RPT19TTE9XEBAqXgoLRmlsbE91dGNvbWUSGgoWRklMTF9PVVRDT01FX0NP\
             TVBMRVRFRBAAEhoKFkZJTExfT1VUQ09NRV9DQU5DRUxMRUQQARIXChNGSUxMX09VVENPTUVfRkFJTEVEEAIqigEKDU1pc3NpbmdSZWFzb24SHg\
             oaTUlTU0lOR19SRUFTT05fVU5TUEVDSUZJRUQQABIgChxNSVNTSU5HX1JFQVNPTl9OT1RfUFVCTElTSEVEEAESFwoTTUlTU0lOR19SRUFTT05f\
-            R09ORRACEh4KGk1JU1NJTkdfUkVBU09OX05PVF9SRUFDSEVEEAMq+gEKCUVuZFJlYXNvbhIaChZFTkRfUkVBU09OX1VOU1BFQ0lGSUVEEAASGA\
+            R09ORRACEh4KGk1JU1NJTkdfUkVBU09OX05PVF9SRUFDSEVEEAMq3gIKCUVuZFJlYXNvbhIaChZFTkRfUkVBU09OX1VOU1BFQ0lGSUVEEAASGA\
             oURU5EX1JFQVNPTl9DT01QTEVURUQQARIeChpFTkRfUkVBU09OX1NFUlZFUl9TVE9QUElORxACEh4KGkVORF9SRUFTT05fUkVBREVSX1RPT19T\
             TE9XEAMSHgoaRU5EX1JFQVNPTl9SRUNPUkRTX01JU1NJTkcQBBIZChVFTkRfUkVBU09OX0xPR19GQUlMRUQQBRIaChZFTkRfUkVBU09OX0JBRF\
-            9SRVFVRVNUEAYSIAocRU5EX1JFQVNPTl9UT09fTUFOWV9SRVFVRVNUUxAHMoQEChFNYXJrZXREYXRhU2VydmljZRJiCgxTdHJlYW1QcmljZXMS\
-            Ki5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVN1YnNjcmlwdGlvbhokLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlByaWNlVXBkYXRlMA\
-            ESWQoIR2V0UXVvdGUSJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5RdW90ZVJlcXVlc3QaJi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5RdW90\
-            ZVJlc3BvbnNlEmMKDFN1Ym1pdE9yZGVycxIlLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLk9yZGVyUmVxdWVzdBoqLmZpbmFuY2lhbC5tYXJrZX\
-            RkYXRhLnYxLk9yZGVyQmF0Y2hTdW1tYXJ5KAESYwoLTGl2ZVRyYWRpbmcSJy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UcmFkaW5nTWVzc2Fn\
-            ZRonLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlRyYWRpbmdNZXNzYWdlKAEwARJmCglTdWJzY3JpYmUSKS5maW5hbmNpYWwubWFya2V0ZGF0YS\
-            52MS5TdWJzY3JpYmVSZXF1ZXN0GiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2NyaWJlUmVzcG9uc2UoATABMr4BChFUaWNrV3JpdGVy\
-            U2VydmljZRJUCglXcml0ZVRpY2sSJC5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5QcmljZVVwZGF0ZRohLmZpbmFuY2lhbC5tYXJrZXRkYXRhLn\
-            YxLldyaXRlQWNrElMKCldyaXRlQmF0Y2gSIi5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UaWNrQmF0Y2gaIS5maW5hbmNpYWwubWFya2V0ZGF0\
-            YS52MS5Xcml0ZUFja2IGcHJvdG8z
+            9SRVFVRVNUEAYSIAocRU5EX1JFQVNPTl9UT09fTUFOWV9SRVFVRVNUUxAHEh0KGUVORF9SRUFTT05fUklHSFRTX0NIQU5HRUQQCBIeChpFTkRf\
+            UkVBU09OX0RFQURMSU5FX1BBU1NFRBAJEiMKH0VORF9SRUFTT05fU0VSVkVSX09VVF9PRl9NRU1PUlkQCjKEBAoRTWFya2V0RGF0YVNlcnZpY2\
+            USYgoMU3RyZWFtUHJpY2VzEiouZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VTdWJzY3JpcHRpb24aJC5maW5hbmNpYWwubWFya2V0ZGF0\
+            YS52MS5QcmljZVVwZGF0ZTABElkKCEdldFF1b3RlEiUuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUXVvdGVSZXF1ZXN0GiYuZmluYW5jaWFsLm\
+            1hcmtldGRhdGEudjEuUXVvdGVSZXNwb25zZRJjCgxTdWJtaXRPcmRlcnMSJS5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlclJlcXVlc3Qa\
+            Ki5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5PcmRlckJhdGNoU3VtbWFyeSgBEmMKC0xpdmVUcmFkaW5nEicuZmluYW5jaWFsLm1hcmtldGRhdG\
+            EudjEuVHJhZGluZ01lc3NhZ2UaJy5maW5hbmNpYWwubWFya2V0ZGF0YS52MS5UcmFkaW5nTWVzc2FnZSgBMAESZgoJU3Vic2NyaWJlEikuZmlu\
+            YW5jaWFsLm1hcmtldGRhdGEudjEuU3Vic2NyaWJlUmVxdWVzdBoqLmZpbmFuY2lhbC5tYXJrZXRkYXRhLnYxLlN1YnNjcmliZVJlc3BvbnNlKA\
+            EwATK+AQoRVGlja1dyaXRlclNlcnZpY2USVAoJV3JpdGVUaWNrEiQuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuUHJpY2VVcGRhdGUaIS5maW5h\
+            bmNpYWwubWFya2V0ZGF0YS52MS5Xcml0ZUFjaxJTCgpXcml0ZUJhdGNoEiIuZmluYW5jaWFsLm1hcmtldGRhdGEudjEuVGlja0JhdGNoGiEuZm\
+            luYW5jaWFsLm1hcmtldGRhdGEudjEuV3JpdGVBY2tiBnByb3RvMw==
             """)
 
     /// What an update reports.
@@ -595,6 +596,12 @@ extension Proto {
         case badRequest
         /// Answers to requests waited for the reader beyond the server's bound.
         case tooManyRequests
+        /// What the caller may see is not what it was when the stream began.
+        case rightsChanged
+        /// The stream has taken as long as the server lets one take.
+        case deadlinePassed
+        /// The server holds as many bytes of calls as it may.
+        case serverOutOfMemory
         /// A number that the schema does not know.
         case unrecognized(Int32)
 
@@ -608,6 +615,9 @@ extension Proto {
             case 5: self = .logFailed
             case 6: self = .badRequest
             case 7: self = .tooManyRequests
+            case 8: self = .rightsChanged
+            case 9: self = .deadlinePassed
+            case 10: self = .serverOutOfMemory
             default: self = .unrecognized(rawValue)
             }
         }
@@ -622,6 +632,9 @@ extension Proto {
             case .logFailed: 5
             case .badRequest: 6
             case .tooManyRequests: 7
+            case .rightsChanged: 8
+            case .deadlinePassed: 9
+            case .serverOutOfMemory: 10
             case .unrecognized(let number): number
             }
         }
@@ -636,6 +649,9 @@ extension Proto {
             case .logFailed: "END_REASON_LOG_FAILED"
             case .badRequest: "END_REASON_BAD_REQUEST"
             case .tooManyRequests: "END_REASON_TOO_MANY_REQUESTS"
+            case .rightsChanged: "END_REASON_RIGHTS_CHANGED"
+            case .deadlinePassed: "END_REASON_DEADLINE_PASSED"
+            case .serverOutOfMemory: "END_REASON_SERVER_OUT_OF_MEMORY"
             case .unrecognized: nil
             }
         }
