@@ -334,8 +334,8 @@ let package = Package(
             "TapedeckTests",
             [
                 "tapedeck", "FeedService", "KafkaLog", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TLS",
-                "EventLoop",
-                "TapedeckClient", "MarketProto", "Protobuf", "Observability", "TestSupport", "MarketModel",
+                "EventLoop", "TapedeckClient", "MarketProto", "Protobuf", "Observability", "TestSupport",
+                "MarketModel", "GRPC",
             ],
             exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),

@@ -309,6 +309,21 @@ struct StreamingTests {
         #expect(message == "internal error \(parts.first ?? "")")
     }
 
+    @Test func `Ids of errors differ within a server and between servers of other seeds`() async throws {
+        var ids: [Substring] = []
+        for seed in [1, 2] as [UInt64] {
+            let world = try StreamingWorld { $0.seed = seed }
+            defer { world.stop() }
+            for _ in 0..<3 {
+                let call = try world.call("Throw")
+                call.send(StreamingWorld.frame([1]), ends: true)
+                #expect(await call.end().status == "13")
+            }
+            ids += world.counters.reports.withLock { $0 }.compactMap { $0.split(separator: " ").first }
+        }
+        #expect(ids.count == 6 && Set(ids).count == 6, "\(ids)")
+    }
+
     @Test(arguments: ["reset", "disconnect", "deadline"])
     func `A call that ends cancels its task`(_ how: String) async throws {
         let world = try StreamingWorld()

@@ -202,7 +202,7 @@ struct CallLogTests {
         let time = "1970-01-01T00:00:00.000Z"
         #expect(
             lines.withLock { $0 }
-                == ["\(time) error call: internal error: no such\\nthing error_id=5f method=/a.B/C\n"])
+                == ["\(time) error call: internal error: no such\\nthing error_id=5f method=/a.B/C type=Failure\n"])
         // A handler that throws all the time fills no memory.
         for _ in 0..<(CallLog.linesMax + 5) { log.addError(id: "1", method: "/a.B/C", error: Failure()) }
         log.write(to: diagnostics)

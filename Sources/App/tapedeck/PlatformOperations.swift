@@ -54,6 +54,8 @@ final class PlatformOperations {
     /// How a server of the platform is set up.
     var server: GRPCServerConfiguration {
         var server = GRPCServerConfiguration()
+        // Each its own: no id of an error comes again, after a start or in another process.
+        server.seed = RandomSeed.make()
         // The one that watches stands outside, so that it sees what the other refuses.
         server.interceptors = { [calls, policy] loop in
             [calls.makeInterceptor(loop: loop), policy.makeInterceptor(loop: loop)]

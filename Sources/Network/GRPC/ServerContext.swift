@@ -45,10 +45,11 @@ final class ServerShared: Sendable {
         return tally
     }
 
-    /// The same for nobody else within the server's life.
+    /// The same for nobody else within the server's life; those of neighbouring seeds are far apart.
     func nextErrorID(seed: UInt64) -> String {
         let number = errorCount.add(1, ordering: .relaxed).newValue
-        var random = SplitMix64(state: seed &+ number)
+        var start = SplitMix64(state: seed)
+        var random = SplitMix64(state: start.next() &+ number)
         return String(random.next(), radix: 16)
     }
 

@@ -24,6 +24,8 @@ public final class CallLog: Sendable {
         let id: String
         let method: String
         let error: String
+        /// What it is, where its text does not say.
+        let type: String
     }
 
     private struct State {
@@ -49,7 +51,8 @@ public final class CallLog: Sendable {
 
     /// A handler threw something that is no status: its client was told the id only.
     public func addError(id: String, method: String, error: any Error) {
-        let failure = Failure(id: id, method: method, error: "\(error)")
+        let failure = Failure(
+            id: id, method: method, error: "\(error)", type: String(describing: Swift.type(of: error)))
         state.withLock { state in
             if state.errors.count < CallLog.linesMax { state.errors.append(failure) } else { state.leftOut += 1 }
         }
@@ -67,7 +70,9 @@ public final class CallLog: Sendable {
         for failure in errors {
             diagnostics.log(
                 .error, "call", "internal error: \(failure.error)",
-                fields: [(name: "error_id", value: failure.id), ("method", failure.method)])
+                fields: [
+                    (name: "error_id", value: failure.id), ("method", failure.method), ("type", failure.type),
+                ])
         }
         for line in lines {
             var fields = [
