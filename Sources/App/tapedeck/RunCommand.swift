@@ -167,10 +167,11 @@ struct RunCommand {
         edge.listen(on: sockets.clients, secure: operations.secure)
         operations.listen(on: sockets.metrics)
         let follower = HeldOffsetsFollower(store, time, diagnostics)
-        edge.setServing(true)
+        edge.setServing(operations.readiness.isReady)
         ready("edge", address: Address(sockets.clients), sockets.metrics)
         wait(signals, operations) {
-            log.failure?.message
+            edge.setServing(operations.readiness.isReady)
+            return log.failure?.message
         } isDone: {
             false
         }

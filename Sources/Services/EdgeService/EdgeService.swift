@@ -23,6 +23,8 @@ public final class EdgeService: Sendable {
     private let orderHandlers: [LoopConfined<OrderHandlers>]
     private let tallies: [EdgeTally]
     private let health: GRPCHealth
+    /// Whether there is a venue for orders.
+    private let takesOrders: Bool
 
     /// Reads the last values from the store (this may wait for files), then follows the log on every loop of the group.
     /// Without `orders` the calls that send orders are refused. `faults` are for trying clients. With
@@ -62,6 +64,7 @@ public final class EdgeService: Sendable {
         for waker in wakers { waker.wake() }
         self.wakers = Mutex(wakers)
         self.tallies = tallies.withLock { $0 }
+        takesOrders = orders != nil
         let health = EdgeService.makeHealth()
         self.health = health
         let tables = made.withLock { $0 }
@@ -100,10 +103,13 @@ public final class EdgeService: Sendable {
         return health
     }
 
-    /// Says to those who ask `grpc.health.v1` whether clients should come here; at first they should not. From any
-    /// thread.
+    /// Says to those who ask `grpc.health.v1` whether clients should come here; at first they should not. For orders
+    /// they never should where there is no venue for them. From any thread.
     public func setServing(_ isServing: Bool) {
-        for name in EdgeService.healthNames { health.set(isServing ? .serving : .notServing, service: name) }
+        for name in EdgeService.healthNames {
+            let isServed = isServing && (takesOrders || name != Proto.OrderService.protoName)
+            health.set(isServed ? .serving : .notServing, service: name)
+        }
     }
 
     /// Every method that is served.
