@@ -106,6 +106,26 @@ struct ConfigurationTests {
         #expect(message.contains(expected), "\(message)")
     }
 
+    @Test func `Origins of pages are as browsers write them`() throws {
+        let good = [
+            "*", "https://desk.example", "http://localhost:8080", "https://127.0.0.1:1", "http://[::1]:3000",
+            "https://[2001:db8::1]", "http://a:443",
+        ]
+        let up = try parse("up " + good.map { "--web-origin " + $0 }.joined(separator: " "))
+        #expect(up.options.strings(.webOrigin) == good)
+        #expect(try parse("run edge --web-origin=http://a").options.strings(.webOrigin) == ["http://a"])
+        let file = ["tapedeck.yaml": "web-origin: [https://a, https://b]"]
+        #expect(try parse("up", files: file).options.strings(.webOrigin) == ["https://a", "https://b"])
+        for wrong in [
+            "desk.example", "https://", "https://desk.example/", "https://desk.example:443", "http://desk.example:80",
+            "https://Desk.example", "https://*.example", "https://a:", "https://a:0", "https://a:080",
+            "https://a:70000", "https://me@a", "https://a?b", "https://a,https://b", "ftp://a", "null", "https://[::1",
+            "https://::1", "https://a\u{e9}",
+        ] {
+            #expect(message("up --web-origin " + wrong).contains("web-origin must be * or an origin"), "\(wrong)")
+        }
+    }
+
     @Test(arguments: [
         ("rate: 1\nrat: 2\n", "t.yaml:2:1: there is no option `rat`\n  Did you mean rate?"),
         ("rate: none\n", "t.yaml:1:7: rate must be a whole number from 1 to 1000000, not `none`"),

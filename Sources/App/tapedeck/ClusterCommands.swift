@@ -28,8 +28,8 @@ extension Command {
                 .historyMinutes,
                 .drainSeconds, .logRingMB, .readerLagMB, .readerQueueMB, .retentionDiskPercent, .tlsCert, .tlsKey,
                 .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond,
-                .connectionsMax, .connectionsPerAddress, .unaryDeadlineSeconds, .streamDeadlineSeconds, .callLog,
-                .metricsListen, .tickWriterListen,
+                .connectionsMax, .connectionsPerAddress, .unaryDeadlineSeconds, .streamDeadlineSeconds, .webOrigin,
+                .callLog, .metricsListen, .tickWriterListen,
             ] + Command.storeOptions,
             text: """
                 Runs a feed, a writer or an edge as a process of its own, with Kafka as the log between them, until \

@@ -169,7 +169,7 @@ struct ResolvedOptions: Sendable {
                     "\(entry.key.mark): there is no option \(ResolvedOptions.quoted(entry.key.text))",
                     hints: nearest.map { ["Did you mean \($0)?"] } ?? ["Known: \(names.joined(separator: ", "))."])
             }
-            if entry.values.count != 1, option.definition.kind != .paths, option.definition.kind != .texts {
+            if entry.values.count != 1, !option.definition.kind.isList {
                 throw UsageError("\(entry.key.mark): \(option.rawValue) takes one value, not a list")
             }
             var fromFile = ResolvedOptions()

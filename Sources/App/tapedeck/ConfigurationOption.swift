@@ -31,6 +31,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case connectionsPerAddress = "connections-per-address"
     case unaryDeadlineSeconds = "unary-deadline-seconds"
     case streamDeadlineSeconds = "stream-deadline-seconds"
+    case webOrigin = "web-origin"
     case callLog = "call-log"
     case metricsListen = "metrics-listen"
     case metricsTLS = "metrics-tls"
@@ -140,6 +141,8 @@ enum ValueKind: Sendable, Hashable {
     case paths
     /// As `text`, and may be given more than once.
     case texts
+    /// Where pages come from, as browsers say it, or `*`; may be given more than once.
+    case origins
     /// A time span back or forward, as `-15m`, `2h` or `30s`.
     case span
     /// Whole numbers, inclusive.
@@ -184,7 +187,7 @@ extension OptionName {
             platformDefinition
         case .tlsCert, .tlsKey, .tlsClientCA, .tlsClients, .tlsCA, .token: identityDefinition
         case .access, .anonymous, .callsPerSecond, .streamsPerCaller, .messagesPerSecond, .connectionsMax,
-            .connectionsPerAddress, .unaryDeadlineSeconds, .streamDeadlineSeconds:
+            .connectionsPerAddress, .unaryDeadlineSeconds, .streamDeadlineSeconds, .webOrigin:
             accessDefinition
         case .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
         case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .consistency, .cassandraUser,
@@ -338,10 +341,15 @@ extension OptionName {
             OptionDefinition(
                 .integer(0...86_400), "N", default: "30", unit: "s",
                 "The most that a call with one answer may take, whatever its own deadline; 0 is without limit.")
-        default:
+        case .streamDeadlineSeconds:
             OptionDefinition(
                 .integer(0...31_536_000), "N", default: "0", unit: "s",
                 "The most that a stream may take; 0 is without limit.")
+        default:
+            OptionDefinition(
+                .origins, "ORIGIN",
+                "Pages of this origin may call by gRPC-Web, as https://desk.example; * is any. May be given several "
+                    + "times; without it, no page of another server may.")
         }
     }
 

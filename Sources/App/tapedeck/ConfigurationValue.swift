@@ -33,6 +33,7 @@ extension ValueKind {
         case .flag: text == "true" ? .flag(true) : text == "false" ? .flag(false) : nil
         case .text, .path: text.isEmpty ? nil : .text(text)
         case .paths, .texts: text.isEmpty ? nil : .texts([text])
+        case .origins: text == "*" || ValueKind.isOrigin(text) ? .texts([text]) : nil
         case .integer(let range):
             ValueKind.integer(text).flatMap { range.contains($0) ? .integer($0) : nil }
         case .address: ValueKind.address(text).map { .address($0) }
@@ -46,12 +47,16 @@ extension ValueKind {
         }
     }
 
+    /// Whether there may be several values.
+    var isList: Bool { self == .paths || self == .texts || self == .origins }
+
     /// What is allowed, to end "must be …".
     var allowed: String {
         switch self {
         case .flag: "true or false"
         case .text, .texts: "a name"
         case .path, .paths: "a path"
+        case .origins: "* or an origin as browsers write it, as https://desk.example or http://localhost:8080"
         case .integer(let range):
             range.upperBound == Int64.max
                 ? "a whole number from \(range.lowerBound)"
@@ -62,6 +67,21 @@ extension ValueKind {
         case .span: "a time span, as -15m, 2h or 30s"
         case .time: "a UTC time, as 2024-08-08 or 2024-08-08T09:30:00Z or 2024-08-08T09:30:00.123456789Z"
         }
+    }
+
+    /// Whether a browser writes an origin so (RFC 6454 section 6.2): scheme, host in lower case, and the port where it
+    /// is not the scheme's own.
+    private static func isOrigin(_ text: String) -> Bool {
+        let schemes = [("https://", 443), ("http://", 80)]
+        guard let (scheme, ownPort) = schemes.first(where: { text.hasPrefix($0.0) }) else { return false }
+        let rest = text.dropFirst(scheme.count)
+        let isPlain = rest.utf8.allSatisfy {
+            (0x61...0x7a).contains($0) || (0x30...0x3a).contains($0) || [0x2d, 0x2e, 0x5b, 0x5d, 0x5f].contains($0)
+        }
+        guard isPlain else { return false }
+        let hasPort = rest.last.map { $0 != "]" } == true && rest.contains(":")
+        guard let address = address(hasPort ? String(rest) : "\(rest):0") else { return false }
+        return !hasPort || address.port > 0 && address.port != ownPort && rest.hasSuffix(":\(address.port)")
     }
 
     private static func span(_ text: String) -> Int64? {

@@ -124,6 +124,8 @@ final class EmbeddedPlatform {
         metrics.register(in: operations.metrics)
         metrics.register(in: operations.readiness)
         CassandraMetrics.register(store, in: operations.metrics)
+        var server = operations.server
+        server.webOrigins = options.strings(.webOrigin)
         let loops = EventLoopGroup(count: count)
         ConnectionMetrics.register(loops, in: operations.metrics)
         let simulatesVenue = options.strings(.replay).isEmpty
@@ -131,7 +133,7 @@ final class EmbeddedPlatform {
         let orders = feed.map { OrderVenue(feed: $0, time: time) }
         let edge = try EdgeService(
             log: log, store: store, time: time, loops: loops, orders: orders, limits: EmbeddedPlatform.limits(options),
-            showsConnections: options.bool(.channelz), server: operations.server)
+            showsConnections: options.bool(.channelz), server: server)
         self.edge = edge
         ReaderMetrics.register(edge, in: operations.metrics)
         operations.declare(edge.methods)

@@ -154,12 +154,14 @@ struct RunCommand {
         }
         let store = try EdgeHistory.open(options, log, time, diagnostics)
         let operations = try operations(log)
+        var server = operations.server
+        server.webOrigins = options.strings(.webOrigin)
         let count = options.int(.loops)
         let loops = EventLoopGroup(count: count > 0 ? count : Processors.count)
         ConnectionMetrics.register(loops, in: operations.metrics)
         let edge = try EdgeService(
             log: log, store: store, time: time, loops: loops, limits: EmbeddedPlatform.limits(options),
-            server: operations.server)
+            server: server)
         ReaderMetrics.register(edge, in: operations.metrics)
         operations.declare(edge.methods)
         operations.metrics.register { EdgeMetrics.families(edge.counters, edge.serverCounters) }
