@@ -305,7 +305,7 @@ let package = Package(
         tests(
             "TapedeckClientTests",
             [
-                "TapedeckClient", "EdgeService", "FaultSchedule", "SegmentLog", "Simulation",
+                "TapedeckClient", "EdgeService", "AccessControl", "FaultSchedule", "SegmentLog", "Simulation",
                 "EventLog", "GRPC",
                 "HTTP2", "TLS", "EventLoop", "TickCodec", "MarketProto", "Protobuf", "MarketModel", "TestSupport",
             ]),

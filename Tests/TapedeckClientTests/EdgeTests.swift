@@ -1,6 +1,7 @@
 import EdgeService
 import EventLog
 import EventLoop
+import GRPC
 import MarketModel
 import MarketProto
 import SegmentLog
@@ -21,9 +22,16 @@ final class EdgeWorld {
     private let key: Int
     private var sequence: UInt64 = 0
     private let faults: EdgeFaults?
+    private let server: GRPCServerConfiguration
+    private let takesOrders: Bool
 
-    init(faults: EdgeFaults? = nil) throws {
+    init(
+        faults: EdgeFaults? = nil, takesOrders: Bool = false,
+        server: GRPCServerConfiguration = GRPCServerConfiguration()
+    ) throws {
         self.faults = faults
+        self.takesOrders = takesOrders
+        self.server = server
         var configuration = SegmentLog.Configuration()
         configuration.work = .manual
         configuration.diskSharePercent = 100
@@ -35,7 +43,8 @@ final class EdgeWorld {
 
     func start() throws {
         let edge = try EdgeService(
-            log: log, store: store, time: VirtualTime(), loops: EventLoopGroup(count: 1), faults: faults)
+            log: log, store: store, time: VirtualTime(), loops: EventLoopGroup(count: 1),
+            orders: takesOrders ? OrderVenue(feed: "test", time: VirtualTime()) : nil, faults: faults, server: server)
         port = try edge.listen(host: "127.0.0.1", port: port).port
         self.edge = edge
     }

@@ -1,6 +1,7 @@
 import GRPC
 import MarketProto
 import Protobuf
+import Synchronization
 import TLS
 import TapedeckClient
 import TickCodec
@@ -95,6 +96,17 @@ enum Examples {
         return tapedeck
     }
 
+    static func token() throws -> TapedeckClient {
+        let token = Mutex("alice.first")
+        var options = TapedeckOptions()
+        let server = TLSClientConfiguration(serverName: "tapedeck.example", authorityFile: "ca.pem")
+        options.tls = try TLSClientContext(server)
+        options.token = { token.withLock { $0 } }
+        let tapedeck = try TapedeckClient("dns:///tapedeck.example:50051", options: options)
+        token.withLock { $0 = "alice.second" }
+        return tapedeck
+    }
+
     static func settings() throws -> TapedeckClient {
         var options = TapedeckOptions()
         options.channel.balancing = .pickFirst
@@ -127,7 +139,8 @@ enum Examples {
         for try await event in tapedeck.prices(["AAPL"]) {
             guard case .interrupted(let error) = event else { continue }
             switch error.reason {
-            case .serverStopping?, .endedByOperator?: print("goes on with another server")
+            case .serverStopping?, .endedByOperator?, .deadlinePassed?: print("goes on, perhaps with another server")
+            case .rightsChanged?: print("goes on with the token of now, if that is let in")
             case .readerTooSlow?: print("this loop is too slow for the policy ALL")
             case .recordsMissing?: print("gone:", error.missing)
             default: print("the connection was lost:", error)

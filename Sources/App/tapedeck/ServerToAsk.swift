@@ -1,3 +1,4 @@
+import GRPC
 import TLS
 import TapedeckClient
 
@@ -11,7 +12,7 @@ struct ServerToAsk {
     func client() throws -> MarketDataClient {
         let tls = try tls()
         let token = options.optionalString(.token)
-        if token != nil, tls == nil, !ServerToAsk.isThisMachine(address.host) {
+        if token != nil, tls == nil, !GRPCAddress(host: address.host, port: Int(address.port)).isThisMachine {
             throw CommandError(
                 "without TLS the token could be read on its way to \(address): add --tls-ca, with `system` for the "
                     + "authorities of this machine")
@@ -34,11 +35,5 @@ struct ServerToAsk {
         } catch {
             throw CommandError(error.description)
         }
-    }
-
-    /// No name but `localhost`: what begins with numbers may still be one.
-    static func isThisMachine(_ host: String) -> Bool {
-        let isNumeric = host.utf8.allSatisfy { (0x30...0x39).contains($0) || $0 == 0x2e }
-        return host == "localhost" || host == "::1" || host.hasPrefix("127.") && isNumeric
     }
 }

@@ -10,6 +10,10 @@ public struct TapedeckOptions: Sendable {
     public var channel = GRPCChannelOptions()
     /// Who is believed, and the client's own certificate where the server wants one; nil: no TLS.
     public var tls: TLSClientContext?
+    /// The token that proves who calls (`tapedeck token` makes one). Asked when an attempt of a call begins, on the
+    /// client's thread, so that it may be renewed while the client lives; it must not wait. Without TLS it goes to this
+    /// machine only: anyone on the way could read it. nil: none is sent.
+    public var token: (@Sendable () -> String?)?
     /// Deadline of GetQuote, all attempts included.
     public var quoteTimeoutMilliseconds = 5000
     /// GetQuote is asked again, of another server where there is one, when no answer came for so long; the first answer
@@ -41,8 +45,24 @@ public final class TapedeckClient: Sendable {
     public let channel: GRPCChannel
     private let options: TapedeckOptions
 
-    /// Connects when first used. `target` is HOST:PORT or any other ``GRPCTarget``. Refuses what is no target.
+    /// Connects when first used. `target` is HOST:PORT or any other ``GRPCTarget``. Refuses with INVALID_ARGUMENT what
+    /// is no target, and a token that would leave this machine without TLS.
     public init(_ target: String, options: TapedeckOptions = TapedeckOptions()) throws(TapedeckError) {
+        let channelOptions = TapedeckClient.channelOptions(options)
+        do throws(GRPCStatus) {
+            if options.token != nil, channelOptions.secure == nil, try !GRPCTarget(target).isThisMachine {
+                throw GRPCStatus(
+                    .invalidArgument, "without TLS the token could be read on its way to \(target): set `tls`")
+            }
+            channel = try GRPCChannel(target: target, options: channelOptions)
+        } catch {
+            throw TapedeckError(error)
+        }
+        self.options = options
+    }
+
+    /// What the channel gets: options for each method, and for all of them what the caller has set for all calls.
+    private static func channelOptions(_ options: TapedeckOptions) -> GRPCChannelOptions {
         var channelOptions = options.channel
         let market = Proto.MarketDataService.self
         var quote = GRPCCallOptions(timeoutMilliseconds: options.quoteTimeoutMilliseconds)
@@ -68,13 +88,10 @@ public final class TapedeckClient: Sendable {
             channelOptions.calls.timeoutMilliseconds = options.orderTimeoutMilliseconds
         }
         channelOptions.calls.compression = channelOptions.calls.compression ?? options.compression
+        channelOptions.calls.token = channelOptions.calls.token ?? options.token
+        for path in channelOptions.methods.keys { channelOptions.methods[path]?.inherit(channelOptions.calls) }
         if let tls = options.tls { channelOptions.secure = { stream, _ in tls.wrap(stream) } }
-        self.options = options
-        do {
-            channel = try GRPCChannel(target: target, options: channelOptions)
-        } catch {
-            throw TapedeckError(error)
-        }
+        return channelOptions
     }
 
     /// Ends every call and stream with CANCELLED, the connections, and the client's thread.
@@ -164,6 +181,15 @@ public final class TapedeckClient: Sendable {
         } catch {
             throw TapedeckError(GRPCStatus(.internalError, "the answer is no \(Response.protoName): \(error)"))
         }
+    }
+}
+
+extension GRPCCallOptions {
+    /// Takes over who calls, and metadata under names that these options have not themselves.
+    fileprivate mutating func inherit(_ all: GRPCCallOptions) {
+        token = token ?? all.token
+        let own = Set(metadata.entries.map(\.name))
+        metadata.add(contentsOf: all.metadata, where: { !own.contains($0) })
     }
 }
 

@@ -9,6 +9,13 @@ public struct GRPCAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+
+    /// Whether what is sent there stays on this machine. No name does but `localhost`: what begins with numbers may
+    /// still be one.
+    public var isThisMachine: Bool {
+        let isNumeric = host.utf8.allSatisfy { (0x30...0x39).contains($0) || $0 == 0x2e }
+        return host == "localhost" || host == "::1" || host.hasPrefix("127.") && isNumeric
+    }
 }
 
 /// How calls are spread over a target's addresses.

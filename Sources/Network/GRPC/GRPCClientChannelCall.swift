@@ -171,6 +171,9 @@ public final class ChannelCall {
 
     private func begin(_ attempt: Attempt, on connection: GRPCClientConnection) {
         var metadata = options.metadata
+        if metadata.value("authorization") == nil, let token = options.token?() {
+            metadata.add("authorization", "Bearer \(token)")
+        }
         if previousAttempts > 0 { metadata.add("grpc-previous-rpc-attempts", "\(previousAttempts)") }
         var rest: Int?
         if deadlineMilliseconds != .max {

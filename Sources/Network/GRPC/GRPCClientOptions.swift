@@ -17,6 +17,9 @@ public struct GRPCCallOptions: Sendable {
     public var compression: GRPCCompression?
     /// Sent with the call. Names are lower case.
     public var metadata = GRPCMetadata()
+    /// What proves who calls, sent as `authorization: Bearer TOKEN` where ``metadata`` has no `authorization`. Asked on
+    /// the channel's loop when an attempt begins, so that it may be renewed; it must not wait. nil: none is sent.
+    public var token: (@Sendable () -> String?)?
 
     public init(timeoutMilliseconds: Int? = nil) { self.timeoutMilliseconds = timeoutMilliseconds }
 }

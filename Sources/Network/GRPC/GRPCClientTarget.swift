@@ -22,6 +22,14 @@ public struct GRPCTarget: Hashable, Sendable {
     /// The name without the port, for a server's certificate.
     public let serverName: String
 
+    /// Whether what is sent there stays on this machine.
+    public var isThisMachine: Bool {
+        switch kind {
+        case .name(let address, _): address.isThisMachine
+        case .addresses(let addresses): addresses.allSatisfy(\.isThisMachine)
+        }
+    }
+
     /// Refuses with INVALID_ARGUMENT what is no target.
     public init(_ text: String) throws(GRPCStatus) {
         func refuse() -> GRPCStatus {

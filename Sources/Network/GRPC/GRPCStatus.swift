@@ -79,6 +79,11 @@ public struct GRPCMetadata: Hashable, Sendable {
         entries.append((name, Base64.encode(binary)))
     }
 
+    /// The values of another's names that `isTaken` says yes to, as they are.
+    public mutating func add(contentsOf other: GRPCMetadata, where isTaken: (String) -> Bool) {
+        entries += other.entries.filter { isTaken($0.name) }
+    }
+
     mutating func addWire(_ name: String, _ value: String) { entries.append((name, value)) }
 
     /// The first value of a name.
