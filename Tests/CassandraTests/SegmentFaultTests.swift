@@ -149,7 +149,7 @@ private final class UnitPair: ProxiedConnection {
 
 @Suite(.enabled(if: CassandraNode.isPresent, "../shared is absent"), .serialized, .timeLimit(.minutes(3)))
 struct SegmentFaultTests {
-    private static let rounds = 2
+    private static let rounds = 1
     /// Requests one by one, before the fault.
     private static let warmUps = 14
 
