@@ -160,7 +160,7 @@ struct StatusDetailsTests {
         defer { server.stop() }
         let channel = try GRPCChannel(target: "127.0.0.1:\(server.port)")
         defer { channel.close() }
-        var options = GRPCCallOptions(timeoutMilliseconds: 30_000)
+        var options = GRPCCallOptions()
         options.waitsForReady = true
         for text in ["a", "ab", "abc"] {
             let answer = await channel.unary(path: Self.path, request: Array(text.utf8), options: options)
