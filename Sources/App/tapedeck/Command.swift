@@ -97,7 +97,8 @@ extension Command {
                     .tickSyncMs, .retentionDays, .retentionDiskPercent, .readerLagMB, .readerQueueMB, .tlsCert,
                     .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .callsPerSecond, .streamsPerCaller,
                     .messagesPerSecond, .connectionsMax, .connectionsPerAddress, .unaryDeadlineSeconds,
-                    .streamDeadlineSeconds, .webOrigin, .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz,
+                    .streamDeadlineSeconds, .webOrigin, .callLog, .metricsListen, .tickWriterListen, .metricsTLS,
+                    .channelz,
                     .readyLag,
                 ] + Command.storeOptions,
                 text: """
