@@ -46,6 +46,8 @@ public final class HTTP2Connection: ByteStreamOwner {
     let lifetimeDeadline = LifetimeDeadline()
     /// It takes no new streams, because of its age, or because it is to stop; the open ones have the grace time.
     public internal(set) var isDraining = false
+    /// Server: the peer is told that nothing was done of what is behind it.
+    @exclusivity(unchecked) private var lastStreamTaken = Int32.max
     /// The block that is being received: header blocks of a connection do not interleave.
     private let fields = HTTP2FieldBlock()
     /// The stream of the last frame, which is mostly that of the next; one of `streams`.
@@ -223,9 +225,10 @@ extension HTTP2Connection {
     public func goAway(_ code: UInt32 = 0, _ text: String = "") {
         guard !isClosed else { return }
         let bytes = Array(text.utf8)
-        nghttp2_submit_goaway(
-            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(session), code, bytes,
-            bytes.count)
+        let last = nghttp2_session_get_last_proc_stream_id(session)
+        // nghttp2 itself refuses what is behind it from when the frame is sent, and what is read with it comes before.
+        if isServer { lastStreamTaken = min(lastStreamTaken, last) }
+        nghttp2_submit_goaway(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, code, bytes, bytes.count)
         scheduleFlush()
     }
 
@@ -418,7 +421,7 @@ extension HTTP2Connection {
 
     func beginHeaders(_ id: Int32) {
         fields.clear()
-        guard isServer, streams.find(id) == nil, let owner else { return }
+        guard isServer, id <= lastStreamTaken, streams.find(id) == nil, let owner else { return }
         let stream = owner.makeStream(on: self)
         stream.id = id
         streams.insert(stream, id)
@@ -442,7 +445,10 @@ extension HTTP2Connection {
         }
     }
 
-    func data(_ id: Int32, _ bytes: UnsafeRawBufferPointer) { with(id) { $0.received(data: bytes) } }
+    func data(_ id: Int32, _ bytes: UnsafeRawBufferPointer) {
+        guard id <= lastStreamTaken else { return consumeConnection(bytes.count) }
+        with(id) { $0.received(data: bytes) }
+    }
 
     func endOfData(_ id: Int32) { with(id) { $0.receivedEnd() } }
 
