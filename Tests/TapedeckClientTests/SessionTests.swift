@@ -69,6 +69,31 @@ struct SessionTests {
         #expect(log.now.isEnded && log.now.end == nil)
     }
 
+    @Test func `A session that is ended while it waits to begin again ends at once`() async throws {
+        let world = try EdgeWorld()
+        let proxy = try CuttingProxy(to: world.port)
+        defer {
+            proxy.stop()
+            world.stop()
+        }
+        let client = try ClientTests.client(port: proxy.port) {
+            $0.resume.initialMilliseconds = 3_600_000
+            $0.resume.maxMilliseconds = 3_600_000
+        }
+        defer { client.close() }
+        try world.publish(1)
+        let session = client.subscribe()
+        let all = session.add()
+        let log = SessionLog()
+        let task = Task { await log.read(session) }
+        await ClientTests.wait { log.now.sequences[all] != nil }
+        proxy.cut()
+        await ClientTests.wait { !log.now.interruptions.isEmpty }
+        session.cancel()
+        await task.value
+        #expect(log.now.isEnded && log.now.end == nil)
+    }
+
     @Test func `What cannot be subscribed to is refused by its id, the others go on`() async throws {
         let world = try EdgeWorld()
         defer { world.stop() }

@@ -5,13 +5,8 @@ extension Proto.PriceUpdate {
     /// itself alone.
     public var conflatedRange: Proto.FillRange? {
         guard let conflated else { return nil }
-        var range = Proto.FillRange()
-        range.exchange = exchange
-        range.symbol = symbol
-        range.feedHandlerId = feedHandlerId
-        range.epoch = epoch
-        range.firstSequence = conflated.firstSequence
-        range.lastSequence = conflated.lastSequence
-        return range
+        return Proto.FillRange(
+            exchange, symbol, feed: feedHandlerId, epoch: epoch, first: conflated.firstSequence,
+            last: conflated.lastSequence)
     }
 }

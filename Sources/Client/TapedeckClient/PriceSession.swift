@@ -74,11 +74,7 @@ public final class PriceSession: AsyncSequence, Sendable {
     public func add(
         _ symbols: [String] = [], exchange: String = "", policy: Proto.DeliveryPolicy = .all
     ) -> UInt64 {
-        var subscription = Proto.PriceSubscription()
-        subscription.symbols = symbols
-        subscription.exchange = exchange
-        subscription.policy = policy
-        return add(subscription)
+        add(Proto.PriceSubscription(symbols, exchange: exchange, policy: policy))
     }
 
     /// Adds a subscription with a throttle, or one that goes on from a token. Returns its id.
@@ -141,7 +137,7 @@ public final class PriceSession: AsyncSequence, Sendable {
             switch state.withLock({ $0.next(channel) }) {
             case .event(let event): return event
             case .end: return nil
-            case .wait(let milliseconds): await channel.wait(milliseconds: milliseconds)
+            case .wait(let milliseconds): await wait(milliseconds: milliseconds)
             case .read(let stream):
                 do throws(GRPCStatus) {
                     let frames = try await stream.nextFrames()
@@ -154,6 +150,19 @@ public final class PriceSession: AsyncSequence, Sendable {
                     if isOver { throw failure }
                 }
             }
+        }
+    }
+}
+
+extension PriceSession {
+    /// Until the stream is to begin again, or the session is over.
+    nonisolated(nonsending) private func wait(milliseconds: Int) async {
+        let pause = Task { [channel] in await channel.wait(milliseconds: milliseconds) }
+        state.withLock { $0.waits(pause) }
+        await withTaskCancellationHandler {
+            await pause.value
+        } onCancel: {
+            pause.cancel()
         }
     }
 }
@@ -177,6 +186,7 @@ private struct SessionState {
     private var isFinished = false
     /// Before the stream begins again.
     private var waitMilliseconds = 0
+    private var pause: Task<Void, Never>?
     /// To be handed out before more is read, the next one last.
     private var pending: [SubscriptionEvent] = []
 
@@ -210,8 +220,14 @@ private struct SessionState {
         for request in machine.takeRequests() { stream.sendWithoutWaiting(request.encodedBytes()) }
     }
 
+    mutating func waits(_ pause: Task<Void, Never>) {
+        self.pause = pause
+        if isFinished { pause.cancel() }
+    }
+
     mutating func finish() {
         isFinished = true
+        pause?.cancel()
         pending = []
         machine.interrupted()
         stream?.cancel()

@@ -113,11 +113,7 @@ public final class TapedeckClient: Sendable {
     public func prices(
         _ symbols: [String] = [], exchange: String = "", policy: Proto.DeliveryPolicy = .all
     ) -> PriceEvents {
-        var subscription = Proto.PriceSubscription()
-        subscription.symbols = symbols
-        subscription.exchange = exchange
-        subscription.policy = policy
-        return prices(subscription)
+        prices(Proto.PriceSubscription(symbols, exchange: exchange, policy: policy))
     }
 
     /// Prices as a subscription asks for them. Nothing is sent before the first `next()`.

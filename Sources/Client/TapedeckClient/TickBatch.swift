@@ -77,13 +77,7 @@ public struct SequenceGap: Hashable, Sendable {
 
     /// What ``PriceSession/fill(_:)-([FillRange])`` and `Fill` of `Subscribe` are asked for it with.
     public var range: Proto.FillRange {
-        var range = Proto.FillRange()
-        range.exchange = exchange
-        range.symbol = symbol
-        range.feedHandlerId = feed
-        range.epoch = epoch
-        range.firstSequence = sequences.lowerBound
-        range.lastSequence = sequences.upperBound
-        return range
+        Proto.FillRange(
+            exchange, symbol, feed: feed, epoch: epoch, first: sequences.lowerBound, last: sequences.upperBound)
     }
 }
