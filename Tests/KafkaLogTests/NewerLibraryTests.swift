@@ -5,7 +5,8 @@ import TestSupport
 import Testing
 
 extension KafkaTests {
-    /// Debian's librdkafka is old. What is built on it runs on a newer one unchanged: all tests here do.
+    /// Debian's librdkafka is old, and knows no groups of KIP-848 (ConsumerProtocolTests). What is built on it runs on
+    /// a newer one unchanged: all tests here do.
     @Suite struct NewerLibraryTests {
         /// The library of Python's Kafka client, which `make deps` installs for this.
         private static let library: String? = {
