@@ -149,7 +149,8 @@ import Testing
                     brokers.isDown.remove(node)
                 default: writer.append(place)
                 }
-                let end = loop.nowMilliseconds + UInt64(brokers.int(0...60))
+                // Now and then long enough for partitions to become quiet.
+                let end = loop.nowMilliseconds + UInt64(brokers.int(0...(brokers.happens(5) ? 3000 : 60)))
                 _ = loop.run(until: { loop.nowMilliseconds >= end })
             }
             brokers.weather = SimulatedBrokers.Weather()
@@ -282,7 +283,7 @@ import Testing
     }
 
     @Test(arguments: [false, true])
-    func `At the end of quiet partitions brokers are asked ten times a second, with a session or without`(
+    func `At the end of quiet partitions brokers are asked twice a second, with a session or without`(
         _ hasNoSessions: Bool
     ) {
         let loop = SimulatedLoop()
@@ -296,10 +297,64 @@ import Testing
             return reader
         }
         #expect(loop.run(until: { readers.allSatisfy { $0.end == 0 } }))
+        Self.wait(loop, 2000)
         let before = brokers.requests[1] ?? 0
-        let end = loop.nowMilliseconds + 10_000
+        Self.wait(loop, 10_000)
+        #expect((16...20).contains((brokers.requests[1] ?? 0) - before))
+        timer.cancel()
+        fetcher.close()
+    }
+
+    private static func wait(_ loop: SimulatedLoop, _ milliseconds: UInt64) {
+        let end = loop.nowMilliseconds + milliseconds
         _ = loop.run(until: { loop.nowMilliseconds >= end })
-        #expect((80...100).contains((brokers.requests[1] ?? 0) - before))
+    }
+
+    @Test
+    func `What a busy partition makes the broker look at are not the quiet ones, and those are read all the same`() {
+        let loop = SimulatedLoop()
+        let brokers = SimulatedBrokers(loop, seed: 1, topics: ["a": 64])
+        for log in brokers.logs.values { log.leader = 1 }
+        let writer = Writer(brokers)
+        let (fetcher, timer) = Self.fetcher(brokers)
+        let readers = (0..<64).map { partition in
+            let reader = Reader(from: 0)
+            _ = fetcher.add(topic: "a", partition: Int32(partition), at: 0) { reader.take($0) }
+            return reader
+        }
+        let places = (0..<64).map { SimulatedBrokers.Place(topic: "a", partition: Int32($0)) }
+        func isRead(_ partition: Int) -> Bool { readers[partition].next == brokers.logs[places[partition]]?.end }
+        func run(_ milliseconds: UInt64, _ busy: Range<Int>) {
+            let end = loop.nowMilliseconds + milliseconds
+            while loop.nowMilliseconds < end {
+                for partition in busy { writer.append(places[partition]) }
+                Self.wait(loop, 20)
+            }
+        }
+        // Two for each request, and all others twice a second.
+        func expectFew(_ milliseconds: UInt64, _ busy: Range<Int>) {
+            brokers.lookedAt = 0
+            let before = brokers.requests[1] ?? 0
+            run(milliseconds, busy)
+            let requests = (brokers.requests[1] ?? 0) - before
+            #expect(requests > milliseconds / 100)
+            let most = 2 * requests + 64 * Int(milliseconds / 500 + 2)
+            #expect(brokers.lookedAt <= most, "\(brokers.lookedAt) in \(requests) requests")
+        }
+        run(3000, 0..<2)
+        expectFew(2000, 0..<2)
+        // A single record of a quiet one comes; one that goes on is with the busy ones soon.
+        writer.append(places[9])
+        Self.wait(loop, 700)
+        #expect(isRead(9))
+        run(2000, 8..<10)
+        Self.wait(loop, 200)
+        #expect((0..<64).allSatisfy(isRead))
+        expectFew(1000, 8..<10)
+        #expect(
+            readers.allSatisfy { reader in
+                zip(reader.seen, reader.seen.dropFirst()).allSatisfy { $0.number < $1.number }
+            })
         timer.cancel()
         fetcher.close()
     }

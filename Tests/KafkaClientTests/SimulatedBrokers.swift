@@ -94,6 +94,8 @@ final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
     private(set) var connections = 0
     fileprivate var nextProducer: Int64 = 100
     fileprivate var sessions: [Int32: SimulatedBrokerConnection.Session] = [:]
+    /// Partitions of all sessions, for each request to read.
+    var lookedAt = 0
     fileprivate(set) var requests: [Int16: Int] = [:]
     let nodes: [Int32] = [1, 2, 3]
     /// For the next answer to a request of this kind.
@@ -405,6 +407,7 @@ extension SimulatedBrokerConnection {
             return send(answer, 1)
         }
         for place in forgotten { session.offsets[place] = nil }
+        defer { brokers.lookedAt += session.offsets.count }
         for (place, offset) in named { session.offsets[place] = (offset, session.offsets[place]?.toldEnd ?? -1) }
         let isDue = session.offsets.contains { place, now in
             guard let log = brokers.logs[place] else { return true }

@@ -72,13 +72,19 @@ import TickCodec
 
     @Test func `A tick after a pause goes at once, a busy feed lingers, and what fills a batch does not`() {
         var linger = Linger(2_000_000, recordsMax: 500)
-        #expect(linger.waitNs(nowNs: 0, pending: 1) <= 0)
+        func wait(_ nowNs: Int64, pending: Int, partitions: Int = 64) -> Int64 {
+            linger.waitNs(nowNs: nowNs, pending: pending, partitions: partitions)
+        }
+        #expect(wait(0, pending: 1) <= 0)
         linger.sent(nowNs: 1_000_000_000)
-        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 1) == 2_000_000)
-        #expect(linger.waitNs(nowNs: 1_002_000_000, pending: 1) == 0)
-        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 499) == 2_000_000)
-        #expect(linger.waitNs(nowNs: 1_000_000_000, pending: 500) == 0)
-        #expect(linger.waitNs(nowNs: 2_000_000_000, pending: 1) <= 0)
+        #expect(wait(1_000_000_000, pending: 1) == 2_000_000)
+        #expect(wait(1_000_000_000, pending: 1, partitions: 640) == 2_000_000)
+        #expect(wait(1_000_000_000, pending: 1, partitions: 8) == 1_000_000)
+        #expect(wait(1_002_000_000, pending: 1) == 0)
+        #expect(wait(1_000_000_000, pending: 499) == 2_000_000)
+        #expect(wait(1_000_000_000, pending: 500) == 0)
+        #expect(wait(2_000_000_000, pending: 1) <= 0)
+        #expect(Linger(0, recordsMax: 500).waitNs(nowNs: 0, pending: 1, partitions: 64) <= 0)
     }
 
     private static let place = TopicPartition(.ticksRaw, 3)

@@ -16,8 +16,10 @@ final class FetchLoop: @unchecked Sendable {
     private let problem = Mutex<KafkaFailure?>(nil)
 
     /// `name` has at most 15 bytes. `bytesLeast`: what the brokers wait for, a tenth of a second at most. `intervalMs`:
-    /// the least time between two requests where little comes.
-    init(_ name: String, _ configuration: KafkaConfiguration, bytesLeast: Int32, intervalMs: Int) throws(LogError) {
+    /// as in ``KafkaFetcher/Limits``.
+    init(_ name: String, _ configuration: KafkaConfiguration, bytesLeast: Int32, intervalMs: ClosedRange<Int>)
+        throws(LogError)
+    {
         address = configuration.brokers
         let transport = try KafkaSockets(configuration)
         loop = EventLoop(name: name)

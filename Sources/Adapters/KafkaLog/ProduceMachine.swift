@@ -84,6 +84,8 @@ final class ProduceMachine {
     private let recordsMax: Int
     private let deadlineNs: (TopicPartition) -> Int64
     private var lanes: [TopicPartition: Lane] = [:]
+    /// That records went to so far.
+    var partitionCount: Int { lanes.count }
     private var order: [Lane] = []
     /// Partitions whose leader was not asked for yet.
     private(set) var hasNewLanes = false

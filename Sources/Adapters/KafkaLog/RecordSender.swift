@@ -80,7 +80,8 @@ final class RecordSender {
             brokers.tick()
         }
         askForID()
-        let waitNs = linger.waitNs(nowNs: clock().monotonicNs, pending: machine.waitingCount)
+        let waitNs = linger.waitNs(
+            nowNs: clock().monotonicNs, pending: machine.waitingCount, partitions: machine.partitionCount)
         guard waitNs <= 0 else { return sendLater(waitNs) }
         for node in machine.leaders {
             while mayHaveOneMore(node), let connection = brokers.connection(to: node) {

@@ -84,7 +84,7 @@ final class TipReader: @unchecked Sendable {
     ) throws(LogError) {
         self.configuration = configuration
         notify = report
-        fetching = try FetchLoop("kafka-tip", configuration, bytesLeast: 1, intervalMs: 2)
+        fetching = try FetchLoop("kafka-tip", configuration, bytesLeast: 1, intervalMs: 0...2)
         for (place, from, goal) in places {
             partitions[place] = Partition(place, from: from, goal: goal)
         }

@@ -58,6 +58,15 @@ public final class KafkaBrokers {
         init(_ address: KafkaAddress) { self.address = address }
     }
 
+    private struct LinkKey: Hashable, Comparable {
+        let node: Int32
+        let number: Int
+
+        static func < (left: LinkKey, right: LinkKey) -> Bool {
+            (left.node, left.number) < (right.node, right.number)
+        }
+    }
+
     public let loop: any Loop
     /// Called when something may go on: a connection is there, or gone, or other leaders are known.
     public var changed: () -> Void = {}
@@ -67,7 +76,7 @@ public final class KafkaBrokers {
     private let transport: any KafkaTransport
     private let seeds: [Link]
     private var seed = 0
-    private var links: [Int32: Link] = [:]
+    private var links: [LinkKey: Link] = [:]
     private var topics: Set<String> = []
     private var leaders: [String: [Int32: Int32]] = [:]
     private var isStale = true
@@ -96,12 +105,16 @@ public final class KafkaBrokers {
     /// The broker that leads a partition; nil where none is known.
     public func leader(_ topic: String, _ partition: Int32) -> Int32? { leaders[topic]?[partition] }
 
-    /// A connection that takes requests; where there is none, one is begun.
-    public func connection(to node: Int32) -> KafkaConnection? {
-        guard let link = links[node] else {
+    /// A connection that takes requests; where there is none, one is begun. `number`: which one, since a broker answers
+    /// what comes over one connection in turn, and a request that waits for records keeps those behind it.
+    public func connection(to node: Int32, number: Int = 0) -> KafkaConnection? {
+        guard let first = links[LinkKey(node: node, number: 0)] else {
             isStale = true
             return nil
         }
+        let key = LinkKey(node: node, number: number)
+        let link = links[key] ?? Link(first.address)
+        links[key] = link
         return connection(of: link)
     }
 
@@ -223,14 +236,17 @@ public final class KafkaBrokers {
     private func learn(_ metadata: KafkaMetadata) {
         for broker in metadata.brokers {
             let address = KafkaAddress(host: broker.host, port: Int(broker.port))
-            guard links[broker.node]?.address != address else { continue }
-            if let link = links[broker.node] { leave(link, "the broker is elsewhere now") }
-            links[broker.node] = Link(address)
+            let first = LinkKey(node: broker.node, number: 0)
+            guard links[first]?.address != address else { continue }
+            for key in links.keys.filter({ $0.node == broker.node }).sorted() {
+                if let link = links.removeValue(forKey: key) { leave(link, "the broker is elsewhere now") }
+            }
+            links[first] = Link(address)
         }
         let nodes = Set(metadata.brokers.map(\.node))
-        for (node, link) in links.sorted(by: { $0.key < $1.key }) where !nodes.contains(node) {
+        for (key, link) in links.sorted(by: { $0.key < $1.key }) where !nodes.contains(key.node) {
             leave(link, "the broker has left the cluster")
-            links[node] = nil
+            links[key] = nil
         }
         for topic in metadata.topics {
             if topic.error != .none {

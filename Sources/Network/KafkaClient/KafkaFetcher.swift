@@ -1,9 +1,11 @@
 import EventLoop
 import KafkaFrames
 
-/// Reads partitions from wherever it is told to, each from the broker that leads it, in a session with each broker: a
-/// request names what changed, and is answered by what has something. One request a broker is on its way at a time,
-/// and what is read is handed on before the next one is sent. Confined to its loop; ``tick()`` is called now and then.
+/// Reads partitions from wherever it is told to, each from the broker that leads it, in two sessions with each broker:
+/// a request names what changed, and is answered by what has something. For each request the broker looks at all
+/// partitions of the session, so those where nothing came for a while are in a session of their own, whose requests
+/// wait. One request of a session is on its way at a time, and what is read is handed on before the next one is sent.
+/// Confined to its loop; ``tick()`` is called now and then.
 public final class KafkaFetcher {
     /// Bytes and times of requests, as in ``KafkaFetchRequest``.
     public struct Limits: Sendable {
@@ -11,9 +13,9 @@ public final class KafkaFetcher {
         public var bytesLeast: Int32 = 1
         public var bytesMax: Int32 = 10 << 20
         public var partitionBytesMax: Int32 = 1 << 20
-        /// The least time between two requests to a broker where little comes, milliseconds: each one makes it look at
-        /// all partitions.
-        public var intervalMs = 0
+        /// The least time between two requests of a session where little comes, milliseconds: one for each 32
+        /// partitions that the broker has to look at, within these.
+        public var intervalMs = 0...0
 
         public init() {}
     }
@@ -47,17 +49,37 @@ public final class KafkaFetcher {
         /// Where the partition ended when its session said so last.
         fileprivate var ends: (end: Int64, highWatermark: Int64)?
         fileprivate var isTold = false
+        /// In the session of those where little comes.
+        fileprivate var isQuiet = false
+        /// When it began, or records came last, and whether some came shortly before.
+        fileprivate var recordsAt: UInt64
+        fileprivate var isReviving = false
 
-        fileprivate init(_ topic: String, _ partition: Int32, _ next: Int64, _ take: @escaping (Fetched) -> Void) {
+        fileprivate init(
+            _ topic: String, _ partition: Int32, _ next: Int64, _ now: UInt64, _ take: @escaping (Fetched) -> Void
+        ) {
             self.topic = topic
             self.partition = partition
             self.next = next
             self.take = take
+            recordsAt = now
+        }
+
+        /// Whether the next request of that session is to have it. It changes over when the one that it goes to asks,
+        /// so that one of both has always asked for it.
+        fileprivate func belongs(toQuiet isOfQuiet: Bool, _ now: UInt64) -> Bool {
+            if isOfQuiet { return isQuiet || isTold && now &- recordsAt >= KafkaFetcher.quietMilliseconds }
+            return !isQuiet || isReviving
         }
     }
 
-    fileprivate final class Session {
+    fileprivate struct SessionKey: Hashable {
         let node: Int32
+        let isQuiet: Bool
+    }
+
+    fileprivate final class Session {
+        let key: SessionKey
         var id: Int32 = 0
         var epoch: Int32 = 0
         var members: [String: [Int32: Stream]] = [:]
@@ -65,7 +87,7 @@ public final class KafkaFetcher {
         var notBefore: UInt64 = 0
         var isPausing = false
 
-        init(_ node: Int32) { self.node = node }
+        init(_ key: SessionKey) { self.key = key }
 
         /// Nothing of it is known to the broker any more.
         func forget() {
@@ -83,6 +105,10 @@ public final class KafkaFetcher {
     private static let muchBytes = 64 << 10
     private static let retryMilliseconds: UInt64 = 100
     private static let refusedMilliseconds: UInt64 = 1000
+    /// A partition is quiet after this long without records, and no more where some come twice within it.
+    private static let quietMilliseconds: UInt64 = 1000
+    /// What the broker may wait for records of those, where one byte is enough.
+    private static let quietWaitMs: Int32 = 500
     /// Beyond what the broker may wait.
     private static let answerMilliseconds = 30_000
 
@@ -91,7 +117,7 @@ public final class KafkaFetcher {
     private let brokers: KafkaBrokers
     private let limits: Limits
     private var streams: [Stream] = []
-    private var sessions: [Int32: Session] = [:]
+    private var sessions: [SessionKey: Session] = [:]
     private var isSending = false
     /// The latest batch of a partition that was not what its checksum says.
     private var damaged: [Place: Damage] = [:]
@@ -119,7 +145,7 @@ public final class KafkaFetcher {
     /// Begins to read; `take` is called on the loop, never inside this call. Where the offset is not there (error 1),
     /// nothing more is read of it.
     public func add(topic: String, partition: Int32, at offset: Int64, _ take: @escaping (Fetched) -> Void) -> Stream {
-        let stream = Stream(topic, partition, offset, take)
+        let stream = Stream(topic, partition, offset, brokers.loop.nowMilliseconds, take)
         brokers.want(topic)
         stream.leader = brokers.leader(topic, partition)
         streams.append(stream)
@@ -160,18 +186,29 @@ public final class KafkaFetcher {
         brokers.loop.afterTurn { [weak self] in
             guard let self else { return }
             self.isSending = false
-            for node in Set(self.streams.compactMap(\.leader)).sorted() { self.send(to: node) }
+            for node in Set(self.streams.compactMap(\.leader)).sorted() {
+                self.send(SessionKey(node: node, isQuiet: false))
+                self.send(SessionKey(node: node, isQuiet: true))
+            }
         }
     }
 
-    private func send(to node: Int32) {
-        let session = sessions[node] ?? Session(node)
-        sessions[node] = session
+    private func send(_ key: SessionKey) {
+        let session = sessions[key] ?? Session(key)
+        sessions[key] = session
         guard !session.isOut else { return }
         let now = brokers.loop.nowMilliseconds
         if session.notBefore > now { return pause(session, Int(session.notBefore - now)) }
-        let wanted = streams.filter { $0.leader == node && $0.isWanted && $0.notBefore <= now }
-        guard !wanted.isEmpty, let connection = brokers.connection(to: node) else { return }
+        let wanted = streams.filter {
+            $0.leader == key.node && $0.isWanted && $0.notBefore <= now && $0.belongs(toQuiet: key.isQuiet, now)
+        }
+        guard !wanted.isEmpty, let connection = brokers.connection(to: key.node, number: key.isQuiet ? 1 : 0) else {
+            return
+        }
+        for stream in wanted {
+            stream.isQuiet = key.isQuiet
+            stream.isReviving = stream.isReviving && key.isQuiet
+        }
         var request = KafkaFetchRequest()
         request.bytesLeast = limits.bytesLeast
         request.bytesMax = limits.bytesMax
@@ -180,8 +217,10 @@ public final class KafkaFetcher {
         request.epoch = session.epoch
         let isNew = fill(&request, session, wanted)
         // Who is new is told at once where it stands.
-        request.waitMs = isNew ? 0 : limits.waitMs
-        session.notBefore = now + UInt64(limits.intervalMs)
+        request.waitMs =
+            isNew ? 0 : key.isQuiet && limits.bytesLeast <= 1 ? KafkaFetcher.quietWaitMs : limits.waitMs
+        let interval = limits.intervalMs
+        session.notBefore = now + UInt64(min(max(wanted.count / 32, interval.lowerBound), interval.upperBound))
         session.isOut = true
         connection.send(.fetch, milliseconds: KafkaFetcher.answerMilliseconds, { request.append(to: $0) }) {
             [weak self] result in
@@ -195,7 +234,7 @@ public final class KafkaFetcher {
         session.isPausing = true
         _ = brokers.loop.timer(afterMilliseconds: milliseconds) { [weak self] in
             session.isPausing = false
-            self?.send(to: session.node)
+            self?.send(session.key)
         }
     }
 
@@ -330,6 +369,10 @@ public final class KafkaFetcher {
         let whole = UnsafeRawBufferPointer(rebasing: partition.records.dropLast(rest.count))
         let end = partition.lastStableOffset < 0 ? partition.highWatermark : partition.lastStableOffset
         stream.ends = (end, partition.highWatermark)
+        if !whole.isEmpty {
+            stream.isReviving = stream.isQuiet && now &- stream.recordsAt < KafkaFetcher.quietMilliseconds
+            stream.recordsAt = now
+        }
         guard !stream.isRemoved else { return }
         stream.isTold = true
         stream.take(

@@ -69,8 +69,8 @@ public enum KafkaCodec: UInt8, CaseIterable, Sendable {
 
 /// LZ4's frames, of independent blocks of 64 KiB, which is what every client can read.
 enum LZ4Frame {
-    /// Appends a frame; false where it would not be shorter.
-    static func compress(_ bytes: UnsafeRawBufferPointer, into buffer: KafkaBuffer) -> Bool {
+    /// Appends a frame. What does not become shorter is in it as it is.
+    static func compress(_ bytes: UnsafeRawBufferPointer, into buffer: KafkaBuffer) {
         var preferences = LZ4F_preferences_t()
         preferences.frameInfo.blockMode = LZ4F_blockIndependent
         preferences.frameInfo.blockSizeID = LZ4F_max64KB
@@ -78,12 +78,9 @@ enum LZ4Frame {
         let room = LZ4F_compressFrameBound(bytes.count, &preferences)
         let place = buffer.append(uninitialized: room)
         let count = LZ4F_compressFrame(place, room, bytes.baseAddress, bytes.count, &preferences)
-        guard LZ4F_isError(count) == 0, count < bytes.count else {
-            buffer.truncate(to: start)
-            return false
-        }
+        // Its only error is too little room.
+        precondition(LZ4F_isError(count) == 0)
         buffer.truncate(to: start + count)
-        return true
     }
 
     /// Appends what a frame stands for; false where it is none, or longer than `bytesMax`.

@@ -1,10 +1,8 @@
 import CLinux
 
-/// Writes a batch of records as brokers keep it (magic 2), LZ4 where that is shorter. One at a time.
+/// Writes a batch of records as brokers keep it (magic 2), always by LZ4, however small: topics have `compression.type`
+/// lz4, and a broker packs what comes otherwise anew, which takes it 130 kB of memory a batch. One at a time.
 public struct RecordBatchEncoder {
-    /// Fewer bytes of records go as they are: a frame's own bytes and the broker's unpacking would cost more.
-    private static let compressedLeast = 512
-
     private let plain = KafkaBuffer(capacity: 64 << 10)
     private var count = 0
 
@@ -42,7 +40,7 @@ public struct RecordBatchEncoder {
         buffer.append(Int32(-1))
         buffer.append(UInt8(2))
         buffer.append(UInt32(0))
-        buffer.append(UInt16(0))
+        buffer.append(UInt16(KafkaCodec.lz4.rawValue))
         buffer.append(Int32(count - 1))
         buffer.append(timestampMs)
         buffer.append(timestampMs)
@@ -50,11 +48,7 @@ public struct RecordBatchEncoder {
         buffer.append(producer.epoch)
         buffer.append(sequence)
         buffer.append(Int32(count))
-        if plain.count >= RecordBatchEncoder.compressedLeast, LZ4Frame.compress(plain.bytes, into: buffer) {
-            buffer.set(UInt16(KafkaCodec.lz4.rawValue), at: start + 21)
-        } else {
-            buffer.append(plain.bytes)
-        }
+        LZ4Frame.compress(plain.bytes, into: buffer)
         buffer.set(Int32(clamping: buffer.count - start - 12), at: start + 8)
         let checked = UnsafeRawBufferPointer(rebasing: buffer.bytes[(start + 21)...])
         buffer.set(clinux_crc32c(0, checked.baseAddress, checked.count), at: start + 17)
