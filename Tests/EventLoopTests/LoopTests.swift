@@ -69,7 +69,41 @@ struct LoopTests {
         #expect(fired.contains(2) && !fired.contains(-1))
     }
 
+    @Test func `An alarm rings once for each time it is set, finer than a millisecond, and not when closed`() async {
+        let loop = EventLoop(name: "test")
+        let clock = ContinuousClock()
+        let (rings, took): (Int, Duration) = await withCheckedContinuation { continuation in
+            loop.execute {
+                let box = LoopConfined(Collector())
+                let began = clock.now
+                // Set again before it rings: the earlier time is forgotten.
+                let silent = loop.makeAlarm { box.value.values.append(-1) }
+                silent.set(afterNs: 1)
+                silent.close()
+                silent.set(afterNs: 1)
+                box.value.alarm = loop.makeAlarm {
+                    box.value.values.append(1)
+                    guard box.value.values.count == 100 else {
+                        box.value.alarm?.set(afterNs: 1_000_000_000)
+                        box.value.alarm?.set(afterNs: box.value.values.count % 2 == 0 ? 0 : 100_000)
+                        return
+                    }
+                    box.value.alarm?.close()
+                    let took = clock.now - began
+                    // Nothing rings afterwards.
+                    _ = loop.timer(afterMilliseconds: 20) {
+                        continuation.resume(returning: (box.value.values.count { $0 == 1 }, took))
+                    }
+                }
+                box.value.alarm?.set(afterNs: 100_000)
+            }
+        }
+        #expect(rings == 100)
+        #expect(took >= .milliseconds(5))
+    }
+
     private final class Collector {
+        var alarm: (any LoopAlarm)?
         var values: [Int] = []
         var timer: (any LoopTimer)?
     }

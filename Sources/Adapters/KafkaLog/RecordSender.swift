@@ -26,7 +26,8 @@ final class RecordSender {
     private let name: (Topic) -> String
     private let clock: () -> (monotonicNs: Int64, wallMs: Int64)
     private var linger: Linger
-    private var lingerTimer: (any LoopTimer)?
+    private var lingerEnd: (any LoopAlarm)?
+    private var isLingering = false
     private var requests: [Int32: Int] = [:]
     private var isAskingForID = false
     private var askedAt: UInt64 = 0
@@ -60,6 +61,8 @@ final class RecordSender {
 
     func close() {
         endLingering()
+        lingerEnd?.close()
+        lingerEnd = nil
         brokers.close()
     }
 
@@ -95,18 +98,22 @@ final class RecordSender {
     }
 
     private func sendLater(_ ns: Int64) {
-        guard lingerTimer == nil else { return }
+        guard !isLingering else { return }
+        isLingering = true
         lingers(true)
-        lingerTimer = loop.timer(afterMilliseconds: Int((ns + 999_999) / 1_000_000)) { [weak self] in
-            self?.endLingering()
-            self?.send()
-        }
+        let alarm =
+            lingerEnd
+            ?? loop.makeAlarm { [weak self] in
+                self?.endLingering()
+                self?.send()
+            }
+        lingerEnd = alarm
+        alarm.set(afterNs: ns)
     }
 
     private func endLingering() {
-        guard let timer = lingerTimer else { return }
-        timer.cancel()
-        lingerTimer = nil
+        guard isLingering else { return }
+        isLingering = false
         lingers(false)
     }
 

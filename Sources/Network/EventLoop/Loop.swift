@@ -16,12 +16,51 @@ public protocol Loop: TaskExecutor {
     func timer(afterMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> any LoopTimer
     /// Calls `body` again and again, at least a millisecond apart.
     func repeatTimer(everyMilliseconds milliseconds: Int, _ body: @escaping () -> Void) -> any LoopTimer
+    /// Something to be called at times finer than a millisecond, where the loop has them.
+    func makeAlarm(_ body: @escaping () -> Void) -> any LoopAlarm
 }
 
 /// A timer of a loop. Confined to it.
 public protocol LoopTimer: AnyObject {
     /// The body is not called any more.
     func cancel()
+}
+
+/// Calls its body once for each time that it is set. Confined to its loop.
+public protocol LoopAlarm: AnyObject {
+    /// Calls the body after so many nanoseconds; the time that was set before is forgotten.
+    func set(afterNs: Int64)
+    /// The body is not called any more, and nothing keeps the loop. Once.
+    func close()
+}
+
+extension Loop {
+    public func makeAlarm(_ body: @escaping () -> Void) -> any LoopAlarm { MillisecondAlarm(self, body) }
+}
+
+/// An alarm of a loop whose timers are all it has: rings at the next whole millisecond.
+private final class MillisecondAlarm: LoopAlarm {
+    private let loop: any Loop
+    private let body: () -> Void
+    private var timer: (any LoopTimer)?
+
+    init(_ loop: any Loop, _ body: @escaping () -> Void) {
+        self.loop = loop
+        self.body = body
+    }
+
+    func set(afterNs: Int64) {
+        close()
+        timer = loop.timer(afterMilliseconds: Int((max(afterNs, 0) + 999_999) / 1_000_000)) { [weak self] in
+            self?.timer = nil
+            self?.body()
+        }
+    }
+
+    func close() {
+        timer?.cancel()
+        timer = nil
+    }
 }
 
 /// What the owner of a byte stream is told. On the loop, never inside a call that it made.

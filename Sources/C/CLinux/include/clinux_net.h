@@ -1,6 +1,7 @@
 // What of sockets and threads the Glibc module does not carry.
 #pragma once
 #include <pthread.h>
+#include <stdint.h>
 
 // accept4 with close-on-exec and non-blocking. -1 when there is none.
 int clinux_accept(int listener);
@@ -8,6 +9,10 @@ int clinux_accept(int listener);
 int clinux_stream_socket(int family);
 // Counts what is written to it and is readable then, with close-on-exec and non-blocking. -1 on failure.
 int clinux_event_descriptor(void);
+// Readable once the time is up that was set for it, with close-on-exec and non-blocking. -1 on failure.
+int clinux_timer_descriptor(void);
+// From now on, more than 0; an earlier time is forgotten. 0, or -1.
+int clinux_timer_set(int descriptor, int64_t nanoseconds);
 // Has a descriptor closed by exec, and reads of it not wait: 0, or -1.
 int clinux_make_private(int descriptor);
 // The calling process is ended by a signal when the thread that started it ends. 0, or -1.
