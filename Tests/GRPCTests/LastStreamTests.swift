@@ -11,9 +11,12 @@ struct LastStreamTests {
             weak var server: Server?
 
             override func received(fields: HTTP2FieldBlock, endsStream: Bool) { server?.taken.append(id) }
+            override func connectionIsEnding() { server?.told.append(id) }
         }
 
         var taken: [Int32] = []
+        /// That the connection is about to end.
+        var told: [Int32] = []
 
         func makeStream(on connection: HTTP2Connection) -> HTTP2Stream {
             let request = Request(connection)
@@ -73,6 +76,7 @@ struct LastStreamTests {
         #expect(loop.run { client.frames.contains { $0.type == 6 } })
         let ping = try #require(client.frames.first { $0.type == 6 })
         #expect(client.lastStreams == [0x7fff_ffff])
+        #expect(server.told == [1])
         // Still taken: the client did not know when it sent it.
         send(
             request(3) + RawConnection.frame(6, flags: 1, stream: 0, ping.payload) + request(5, body: 100) + request(7))
@@ -81,6 +85,7 @@ struct LastStreamTests {
         send(request(9, body: 10))
         _ = loop.run(until: { false }, turnsMax: 100)
         #expect(server.taken == [1, 3])
+        #expect(server.told == [1])
         connection.close(reason: "the test is over")
     }
 }

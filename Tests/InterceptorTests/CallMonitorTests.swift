@@ -97,6 +97,30 @@ struct CallMonitorTests {
         stream.cancel()
     }
 
+    @Test func `Each of the calls that begin one after the other has the whole time, and no more`() async throws {
+        let server = try GuardedServer(
+            deadlines: CallDeadlines(unaryMilliseconds: 600, streamMilliseconds: 3_600_000))
+        defer { server.stop() }
+        let stream = TestCall(server, "Watch")
+        await stream.begun()
+        for _ in 0..<2 {
+            let began = ContinuousClock.now
+            let first = TestCall(server, "Never")
+            while await server.monitor.calls().count < 2 { await Task.yield() }
+            while began.duration(to: .now) < .milliseconds(300) { await Task.yield() }
+            let later = ContinuousClock.now
+            let second = TestCall(server, "Never")
+            #expect(await first.end().status.code == .deadlineExceeded)
+            let firstTook = began.duration(to: .now)
+            #expect(await second.end().status.code == .deadlineExceeded)
+            let secondTook = later.duration(to: .now)
+            // Looked at every 250 ms; the rest is for a busy machine.
+            for took in [firstTook, secondTook] { #expect(took >= .milliseconds(600) && took < .seconds(5), "\(took)") }
+        }
+        #expect(!stream.isOver)
+        stream.cancel()
+    }
+
     private func lines(_ server: GuardedServer) -> [String] {
         let lines = Mutex<[String]>([])
         server.log.write(to: Diagnostics(wallNs: { 0 }, write: { line in lines.withLock { $0.append(line) } }))

@@ -110,6 +110,7 @@ public final class ServerCall: HTTP2Stream {
         /// A refusal without its text: the request is HEAD.
         var isHeadersOnly = false
         var isCutOff = false
+        var onConnectionEnding: (() -> Void)?
         /// Bytes that came while the sink wanted none, from `heldPosition` on.
         var held: [UInt8] = []
         var heldPosition = 0
@@ -156,6 +157,8 @@ public final class ServerCall: HTTP2Stream {
     public override func read(into buffer: UnsafeMutableRawBufferPointer) -> HTTP2BodyRead { nextBytes(into: buffer) }
     /// See ``HTTP2Stream``; not for callers.
     public override func lend(_ countMax: Int, to output: HTTP2Output) -> Int { lendBytes(countMax, to: output) }
+    /// See ``HTTP2Stream``; not for callers.
+    public override func connectionIsEnding() { if end == nil { rare?.onConnectionEnding?() } }
     /// See ``HTTP2Stream``; not for callers.
     public override func closed(code: UInt32) { finish(code: code) }
 
@@ -271,6 +274,7 @@ extension ServerCall {
             if rare.web?.isText != true { consume(rare.held.count - rare.heldPosition) }
             rare.held = []
             rare.heldPosition = 0
+            rare.onConnectionEnding = nil
         }
         if !frames.isEmpty { frames.drop(context.output.memory) }
         if request != nil { request = nil }

@@ -3,6 +3,13 @@ import HTTP2
 extension ServerCall {
     /// The call's connection takes no new calls and will end: a stream does well to end before it.
     public var isConnectionEnding: Bool { isClosed || connection.isDraining }
+
+    /// The call's connection is about to end, which it was not when the call began. Called at most once, on the loop;
+    /// it may end the call, not the connection.
+    public var onConnectionEnding: (() -> Void)? {
+        get { rare?.onConnectionEnding }
+        set { makeRare().onConnectionEnding = newValue }
+    }
 }
 
 // Ends that no answer explains: for servers that try their clients.

@@ -27,6 +27,7 @@ extension HTTP2Connection {
         if isServer {
             nghttp2_submit_shutdown_notice(session)
             ping(HTTP2Connection.drainPing)
+            streams.forEach { $0.connectionIsEnding() }
         } else {
             goAway(0, reason)
         }

@@ -50,6 +50,8 @@ open class HTTP2Stream {
     /// Bytes of the body, valid during the call; ``consume(_:)`` lets the peer send as many more.
     open func received(data: UnsafeRawBufferPointer) { consume(data.count) }
     open func receivedEnd() {}
+    /// Server: the connection takes no new streams and will end. Told once; the stream does not close the connection.
+    open func connectionIsEnding() {}
     /// The stream is over: 0 when it ended well. Told once, last.
     open func closed(code: UInt32) {}
     /// Outgoing bytes of the body: asked when the peer's window and the connection's output have room.

@@ -17,6 +17,8 @@ final class CallObserver: ServerInterceptor {
     /// Places in the metrics by the number that a method has in its server's table, from 1; 0 is not known yet.
     @exclusivity(unchecked) private var places: [Int] = []
     @exclusivity(unchecked) private var deadlineTimer: (any LoopTimer)?
+    /// Before that no call can be over its limit, by the monitor's clock.
+    private var checkAtNs = Int64.min
     private let reference = Reference()
 
     /// What the timer holds of the observer: a weak reference would make each of a call's references to it a slow one.
@@ -119,14 +121,27 @@ final class CallObserver: ServerInterceptor {
 
     // MARK: Deadlines
 
+    /// Looks at the calls when one of them may be over its limit: thousands of streams without one cost nothing.
     private func checkDeadlines() {
         let nowNs = monitor.time.monotonicNs()
+        guard nowNs >= checkAtNs else { return }
+        // What begins from now on has at least so long.
+        var leftMilliseconds = shortestLimitMilliseconds
         calls?.forEachOpen { call in
             let limit = limitMilliseconds(call)
-            guard limit > 0, call.beganNs != 0, (nowNs &- call.beganNs) / 1_000_000 >= Int64(limit) else { return }
+            guard limit > 0, call.beganNs != 0, !call.isCutOff else { return }
+            let left = limit - Int((nowNs &- call.beganNs) / 1_000_000)
+            guard left <= 0 else { return leftMilliseconds = min(leftMilliseconds, left) }
             let status = GRPCStatus(.deadlineExceeded, "the server lets this call take \(limit) ms at most")
             call.cutOff(CallEnding(.deadlinePassed, status))
         }
+        checkAtNs = nowNs + Int64(leftMilliseconds) * 1_000_000
+    }
+
+    /// A minute at most.
+    private var shortestLimitMilliseconds: Int {
+        [monitor.deadlines.unaryMilliseconds, monitor.deadlines.streamMilliseconds].filter { $0 > 0 }
+            .reduce(60_000, min)
     }
 
     private func limitMilliseconds(_ call: ServerCall) -> Int {

@@ -152,7 +152,8 @@ public final class EdgeService: Sendable {
         return usage
     }
 
-    /// The same of each loop, as it was at most a quarter of a second ago. From any thread, without waiting.
+    /// The same of each loop, as it was a moment ago: a quarter of a second for each 256 of its streams. From any
+    /// thread, without waiting.
     public var recentUsage: [EdgeUsage] { gauges.map(\.value) }
 
     /// Ends every stream with its token once it has what the tape has, then the connections. Waits, at most as long.

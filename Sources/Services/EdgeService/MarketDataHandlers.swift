@@ -13,20 +13,15 @@ final class MarketDataHandlers {
     private let rules: SubscriptionRules
     private let surroundings: SubscribeStream.Surroundings
     private let faults: EdgeFaults?
-    private var streams: [ObjectIdentifier: Entry] = [:]
+    private var streams = OpenStreams()
     private var isEnding = false
     @exclusivity(unchecked) private var questions = QuoteQuestions()
     /// What ``usage`` was a moment ago, as long as there are streams.
     let gauge = UsageGauge()
     private var gaugeTimer: (any LoopTimer)?
     private static let gaugeMilliseconds = 250
-
-    private struct Entry {
-        let stream: any EdgeStream
-        weak var call: ServerCall?
-        /// Its connection is about to end.
-        var isEnding = false
-    }
+    /// Some 0.2 ms of the loop's time.
+    private static let streamsPerLook = 256
 
     init(_ surroundings: SubscribeStream.Surroundings, faults: EdgeFaults? = nil) {
         self.surroundings = surroundings
@@ -37,20 +32,16 @@ final class MarketDataHandlers {
     }
 
     var streamCount: Int { streams.count }
-    var slowestLagBytes: UInt64? { streams.values.compactMap { ($0.stream as? FullStream)?.lagBytes }.max() }
+    var slowestLagBytes: UInt64? { streams.all.compactMap { ($0 as? FullStream)?.lagBytes }.max() }
 
     /// What all streams hold now.
-    var usage: EdgeUsage {
-        var usage = EdgeUsage()
-        for entry in streams.values { usage.add(entry.stream.usage) }
-        return usage
-    }
+    var usage: EdgeUsage { streams.usage }
 
     /// Ends every stream once it has what the tape has; new ones are refused.
     func end() {
         isEnding = true
         tape.catchUp()
-        for entry in streams.values { entry.stream.end() }
+        for stream in streams.all { stream.end() }
     }
 
     // MARK: GetQuote
@@ -184,22 +175,22 @@ final class MarketDataHandlers {
     }
 
     private func register(_ stream: some EdgeStream & FrameSource, _ call: ServerCall) {
-        streams[ObjectIdentifier(stream)] = Entry(stream: stream, call: call)
+        streams.add(stream)
         gaugeTimer =
             gaugeTimer
             ?? tape.loop.repeatTimer(everyMilliseconds: MarketDataHandlers.gaugeMilliseconds) { [weak self] in
                 self?.setGauge()
-                self?.endOnOldConnections()
             }
         call.source = faults.map { FaultySource(stream, call, $0, isSubscribe: stream is SubscribeStream) } ?? stream
         call.onEnd = { [weak self, unowned stream] in
             stream.stop()
-            self?.streams[ObjectIdentifier(stream)] = nil
+            self?.streams.remove(stream)
         }
+        endWithConnection(stream, call)
     }
 
     private func setGauge() {
-        gauge.value = usage
+        if let usage = streams.look(atMost: MarketDataHandlers.streamsPerLook) { gauge.value = usage }
         guard streams.isEmpty else { return }
         gaugeTimer?.cancel()
         gaugeTimer = nil
@@ -207,10 +198,12 @@ final class MarketDataHandlers {
 
     /// A connection that is drained cuts what is still open when its grace is over; a stream that ends before has its
     /// token and reason.
-    private func endOnOldConnections() {
-        for (id, entry) in streams where !entry.isEnding && entry.call?.isConnectionEnding == true {
-            streams[id]?.isEnding = true
-            entry.stream.end()
+    private func endWithConnection(_ stream: some EdgeStream, _ call: ServerCall) {
+        call.onConnectionEnding = { [unowned stream] in stream.end() }
+        guard call.isConnectionEnding else { return }
+        // Its client began it before it knew. It has still to be started.
+        tape.loop.afterTurn { [weak self] in
+            if let self, streams.contains(stream) { stream.end() }
         }
     }
 
