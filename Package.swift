@@ -302,6 +302,7 @@ let package = Package(
         tests(
             "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "DNSCodec", "Simulation", "TestSupport"],
             exclude: ["Fixtures"]),
+        tests("ScalingTests", ["GRPC", "HTTP2", "EventLoop", "TestSupport"]),
         tests(
             "TapedeckClientTests",
             [

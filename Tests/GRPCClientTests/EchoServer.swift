@@ -48,13 +48,6 @@ final class EchoServer: Sendable {
                 }
                 call.respond(Array(request))
             })
-        // What any client can call: grpc.testing.Empty both ways.
-        table.register(
-            path: "/grpc.testing.TestService/EmptyCall",
-            unary: { (call: ServerCall, _: UnsafeRawBufferPointer) in
-                counters.calls.add(1, ordering: .relaxed)
-                call.respond([UInt8]())
-            })
         // What a load program calls; its answer may be empty.
         table.register(
             path: "/financial.marketdata.v1.MarketDataService/GetQuote",

@@ -1,5 +1,6 @@
 import DNSCodec
 import EventLoop
+import TestSupport
 import Testing
 
 @testable import GRPC

@@ -3,25 +3,27 @@ import Synchronization
 
 /// A small name server on 127.0.0.1, by UDP and TCP, that a test decides about. Writes its messages byte by byte, with
 /// nothing of the code under test.
-final class NameServer: Sendable {
+public final class NameServer: Sendable {
     /// What it does with a question.
-    struct Behaviour: Sendable {
+    public struct Behaviour: Sendable {
         /// Numeric addresses of any name but those of `aliases`.
-        var addresses: [String] = []
+        public var addresses: [String] = []
         /// Names that stand for others, in the answer that asks for the first.
-        var aliases: [(name: String, target: String)] = []
+        public var aliases: [(name: String, target: String)] = []
         /// Questions by UDP that are not answered.
-        var silent = 0
+        public var silent = 0
         /// Answers by UDP have no room for the addresses.
-        var isTruncated = false
+        public var isTruncated = false
         /// Before each answer come others: of another id, to another question, and a question.
-        var isForged = false
+        public var isForged = false
         /// The last address claims to be longer than the message.
-        var isMalformed = false
-        var code: UInt8 = 0
+        public var isMalformed = false
+        public var code: UInt8 = 0
+
+        public init() {}
     }
 
-    let port: Int
+    public let port: Int
     private let udp: Int32
     private let tcp: Int32
     private let behaviour: Mutex<Behaviour>
@@ -29,23 +31,23 @@ final class NameServer: Sendable {
     private let counts = Mutex((udp: 0, tcp: 0))
 
     /// Questions so far.
-    var questions: (udp: Int, tcp: Int) { counts.withLock { $0 } }
+    public var questions: (udp: Int, tcp: Int) { counts.withLock { $0 } }
 
-    init(_ behaviour: Behaviour) throws {
+    public init(_ behaviour: Behaviour) throws {
         self.behaviour = Mutex(behaviour)
         (udp, tcp, port) = try NameServer.bound()
         Thread.detachNewThread { [self] in run() }
     }
 
-    convenience init(_ addresses: [String]) throws {
+    public convenience init(_ addresses: [String]) throws {
         var behaviour = Behaviour()
         behaviour.addresses = addresses
         try self.init(behaviour)
     }
 
-    func set(_ addresses: [String]) { behaviour.withLock { $0.addresses = addresses } }
+    public func set(_ addresses: [String]) { behaviour.withLock { $0.addresses = addresses } }
 
-    func stop() { isStopped.store(true, ordering: .relaxed) }
+    public func stop() { isStopped.store(true, ordering: .relaxed) }
 
     /// Both kinds of sockets on one port.
     private static func bound() throws -> (Int32, Int32, Int) {
