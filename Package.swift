@@ -246,7 +246,7 @@ let package = Package(
             "KafkaClientTests",
             [
                 "KafkaClient", "KafkaFrames", "KafkaLog", "EventLog", "EventLoop", "MarketModel", "KafkaTestSupport",
-                "Simulation", "TestSupport", "CLinux",
+                "Simulation", "TestSupport", "TimeSource", "CLinux",
             ]),
         tests("VenueFormatsTests", ["VenueFormats", "MarketModel", "TestSupport"]),
         tests("BookEngineTests", ["BookEngine", "VenueFormats", "MarketModel", "TestSupport"]),

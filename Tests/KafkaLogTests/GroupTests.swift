@@ -327,5 +327,59 @@ extension KafkaTests {
                 try going.stop()
             }
         }
+
+        @Test func `Reads elsewhere in a partition leave its member the one place that it has`() async throws {
+            try await apart {
+                let tape = try Tape()
+                let log = try tape.open(changing: { $0.cacheBytes = 1 })
+                defer { try? log.close() }
+                for round in 0..<20 {
+                    try log.append([tickBlock(log, from: UInt64(round * 500 + 1), count: 500)], consumed: [])
+                    try log.sync()
+                }
+                let isOver = Atomic<Bool>(false)
+                let loaded = Atomic<UInt64>(0)
+                let wrong = Mutex<[String]>([])
+                Thread.detachNewThread {
+                    while !isOver.load(ordering: .relaxed) {
+                        let count = loaded.load(ordering: .relaxed)
+                        let offset = count * 3001 % 10_000
+                        log.load(GroupTests.place, at: offset, .durable) { result in
+                            if case .success(.block(let block, let index)) = result,
+                                block.firstOffset + UInt64(index) == offset,
+                                block.sequence(of: index) == offset + 1
+                            {
+                            } else {
+                                wrong.withLock { $0.append("\(offset): \(result)") }
+                            }
+                            loaded.add(1, ordering: .relaxed)
+                        }
+                        _ = holds { loaded.load(ordering: .relaxed) > count }
+                    }
+                }
+                let member = try log.join(group: GroupTests.group, .ticksRaw)
+                let mine = try GroupTests.partitions(member, count: 1)
+                #expect(mine == [GroupTests.place])
+                member.begin(GroupTests.place, at: 0)
+                var seen: [UInt64] = []
+                #expect(
+                    try holds {
+                        guard
+                            case .block(let block, let index) = try log.readBlocking(
+                                GroupTests.place, at: UInt64(seen.count), .durable)
+                        else { return false }
+                        seen += block.readRecords(from: index).map(\.sequence)
+                        return seen.count >= 10_000
+                    })
+                #expect(seen == Array(1...10_000))
+                #expect(log.state.withLock { $0.cursors.count } == 1)
+                member.leave()
+                #expect(log.state.withLock { $0.cursors.count } == 0)
+                let before = loaded.load(ordering: .relaxed)
+                #expect(holds { loaded.load(ordering: .relaxed) > before + 10 })
+                isOver.store(true, ordering: .relaxed)
+                #expect(wrong.withLock { $0 } == [])
+            }
+        }
     }
 }

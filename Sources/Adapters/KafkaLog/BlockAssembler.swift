@@ -92,6 +92,12 @@ final class BlockAssembler {
         return block
     }
 
+    /// What was collected is dropped, and what comes next links to nothing before it: it is from elsewhere.
+    func restart() {
+        _ = end()
+        for number in latest.indices { latest[number] = Latest() }
+    }
+
     /// The number of a key, in ``latest`` and ``names``.
     func find(exchange: [UInt8], symbol: [UInt8], feed: [UInt8]) -> Int? {
         table.find(exchange: exchange, symbol: symbol, feed: feed)

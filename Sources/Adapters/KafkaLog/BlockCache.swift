@@ -36,15 +36,19 @@ final class BlockCache: Sendable {
     func add(_ block: Block, from: UInt64) {
         let place = block.topicPartition
         state.withLock { state in
-            let entries = state.entries[place, default: []]
-            let at = BlockCache.first(entries, endingAfter: block.firstOffset)
-            // Fetches that began elsewhere cut blocks elsewhere: what overlaps one that is here is left out.
-            if at < entries.count, entries[at].block.firstOffset < block.endOffset { return }
-            state.entries[place, default: []].insert(Entry(from: from, block: block), at: at)
+            guard BlockCache.insert(Entry(from: from, block: block), &state.entries[place, default: []]) else { return }
             state.order.append((place, block.endOffset, block.image.count))
             state.byteCount += block.image.count
             while state.byteCount > byteCountMax, state.head + 1 < state.order.count { BlockCache.dropOldest(&state) }
         }
+    }
+
+    /// False where it overlaps one that is here: fetches that began elsewhere cut blocks elsewhere.
+    private static func insert(_ entry: Entry, _ entries: inout [Entry]) -> Bool {
+        let at = first(entries, endingAfter: entry.block.firstOffset)
+        if at < entries.count, entries[at].block.firstOffset < entry.block.endOffset { return false }
+        entries.insert(entry, at: at)
+        return true
     }
 
     private static func first(_ entries: [Entry], endingAfter offset: UInt64) -> Int {
@@ -61,14 +65,15 @@ final class BlockCache: Sendable {
         let oldest = state.order[state.head]
         state.head += 1
         state.byteCount -= oldest.bytes
-        let entries = state.entries[oldest.place] ?? []
-        let at = first(entries, endingAfter: oldest.end - 1)
-        if at < entries.count, entries[at].block.endOffset == oldest.end {
-            state.entries[oldest.place]?.remove(at: at)
-        }
+        remove(endingAt: oldest.end, &state.entries[oldest.place, default: []])
         if state.head > 1024, state.head * 2 > state.order.count {
             state.order.removeFirst(state.head)
             state.head = 0
         }
+    }
+
+    private static func remove(endingAt end: UInt64, _ entries: inout [Entry]) {
+        let at = first(entries, endingAfter: end - 1)
+        if at < entries.count, entries[at].block.endOffset == end { entries.remove(at: at) }
     }
 }

@@ -6,16 +6,21 @@ import Synchronization
 /// What was read of one partition and is not decoded yet: filled on the loop, emptied by a reader. Where much waits,
 /// no more is asked for.
 final class FetchQueue: @unchecked Sendable {
-    /// Bytes that wait of one partition, and of all of a log, before reading stands still.
+    /// Bytes that wait of one partition, and of all of a kind of readers, before reading stands still.
     private static let bytesMax = 1 << 20
     private static let totalBytesMax = 8 << 20
+    /// What a reader who may not go on is fetched at first; twice as much each time it does.
+    private static let firstBytes = 128 << 10
 
     final class Chunk {
         let error: KafkaError
         let bytes: UnsafeRawBufferPointer
         let aborted: [KafkaAbortedTransaction]
+        let damagedOffset: Int64?
         let next: UInt64
         let end: UInt64
+
+        var batches: FetchedBatches { FetchedBatches(bytes, aborted, damagedOffset: damagedOffset) }
 
         /// Keeps what is borrowed.
         init(_ fetched: KafkaFetcher.Fetched) {
@@ -24,6 +29,7 @@ final class FetchQueue: @unchecked Sendable {
             copy.copyMemory(from: fetched.records)
             bytes = UnsafeRawBufferPointer(copy)
             aborted = fetched.aborted
+            damagedOffset = fetched.damagedOffset
             next = UInt64(max(fetched.next, 0))
             end = UInt64(max(fetched.end, 0))
         }
@@ -32,7 +38,7 @@ final class FetchQueue: @unchecked Sendable {
     }
 
     private let monitor = Monitor()
-    private let ready: ReadySignal
+    private let ready: @Sendable () -> Void
     private let total: Shared
     /// Where the partition ends, as far as it is known; 0 where it is not.
     private let end: Shared
@@ -40,15 +46,26 @@ final class FetchQueue: @unchecked Sendable {
     private var chunks: [Chunk] = []
     private var bytes = 0
     private var isPaused = false
+    /// What may wait now; nil: as much as of any partition.
+    private var allowance: Int?
+    private var through: UInt64 = 0
     // The loop's own.
     private var stream: KafkaFetcher.Stream?
 
-    /// `total` counts the bytes in all queues of a log; `end` is told where the partition ends.
-    init(_ ready: ReadySignal, total: Shared, end: Shared) {
+    /// `total` counts the bytes in all queues of a kind of readers; `end` is told where the partition ends. `ready` is
+    /// called on the loop when something has come after there was nothing. With `isCautious` little is fetched until
+    /// it is read.
+    init(total: Shared, end: Shared, isCautious: Bool = false, ready: @escaping @Sendable () -> Void) {
         self.ready = ready
         self.total = total
         self.end = end
+        if isCautious { allowance = FetchQueue.firstBytes }
     }
+
+    /// One past what has come; 0 where nothing has.
+    var fetchedThrough: UInt64 { monitor.locked { through } }
+
+    var isEmpty: Bool { monitor.locked { chunks.isEmpty } }
 
     /// A number of several threads.
     final class Shared: Sendable {
@@ -60,6 +77,7 @@ final class FetchQueue: @unchecked Sendable {
         stream = fetcher.add(topic: topic, partition: partition, at: Int64(clamping: offset)) { [weak self] fetched in
             self?.put(fetched)
         }
+        stream?.bytesMax = monitor.locked { allowance.map { Int32(clamping: $0) } }
     }
 
     /// On the loop.
@@ -82,22 +100,22 @@ final class FetchQueue: @unchecked Sendable {
             let wasEmpty = chunks.isEmpty
             chunks.append(chunk)
             bytes += chunk.bytes.count
-            isPaused = bytes >= FetchQueue.bytesMax || all >= FetchQueue.totalBytesMax
+            through = max(through, chunk.next)
+            isPaused = all >= FetchQueue.totalBytesMax || bytes >= allowance.map { $0 / 2 } ?? FetchQueue.bytesMax
             stream?.isWanted = !isPaused
-            monitor.wakeAll()
             return wasEmpty
         }
-        if wasEmpty { ready.set() }
+        if wasEmpty { ready() }
     }
 
-    /// Waits for something, and takes the oldest; whether reading has to be resumed.
-    func take(timeoutNs: Int64) -> (chunk: Chunk?, resumes: Bool) {
+    /// Takes the oldest; whether reading has to be resumed.
+    func take() -> (chunk: Chunk?, resumes: Bool) {
         monitor.locked {
-            if chunks.isEmpty, timeoutNs > 0 { _ = monitor.wait(ns: timeoutNs) }
             guard !chunks.isEmpty else { return (nil, false) }
             let chunk = chunks.removeFirst()
             bytes -= chunk.bytes.count
             total.value.subtract(chunk.bytes.count, ordering: .relaxed)
+            if let now = allowance { allowance = min(now * 2, FetchQueue.bytesMax) }
             let resumes = isPaused && chunks.isEmpty
             if resumes { isPaused = false }
             return (chunk, resumes)
@@ -107,6 +125,8 @@ final class FetchQueue: @unchecked Sendable {
     /// On the loop: goes on after a pause.
     func resume(_ fetcher: KafkaFetcher) {
         stream?.isWanted = true
+        // As much as the fetcher's own limit once the reader has gone on for a while.
+        stream?.bytesMax = monitor.locked { allowance.flatMap { $0 < FetchQueue.bytesMax ? Int32($0) : nil } }
         fetcher.resume()
     }
 }

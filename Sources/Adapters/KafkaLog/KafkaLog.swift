@@ -10,8 +10,8 @@ import TimeSource
 ///
 /// What is sent and read goes over connections of its own (`KafkaClient`), on a loop for each class of what is sent
 /// (``KafkaProducer``), one that follows the tip for readers of everything (``TipReader``), and one that reads from
-/// wherever it is asked to (``PartitionCursor``). Groups (``KafkaMembership``), transactions and questions are
-/// librdkafka's, a client with a thread for each.
+/// wherever it is asked to, for members of groups (``PartitionCursor``) and for others (``CatchUpReads``). Groups
+/// (``KafkaMembership``), transactions and questions are librdkafka's, a client with a thread for each.
 public final class KafkaLog: EventLog, @unchecked Sendable {
     public let configuration: KafkaConfiguration
     public let identity: LogIdentity
@@ -36,6 +36,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         var spill: TickSpill?
         var cursors: [TopicPartition: PartitionCursor] = [:]
         var fetching: FetchLoop?
+        var catchUp: CatchUpReads?
         var memberships: [KafkaMembership] = []
         var starts: [TopicPartition: UInt64] = [:]
         var groups: [String: GroupClient] = [:]
@@ -79,7 +80,11 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
                 configuration,
                 KafkaLog.backlog(places, starts, try cluster.offsets(places, at: KafkaCluster.latest), configuration),
                 report: report)
-        loads = try LoadWorkers(configuration, time: time) { [unowned self] in refreshStarts() }
+        loads = try LoadWorkers(configuration, time: time) { [unowned self] in
+            refreshStarts()
+        } everySecond: { [unowned self] in
+            state.withLock { $0.catchUp }?.tick()
+        }
     }
 
     deinit { try? close() }
@@ -120,6 +125,9 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
     public var counters: KafkaCounters {
         var counters = KafkaCounters()
         let (producers, cursors) = state.withLock { (Array($0.producers.values), Array($0.cursors.values)) }
+        let catchUp = state.withLock { $0.catchUp }?.counters
+        counters.recordsRead += catchUp?.recordsRead ?? 0
+        counters.recordsMalformed += catchUp?.malformed ?? 0
         state.withLock { $0.spill }?.add(to: &counters)
         for producer in producers { producer.add(to: &counters) }
         tip?.add(to: &counters)
@@ -248,12 +256,14 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
                 state.transactions = nil
                 state.cursors = [:]
                 state.fetching = nil
+                state.catchUp = nil
                 state.groups = [:]
             }
             return state.isClosed ? nil : state
         }
         guard let open else { return }
         for membership in open.memberships { membership.leave() }
+        open.catchUp?.close()
         loads?.stop()
         tip?.stop()
         for cursor in open.cursors.values { cursor.monitor.locked { cursor.close() } }

@@ -15,6 +15,7 @@ extension KafkaLog {
             let end = cursor.highWatermark
             if end > 0 { return end }
         }
+        if let end = state.withLock({ $0.catchUp })?.highWatermark(place), end > 0 { return end }
         return (try? cluster.offsets([place], at: KafkaCluster.latest)[place]) ?? 0
     }
 
@@ -56,20 +57,33 @@ extension KafkaLog {
         let known = read(place, at: offset, visibility)
         if case .atEnd = known, let failure = tip?.failure(place) { throw failure }
         guard case .onDisk = known else { return known }
-        let member = state.withLock { $0.memberships.first { $0.isMember(of: place) } }
-        func find(through end: UInt64) throws(LogError) -> PartitionCursor.Found {
-            try with(place) { cursor throws(LogError) in
-                try cursor.read(
-                    at: offset, timeoutNs: configuration.requestTimeoutNs, isPatient: member == nil, through: end)
-            }
+        if let member = member(of: place) {
+            let found = try with(place) { cursor throws(LogError) in try cursor.read(at: offset) }
+            guard case .block(let block) = found else { return try result(found, place, offset) }
+            member.took(place, through: block.endOffset)
+            if tip?.follows(place) == true { cache.add(block, from: min(offset, block.firstOffset)) }
+            return try result(found, place, offset)
         }
-        var found = try find(through: 0)
-        // A member comes again and again; whoever else asks is told for certain.
-        if member == nil, case .end = found { found = try find(through: try self.offset(of: .latest, in: place)) }
+        let reads = try catchUp()
+        var found = try reads.read(place, at: offset, timeoutNs: configuration.requestTimeoutNs)
+        if case .end = found {
+            // A member comes again and again; whoever else asks is told for certain.
+            found = try reads.read(
+                place, at: offset, through: try self.offset(of: .latest, in: place),
+                timeoutNs: configuration.requestTimeoutNs)
+        }
+        return try result(found, place, offset)
+    }
+
+    private func member(of place: TopicPartition) -> KafkaMembership? {
+        state.withLock { $0.memberships.first { $0.isMember(of: place) } }
+    }
+
+    private func result(
+        _ found: PartitionCursor.Found, _ place: TopicPartition, _ offset: UInt64
+    ) throws(LogError) -> ReadResult {
         switch found {
         case .block(let block):
-            member?.took(place, through: block.endOffset)
-            if tip?.follows(place) == true { cache.add(block, from: min(offset, block.firstOffset)) }
             return .block(block, index: Int(max(offset, block.firstOffset) - block.firstOffset))
         case .end: return .atEnd
         case .outOfRange:
@@ -103,9 +117,21 @@ extension KafkaLog {
             if state.isClosed { throw LogError(.closed, "the log is closed") }
             if let known = state.cursors[place] { return known }
             let made = PartitionCursor(
-                place, try fetching(&state), topic: configuration.name(of: place.topic), time: time, ready: ready,
-                waiting: waiting)
+                place, try fetching(&state), topic: configuration.name(of: place.topic), ready: ready, waiting: waiting)
             state.cursors[place] = made
+            return made
+        }
+    }
+
+    private func catchUp() throws(LogError) -> CatchUpReads {
+        try state.withLock { state throws(LogError) in
+            if state.isClosed { throw LogError(.closed, "the log is closed") }
+            if let known = state.catchUp { return known }
+            let made = CatchUpReads(
+                try fetching(&state), cache: cache, time: time, waitingMax: configuration.queuedLoadsMax,
+                name: { [configuration] in configuration.name(of: $0) },
+                perform: { [weak loads] job in loads?.perform(job) ?? false })
+            state.catchUp = made
             return made
         }
     }
@@ -137,21 +163,55 @@ extension KafkaLog {
         _ place: TopicPartition, at offset: UInt64, _ visibility: Visibility,
         completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
     ) {
-        let refusal = loads?.submit { [self] in
-            do throws(LogError) {
-                completion(.success(try readBlocking(place, at: offset, visibility)))
-            } catch {
-                completion(.failure(error))
+        // Of a member of a group this would take its cursor from it.
+        let known = read(place, at: offset, visibility)
+        do throws(LogError) {
+            let reads = try catchUp()
+            if case .onDisk = known {
+                reads.ask(place, at: offset, timeoutNs: configuration.requestTimeoutNs) { [self] found in
+                    loaded(found, place, offset, reads, completion)
+                }
+                return
             }
+            if case .atEnd = known, let failure = tip?.failure(place) { throw failure }
+            // On a thread of its own, as all others.
+            if loads?.perform({ completion(.success(known)) }) != true { completion(.success(known)) }
+        } catch {
+            completion(.failure(error))
         }
-        if let refusal { completion(.failure(refusal)) }
+    }
+
+    private func loaded(
+        _ found: Result<PartitionCursor.Found, LogError>, _ place: TopicPartition, _ offset: UInt64,
+        _ reads: CatchUpReads, _ completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
+    ) {
+        do throws(LogError) {
+            let found = try found.get()
+            guard case .end = found else { return completion(.success(try result(found, place, offset))) }
+            reads.ask(
+                place, at: offset, through: try self.offset(of: .latest, in: place),
+                timeoutNs: configuration.requestTimeoutNs
+            ) { [self] found in
+                do throws(LogError) {
+                    completion(.success(try result(try found.get(), place, offset)))
+                } catch {
+                    completion(.failure(error))
+                }
+            }
+        } catch {
+            completion(.failure(error))
+        }
     }
 
     public func wait(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility, timeoutNs: Int64) -> Bool {
         let untilNs = time.monotonicNs() + timeoutNs
         if let tip, tip.follows(place) { return tip.wait(place, at: offset, untilNs: untilNs, time: time) }
-        let isThere = try? with(place) { cursor throws(LogError) in try cursor.wait(at: offset, timeoutNs: timeoutNs) }
-        return isThere ?? false
+        // Answered when something comes, or says that it cannot be read: who reads then hears of it.
+        guard let found = try? catchUp().read(place, at: offset, through: .max, timeoutNs: timeoutNs) else {
+            return false
+        }
+        if case .end = found { return false }
+        return true
     }
 
     public func addListener(

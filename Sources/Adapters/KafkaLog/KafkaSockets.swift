@@ -46,6 +46,14 @@ extension KafkaConfiguration {
         return limits
     }
 
+    /// Of a lane: there are some, each with an answer of its own in memory.
+    var laneLimits: KafkaFetcher.Limits {
+        var limits = KafkaFetcher.Limits()
+        limits.bytesMax = 2 << 20
+        limits.partitionBytesMax = 512 << 10
+        return limits
+    }
+
     /// What connections that send and read say of themselves.
     var clientOptions: KafkaClientOptions {
         var options = KafkaClientOptions()

@@ -1,14 +1,17 @@
 import EventLog
 import TimeSource
 
-/// Threads that wait for brokers on behalf of `load`, and one of which learns now and then where partitions begin.
+/// Threads that decode for readers behind the tip, and one that learns now and then where partitions begin.
 final class LoadWorkers: @unchecked Sendable {
     private static let refreshNs: Int64 = 30_000_000_000
 
     private let configuration: KafkaConfiguration
     private let time: any TimeSource
     private let refresh: @Sendable () -> Void
+    private let everySecond: @Sendable () -> Void
     private let monitor = Monitor()
+    /// Waited for by the thread that does things now and then, which jobs do not wake.
+    private let pause = Monitor()
     // Guarded by `monitor`.
     private var jobs: [@Sendable () -> Void] = []
     private var head = 0
@@ -16,11 +19,13 @@ final class LoadWorkers: @unchecked Sendable {
     private var threads: [WorkerThread] = []
 
     init(
-        _ configuration: KafkaConfiguration, time: any TimeSource, refresh: @escaping @Sendable () -> Void
+        _ configuration: KafkaConfiguration, time: any TimeSource, refresh: @escaping @Sendable () -> Void,
+        everySecond: @escaping @Sendable () -> Void
     ) throws(LogError) {
         self.configuration = configuration
         self.time = time
         self.refresh = refresh
+        self.everySecond = everySecond
         for number in 0..<max(configuration.loadThreads, 1) {
             threads.append(try WorkerThread("kafka-load-\(number)") { [unowned self] in serve() })
         }
@@ -33,6 +38,7 @@ final class LoadWorkers: @unchecked Sendable {
             isStopping = true
             monitor.wakeAll()
         }
+        pause.locked { pause.wakeAll() }
         for thread in threads { thread.join() }
         threads = []
     }
@@ -46,8 +52,18 @@ final class LoadWorkers: @unchecked Sendable {
                     .io, "\(jobs.count - head) reads are waiting already; try again later", retryable: true)
             }
             jobs.append(job)
-            monitor.wakeAll()
+            monitor.wakeOne()
             return nil
+        }
+    }
+
+    /// Does something that others are not to be refused for: there are few of these. False when the threads end.
+    func perform(_ job: @escaping @Sendable () -> Void) -> Bool {
+        monitor.locked {
+            guard !isStopping else { return false }
+            jobs.append(job)
+            monitor.wakeOne()
+            return true
         }
     }
 
@@ -74,13 +90,12 @@ final class LoadWorkers: @unchecked Sendable {
     private func learnStarts() {
         var dueNs = time.monotonicNs() + LoadWorkers.refreshNs
         while true {
-            let isDue = monitor.locked { () -> Bool? in
-                if isStopping { return nil }
-                _ = monitor.wait(ns: 1_000_000_000)
-                return isStopping ? nil : time.monotonicNs() >= dueNs
+            pause.locked {
+                if !monitor.locked({ isStopping }) { _ = pause.wait(ns: 1_000_000_000) }
             }
-            guard let isDue else { return }
-            guard isDue else { continue }
+            if monitor.locked({ isStopping }) { return }
+            everySecond()
+            guard time.monotonicNs() >= dueNs else { continue }
             refresh()
             dueNs = time.monotonicNs() + LoadWorkers.refreshNs
         }

@@ -38,6 +38,11 @@ final class Monitor: @unchecked Sendable {
     func wakeAll() {
         if waiters > 0 { pthread_cond_broadcast(condition) }
     }
+
+    /// With the lock held: wakes one of those who wait, where any of them will do.
+    func wakeOne() {
+        if waiters > 0 { pthread_cond_signal(condition) }
+    }
 }
 
 /// A thread of the log's own.

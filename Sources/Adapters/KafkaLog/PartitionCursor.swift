@@ -1,17 +1,15 @@
 import EventLog
 import KafkaFrames
 import Synchronization
-import TimeSource
 
-/// Reads one partition forward from wherever it is asked to, for readers that are not at the tip and for members of
-/// groups. It keeps its fetch open, so that who goes on where it was pays no more than the fetch. One caller at a time.
+/// Reads one partition forward from wherever it is asked to, for a member of a group: the only one of its process that
+/// has the partition. It keeps its fetch open, so that who goes on where it was pays no more than the fetch.
 final class PartitionCursor: @unchecked Sendable {
     let place: TopicPartition
     /// Held by whoever uses it.
     let monitor = Monitor()
     private let fetching: FetchLoop
     private let topic: String
-    private let time: any TimeSource
     private let ready: ReadySignal
     private let waiting: FetchQueue.Shared
     /// What is read now; nil while nothing is.
@@ -23,8 +21,6 @@ final class PartitionCursor: @unchecked Sendable {
     private var blocks: [Block] = []
     /// After what was decoded; nil while nothing is read.
     private var next: UInt64?
-    /// All there was is decoded.
-    private var isAtEnd = false
     private var failure: LogError?
     /// With the lock held: it must not be used any more.
     private(set) var isClosed = false
@@ -34,13 +30,11 @@ final class PartitionCursor: @unchecked Sendable {
     /// `topic`: its name on the brokers. `ready` is set when something has come after there was nothing; `waiting`
     /// counts what waits in all cursors.
     init(
-        _ place: TopicPartition, _ fetching: FetchLoop, topic: String, time: any TimeSource, ready: ReadySignal,
-        waiting: FetchQueue.Shared
+        _ place: TopicPartition, _ fetching: FetchLoop, topic: String, ready: ReadySignal, waiting: FetchQueue.Shared
     ) {
         self.place = place
         self.fetching = fetching
         self.topic = topic
-        self.time = time
         self.ready = ready
         self.waiting = waiting
         decoder = FetchDecoder(place)
@@ -60,28 +54,15 @@ final class PartitionCursor: @unchecked Sendable {
     /// With the lock held: reads from here on.
     func begin(at offset: UInt64) { goOn(at: offset) }
 
-    /// With the lock held: the block with the first record at or after `offset`, or that there is none yet. Where
-    /// `isPatient`, waits for what exists and has to be fetched, at most the given time; with `through`, until
-    /// everything before that offset was looked at.
-    func read(
-        at offset: UInt64, timeoutNs: Int64, isPatient: Bool, through: UInt64 = 0
-    ) throws(LogError) -> Found {
+    /// With the lock held: the block with the first record at or after `offset`, or that there is none yet.
+    func read(at offset: UInt64) throws(LogError) -> Found {
         if let block = find(offset) { return .block(block) }
         goOn(at: offset)
-        let untilNs = time.monotonicNs() + timeoutNs
-        while true {
-            let isOver = isAtEnd && (next ?? 0) >= through
-            try fetch(timeoutNs: isOver || !isPatient ? 0 : min(untilNs - time.monotonicNs(), 100_000_000))
-            if let block = find(offset) { return .block(block) }
-            if failure?.code == .lost {
-                stop()
-                return .outOfRange
-            }
-            if !isPatient || isAtEnd && (next ?? 0) >= through { return .end }
-            guard time.monotonicNs() < untilNs else {
-                throw fetching.error("reading \(place) at offset \(offset)", code: PartitionCursor.timedOut)
-            }
-        }
+        try fetch()
+        if let block = find(offset) { return .block(block) }
+        guard failure?.code == .lost else { return .end }
+        stop()
+        return .outOfRange
     }
 
     enum Found {
@@ -90,17 +71,6 @@ final class PartitionCursor: @unchecked Sendable {
         /// The log does not have the offset.
         case outOfRange
     }
-
-    /// With the lock held: whether something is there or comes within the time.
-    func wait(at offset: UInt64, timeoutNs: Int64) throws(LogError) -> Bool {
-        if find(offset) != nil { return true }
-        goOn(at: offset)
-        try fetch(timeoutNs: timeoutNs)
-        return find(offset) != nil || failure != nil
-    }
-
-    /// As a code of librdkafka, which has words for it.
-    private static let timedOut: Int32 = -185
 
     /// Reads from the offset on. Where that is already past it, by records that do not exist, it stays.
     private func goOn(at offset: UInt64) {
@@ -126,7 +96,7 @@ final class PartitionCursor: @unchecked Sendable {
     }
 
     private func start(at offset: UInt64) {
-        let made = FetchQueue(ready, total: waiting, end: end)
+        let made = FetchQueue(total: waiting, end: end) { [ready] in ready.set() }
         fetching.execute { [topic, place] fetcher in
             made.begin(fetcher, topic: topic, partition: Int32(place.partition), at: offset)
         }
@@ -134,7 +104,6 @@ final class PartitionCursor: @unchecked Sendable {
         next = offset
         reached = offset
         blocks = []
-        isAtEnd = false
         failure = nil
     }
 
@@ -146,15 +115,13 @@ final class PartitionCursor: @unchecked Sendable {
         next = nil
         reached = nil
         blocks = []
-        isAtEnd = false
         failure = nil
-        // What is collected belongs to the way that is left.
-        _ = assembler.end()
+        assembler.restart()
     }
 
-    private func fetch(timeoutNs: Int64) throws(LogError) {
+    private func fetch() throws(LogError) {
         guard let queue else { return }
-        let (chunk, resumes) = queue.take(timeoutNs: timeoutNs)
+        let (chunk, resumes) = queue.take()
         if resumes { fetching.execute { queue.resume($0) } }
         if let chunk { take(chunk) }
         if let block = assembler.end() { blocks.append(block) }
@@ -176,7 +143,7 @@ final class PartitionCursor: @unchecked Sendable {
         }
         do throws(LogError) {
             let first = next ?? 0
-            try decoder.read(chunk.bytes, chunk.aborted, from: first) { record, timestampNs in
+            try decoder.read(chunk.batches, from: first) { record, timestampNs in
                 let block = assembler.add(
                     record.value, key: record.key, offset: UInt64(record.offset), timestampNs: timestampNs)
                 if let block { blocks.append(block) }
@@ -184,7 +151,6 @@ final class PartitionCursor: @unchecked Sendable {
                 recordsRead += 1
             }
             next = chunk.next
-            isAtEnd = chunk.next >= chunk.end
         } catch {
             failure = error
         }

@@ -210,8 +210,8 @@ final class TipReader: @unchecked Sendable {
         }
         assembly.locked {
             do throws(LogError) {
-                try partition.decoder.read(fetched.records, fetched.aborted, from: partition.next) {
-                    record, timestampNs in
+                let batches = FetchedBatches(fetched.records, fetched.aborted, damagedOffset: fetched.damagedOffset)
+                try partition.decoder.read(batches, from: partition.next) { record, timestampNs in
                     let block = partition.assembler.add(
                         record.value, key: record.key, offset: UInt64(record.offset), timestampNs: timestampNs)
                     if let block { arrivals.blocks.append((partition, block)) }

@@ -23,13 +23,36 @@ public final class KafkaFetcher {
     /// What was read of one partition. Records are borrowed for the call.
     public struct Fetched {
         public let error: KafkaError
+        /// Batches that are what their checksums say, but for the one at ``damagedOffset``.
         public let records: UnsafeRawBufferPointer
+        /// A batch that came damaged in the same way before: for its reader to refuse.
+        public let damagedOffset: Int64?
         public let aborted: [KafkaAbortedTransaction]
         /// The offset after those that were read.
         public let next: Int64
         /// Where what can be read ends now.
         public let end: Int64
         public let highWatermark: Int64
+
+        /// Without records.
+        fileprivate init(_ stream: Stream, error: KafkaError = .none, end: Int64, highWatermark: Int64) {
+            self.init(
+                error: error, records: UnsafeRawBufferPointer(start: nil, count: 0), damagedOffset: nil, aborted: [],
+                next: stream.next, end: end, highWatermark: highWatermark)
+        }
+
+        fileprivate init(
+            error: KafkaError, records: UnsafeRawBufferPointer, damagedOffset: Int64?,
+            aborted: [KafkaAbortedTransaction], next: Int64, end: Int64, highWatermark: Int64
+        ) {
+            self.error = error
+            self.records = records
+            self.damagedOffset = damagedOffset
+            self.aborted = aborted
+            self.next = next
+            self.end = end
+            self.highWatermark = highWatermark
+        }
     }
 
     /// A partition that is read.
@@ -39,6 +62,8 @@ public final class KafkaFetcher {
         public fileprivate(set) var next: Int64
         /// False: nothing is asked for until ``KafkaFetcher/resume()`` after it is true again.
         public var isWanted = true
+        /// Bytes of its records in an answer; nil: as ``Limits`` say.
+        public var bytesMax: Int32?
         fileprivate let take: (Fetched) -> Void
         fileprivate var leader: Int32?
         /// Whose session has it, and what that was told.
@@ -154,6 +179,9 @@ public final class KafkaFetcher {
         return stream
     }
 
+    /// Nothing is read.
+    public var isIdle: Bool { streams.isEmpty }
+
     /// Nothing is handed on any more.
     public func remove(_ stream: Stream) {
         stream.isRemoved = true
@@ -247,7 +275,7 @@ public final class KafkaFetcher {
             let isKnown = stream.session === session && session.epoch > 0
             if !isKnown || stream.toldOffset != stream.next {
                 named[stream.topic, default: []].append(
-                    KafkaFetchPartition(index: stream.partition, offset: stream.next))
+                    KafkaFetchPartition(index: stream.partition, offset: stream.next, bytesMax: stream.bytesMax))
             }
             // A broker that has no place for a session gets all of them each time: those are not new.
             isNew = isNew || !stream.isTold
@@ -321,22 +349,20 @@ public final class KafkaFetcher {
         for stream in session.members.values.flatMap(\.values) where !stream.isTold && !stream.isRemoved {
             guard let (end, highWatermark) = stream.ends, stream.session === session else { continue }
             stream.isTold = true
-            stream.take(
-                Fetched(
-                    error: .none, records: UnsafeRawBufferPointer(start: nil, count: 0), aborted: [],
-                    next: stream.next, end: end, highWatermark: highWatermark))
+            stream.take(Fetched(stream, end: end, highWatermark: highWatermark))
         }
     }
 
     /// A bit may have flipped on the way: the connection is left, and the records are asked for again. What is wrong in
-    /// the same way a second time lies so at the broker, and is its reader's to refuse, without harm to others.
-    private func check(_ batch: RecordBatch, _ stream: Stream) throws(KafkaFormatError) {
+    /// the same way a second time lies so at the broker, and is its reader's to refuse, without harm to others: false.
+    private func check(_ batch: RecordBatch, _ stream: Stream) throws(KafkaFormatError) -> Bool {
         let (carried, actual) = batch.checksums
-        guard carried != actual else { return }
+        guard carried != actual else { return true }
         let place = Place(topic: stream.topic, partition: stream.partition)
         let found = Damage(offset: batch.baseOffset, carried: carried, actual: actual)
-        guard damaged.updateValue(found, forKey: place) != found else { return }
+        guard damaged.updateValue(found, forKey: place) != found else { return false }
         try batch.check()
+        return true
     }
 
     private func take(_ partition: KafkaFetched.Partition, _ stream: Stream) throws(KafkaFormatError) {
@@ -353,15 +379,15 @@ public final class KafkaFetcher {
                 stream.notBefore = partition.error == .offsetOutOfRange ? .max : now + KafkaFetcher.refusedMilliseconds
                 stream.take(
                     Fetched(
-                        error: partition.error, records: UnsafeRawBufferPointer(start: nil, count: 0), aborted: [],
-                        next: stream.next, end: stream.next, highWatermark: partition.highWatermark))
+                        stream, error: partition.error, end: stream.next, highWatermark: partition.highWatermark))
             }
             return
         }
         var rest = partition.records
         var next = stream.next
+        var damagedOffset: Int64?
         while let batch = try RecordBatch.next(of: &rest) {
-            try check(batch, stream)
+            if try !check(batch, stream), damagedOffset == nil { damagedOffset = batch.baseOffset }
             next = max(next, batch.lastOffset + 1)
         }
         // Only now: of what is refused nothing was read.
@@ -377,7 +403,7 @@ public final class KafkaFetcher {
         stream.isTold = true
         stream.take(
             Fetched(
-                error: .none, records: whole, aborted: partition.aborted, next: stream.next, end: end,
-                highWatermark: partition.highWatermark))
+                error: .none, records: whole, damagedOffset: damagedOffset, aborted: partition.aborted,
+                next: stream.next, end: end, highWatermark: partition.highWatermark))
     }
 }

@@ -2,10 +2,13 @@
 public struct KafkaFetchPartition: Hashable, Sendable {
     public let index: Int32
     public let offset: Int64
+    /// Bytes of its records; nil: ``KafkaFetchRequest/partitionBytesMax``.
+    public let bytesMax: Int32?
 
-    public init(index: Int32, offset: Int64) {
+    public init(index: Int32, offset: Int64, bytesMax: Int32? = nil) {
         self.index = index
         self.offset = offset
+        self.bytesMax = bytesMax
     }
 }
 
@@ -44,7 +47,7 @@ public struct KafkaFetchRequest {
                 buffer.append(Int32(-1))
                 buffer.append(partition.offset)
                 buffer.append(Int64(-1))
-                buffer.append(partitionBytesMax)
+                buffer.append(partition.bytesMax ?? partitionBytesMax)
             }
         }
         buffer.append(Int32(forgotten.count))
