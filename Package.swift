@@ -336,7 +336,7 @@ let package = Package(
             [
                 "tapedeck", "FeedService", "KafkaLog", "SimulatedVenue", "SegmentLog", "Simulation", "EventLog", "TLS",
                 "EventLoop", "TapedeckClient", "MarketProto", "Protobuf", "Observability", "TestSupport",
-                "MarketModel", "GRPC",
+                "MarketModel", "GRPC", "TimeSource",
             ],
             exclude: ["Fixtures"]),
         tests("TidyTests", ["TestSupport"]),

@@ -16,6 +16,19 @@ struct LoopTests {
         #expect(!loop.isCurrent)
     }
 
+    @Test func `A turn counts with what it took, and waiting is none`() {
+        let loop = EventLoop(name: "test")
+        loop.runAndWait { _ in
+            let end = ContinuousClock.now + .milliseconds(3)
+            while ContinuousClock.now < end {}
+        }
+        // The first turn was over before this one began.
+        let (counts, sumNs) = loop.runAndWait { $0.turns.values }
+        #expect(counts.reduce(0, +) == 1 && sumNs >= 3_000_000)
+        // Up to 2,048 us and less have their own.
+        #expect(counts[..<12].allSatisfy { $0 == 0 })
+    }
+
     @Test func `Async code with the loop as executor comes back to its thread`() async {
         let loop = EventLoop(name: "test")
         let places = await Task(executorPreference: loop) {

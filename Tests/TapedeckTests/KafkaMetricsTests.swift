@@ -1,6 +1,7 @@
 import EventLog
 import KafkaLog
 import Testing
+import TimeSource
 
 @testable import Observability
 @testable import tapedeck
@@ -12,10 +13,7 @@ struct KafkaMetricsTests {
         var produced = KafkaCounters.Produced()
         produced.acknowledged = 70
         // A block under a millisecond, two under half a second, one past the last bound.
-        produced.latencyCounts[0] = 1
-        produced.latencyCounts[8] = 2
-        produced.latencyCounts[KafkaCounters.latencyBoundsNs.count] = 1
-        produced.latencyNsSum = 7_600_500_000
+        for ns: Int64 in [900_000, 300_000_000, 500_000_000, 40_000_000_000] { produced.latency.add(ns) }
         counters.produced[.ticksRaw] = produced
         let lines = String(decoding: PrometheusText.write(KafkaMetrics.families(counters)), as: UTF8.self)
             .split(separator: "\n").map(String.init)
@@ -27,7 +25,7 @@ struct KafkaMetricsTests {
             "kafka_produce_latency_seconds_bucket{topic=\"ticks.raw\",le=\"5\"} 3",
             "kafka_produce_latency_seconds_bucket{topic=\"ticks.raw\",le=\"+Inf\"} 4",
             "kafka_produce_latency_seconds_count{topic=\"ticks.raw\"} 4",
-            "kafka_produce_latency_seconds_sum{topic=\"ticks.raw\"} 7.6005",
+            "kafka_produce_latency_seconds_sum{topic=\"ticks.raw\"} 40.8009",
         ] {
             #expect(lines.contains(line), "\(line) in \(lines.filter { $0.contains("latency") })")
         }

@@ -96,7 +96,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     public var counters: Counters { applier.counters.withLock { $0 } }
 
     /// From ticks' events to their rows' acknowledgement, by this machine's wall clock.
-    public var rowLatency: RowLatency { window.rowLatency }
+    public var rowLatency: LatencyHistogram { window.rowLatency }
 
     /// Partitions whose rows cannot be written now, and why.
     public var failingPartitions: [FailingPartition] { window.failures }

@@ -57,14 +57,12 @@ public struct FailingPartition: Hashable, Sendable {
 
 /// What was written, and how long it took.
 public struct CassandraWriteCounters: Sendable, Hashable {
-    public static let latencyBoundsMilliseconds: [UInt64] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000]
     public static let rowBounds: [Int] = [1, 2, 5, 10, 25, 50, 100, 250, 500]
 
     /// Attempts that failed; each was made again.
     public var errors: UInt64 = 0
-    /// Batches by the time from sending to the answer, by bound and past the last.
-    public var latencyCounts = [UInt64](repeating: 0, count: latencyBoundsMilliseconds.count + 1)
-    public var latencyMillisecondsSum: UInt64 = 0
+    /// From sending batches to the answer, by request.
+    public var latency = LatencyHistogram()
     /// Batches by their rows.
     public var rowCounts = [UInt64](repeating: 0, count: rowBounds.count + 1)
     public var rowsSum: UInt64 = 0
@@ -75,10 +73,8 @@ public struct CassandraWriteCounters: Sendable, Hashable {
     public var openBytes = 0
     public var openBytesMost = 0
 
-    mutating func count(milliseconds: UInt64, rows: Int) {
-        let latency = CassandraWriteCounters.latencyBoundsMilliseconds.firstIndex { milliseconds <= $0 }
-        latencyCounts[latency ?? latencyCounts.count - 1] += 1
-        latencyMillisecondsSum &+= milliseconds
+    mutating func count(latencyNs: Int64, rows: Int) {
+        latency.add(latencyNs)
         let size = CassandraWriteCounters.rowBounds.firstIndex { rows <= $0 }
         rowCounts[size ?? rowCounts.count - 1] += 1
         rowsSum &+= UInt64(clamping: rows)
@@ -106,7 +102,7 @@ final class WriteWindow: @unchecked Sendable {
     private var failing: [Int: (partition: FailingPartition, source: WriteSource)] = [:]
     private var sources: [TopicPartition: WriteSource] = [:]
     private var written = CassandraWriteCounters()
-    private var latency = RowLatency()
+    private var latency = LatencyHistogram()
     // Owned by the loop.
     private var lanes: [Int: Lane] = [:]
     /// Lanes that may send, in the order in which they came to it; and writes whose pause is over, which go first.
@@ -167,7 +163,7 @@ final class WriteWindow: @unchecked Sendable {
         }
     }
 
-    var rowLatency: RowLatency { monitor.withLock { latency } }
+    var rowLatency: LatencyHistogram { monitor.withLock { latency } }
 
     /// Waits until there is room for an apply of the place. Throws what keeps the store away, or what no retry mends. A
     /// place with a partition that fails has a part of the room, so that the others have the rest.
@@ -316,6 +312,7 @@ final class WriteWindow: @unchecked Sendable {
     private func send(_ writes: [PartitionWrite]) {
         inFlight += 1
         let sentMilliseconds = now
+        let sentNs = time.monotonicNs()
         var options = CQLCallOptions()
         options.isIdempotent = true
         let first = writes[0]
@@ -329,7 +326,7 @@ final class WriteWindow: @unchecked Sendable {
             case .success:
                 let milliseconds = now &- sentMilliseconds
                 adaptive.answered(after: milliseconds, at: now, isFull: isFull)
-                finished(writes, milliseconds: milliseconds)
+                finished(writes, latencyNs: time.monotonicNs() - sentNs)
             case .failure(let error):
                 if error.isOverload { adaptive.refused(at: now) }
                 if writes.count == 1 { failed(first, error) } else { failedTogether(writes) }
@@ -351,7 +348,7 @@ final class WriteWindow: @unchecked Sendable {
         return buffer
     }
 
-    private func finished(_ writes: [PartitionWrite], milliseconds: UInt64) {
+    private func finished(_ writes: [PartitionWrite], latencyNs: Int64) {
         let nowNs = writes[0].filingTimesNs.isEmpty ? 0 : time.wallNs()
         let over = monitor.withLock { () -> [FailingPartition] in
             var over: [FailingPartition] = []
@@ -368,7 +365,7 @@ final class WriteWindow: @unchecked Sendable {
                     over.append(known.partition)
                 }
             }
-            written.count(milliseconds: milliseconds, rows: rows)
+            written.count(latencyNs: latencyNs, rows: rows)
             keepBounds()
             if openWrites == 0 { lastError = nil }
             monitor.broadcast()

@@ -22,7 +22,7 @@ final class FetchLoop: FetchLanes, @unchecked Sendable {
     private let transport: KafkaSockets
     private let configuration: KafkaConfiguration
     private let bytesLeast: Int32
-    private let intervalMs: Int
+    private let intervalMs: ClosedRange<Int>
     // The loop's own.
     private var clients: [Int: Client] = [:]
     private var timer: (any LoopTimer)?

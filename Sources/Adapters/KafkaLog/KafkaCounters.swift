@@ -1,4 +1,5 @@
 import EventLog
+import TimeSource
 
 /// What a log did since it was opened.
 public struct KafkaCounters: Sendable, Hashable {
@@ -12,24 +13,19 @@ public struct KafkaCounters: Sendable, Hashable {
         public var queuedMost = 0
         /// Appends that found no room in time.
         public var full: UInt64 = 0
-        /// From append to acknowledgement, by block: nanoseconds together, the longest, and blocks that took at most as
-        /// long as ``KafkaCounters/latencyBoundsNs`` says, with one more for the rest.
-        public var latencyNsSum: UInt64 = 0
+        /// From append to acknowledgement, by block, and the longest.
+        public var latency = LatencyHistogram()
         public var latencyNsMost: Int64 = 0
-        public var latencyCounts = [UInt64](repeating: 0, count: KafkaCounters.latencyBoundsNs.count + 1)
 
         public init() {}
     }
-
-    public static let latencyBoundsNs: [Int64] = [
-        1_000_000, 2_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 250_000_000, 500_000_000,
-        1_000_000_000, 5_000_000_000,
-    ]
 
     public var produced: [Topic: Produced] = [:]
     /// Records read and put into blocks, and those among them that are none of their topic's messages.
     public var recordsRead: UInt64 = 0
     public var recordsMalformed: UInt64 = 0
+    /// From the timestamp of the newest record of a block, by this machine's clock, to the block's being read.
+    public var readLatency = LatencyHistogram()
     /// Records that went to the spill because the brokers did not take them, those of them that the brokers have by
     /// now, and those that it had no room for.
     public var spilled: UInt64 = 0

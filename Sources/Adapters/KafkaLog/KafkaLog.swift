@@ -79,7 +79,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
             : try TipReader(
                 configuration,
                 KafkaLog.backlog(places, starts, try cluster.offsets(places, at: KafkaCluster.latest), configuration),
-                report: report)
+                time: time, report: report)
         loads = try LoadWorkers(configuration, time: time) { [unowned self] in
             refreshStarts()
         } everySecond: { [unowned self] in
@@ -135,6 +135,7 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
             cursor.monitor.locked {
                 counters.recordsRead += cursor.recordsRead
                 counters.recordsMalformed += cursor.malformed
+                counters.readLatency.add(cursor.latency)
             }
         }
         return counters

@@ -33,7 +33,7 @@ extension KafkaLog {
             let starts = try cluster.offsets(places, at: KafkaCluster.earliest)
             let ends = try cluster.offsets(places, at: KafkaCluster.latest)
             let tail = try TipReader(
-                configuration, KafkaLog.backlog(places, starts, ends, configuration), report: notify)
+                configuration, KafkaLog.backlog(places, starts, ends, configuration), time: time, report: notify)
             defer { tail.stop() }
             let untilNs = time.monotonicNs() + configuration.requestTimeoutNs
             if !tail.waitUntilCaughtUp(untilNs: untilNs, time: time) {

@@ -278,11 +278,8 @@ final class KafkaProducer: @unchecked Sendable {
         figures.failed += UInt64(flight.failed)
         guard flight.failed == 0 else { return }
         let latencyNs = max(nowNs - flight.startedNs, 0)
-        figures.latencyNsSum += UInt64(latencyNs)
+        figures.latency.add(latencyNs)
         figures.latencyNsMost = max(figures.latencyNsMost, latencyNs)
-        let bucket =
-            KafkaCounters.latencyBoundsNs.firstIndex { latencyNs <= $0 } ?? KafkaCounters.latencyBoundsNs.count
-        figures.latencyCounts[bucket] += 1
     }
 
     /// Names what is lost.

@@ -25,6 +25,7 @@ final class PartitionCursor: @unchecked Sendable {
     /// With the lock held: it must not be used any more.
     private(set) var isClosed = false
     private(set) var recordsRead: UInt64 = 0
+    private(set) var latency = LatencyHistogram()
     var malformed: UInt64 { assembler.malformed }
 
     /// `topic`: its name on the brokers. `ready` is set when something has come after there was nothing; `waiting`
@@ -123,8 +124,13 @@ final class PartitionCursor: @unchecked Sendable {
         guard let queue else { return }
         let (chunk, resumes) = queue.take()
         if resumes { fetching.execute { queue.resume($0) } }
+        let known = blocks.count
         if let chunk { take(chunk) }
         if let block = assembler.end() { blocks.append(block) }
+        if blocks.count > known {
+            let nowNs = time.wallNs()
+            for block in blocks[known...] { latency.add(nowNs - block.appendTimeNs) }
+        }
         // Blocks that came before what failed are given out first.
         if let failure, failure.code != .lost, blocks.isEmpty {
             stop()

@@ -62,8 +62,9 @@ final class TipReader: @unchecked Sendable {
     private let fetching: FetchLoop
     private let configuration: KafkaConfiguration
     private let notify: KafkaReport
+    private let time: any TimeSource
     private let monitor = Monitor()
-    /// Guards the assemblers and `recordsRead`; never taken with `monitor`.
+    /// Guards the assemblers, `recordsRead` and `latency`; never taken with `monitor`.
     private let assembly = Monitor()
     /// The loop's own: what the answer brought that is handed on now.
     private var arrivals = Arrivals()
@@ -76,13 +77,15 @@ final class TipReader: @unchecked Sendable {
     private var isStopping = false
     // Guarded by `assembly`.
     private var recordsRead: UInt64 = 0
+    private var latency = LatencyHistogram()
 
     /// Begins to follow each place at an offset; `goal` is its end now.
     init(
         _ configuration: KafkaConfiguration, _ places: [(place: TopicPartition, from: UInt64, goal: UInt64)],
-        report: @escaping KafkaReport
+        time: any TimeSource, report: @escaping KafkaReport
     ) throws(LogError) {
         self.configuration = configuration
+        self.time = time
         notify = report
         fetching = try FetchLoop("kafka-tip", configuration, bytesLeast: 1, intervalMs: 0...2)
         for (place, from, goal) in places {
@@ -177,6 +180,7 @@ final class TipReader: @unchecked Sendable {
     func add(to counters: inout KafkaCounters) {
         assembly.locked {
             counters.recordsRead += recordsRead
+            counters.readLatency.add(latency)
             counters.recordsMalformed += partitions.values.reduce(0) { $0 + $1.assembler.malformed }
         }
     }
@@ -230,6 +234,8 @@ final class TipReader: @unchecked Sendable {
         let arrived = arrivals
         arrivals = Arrivals()
         for (_, error) in arrived.stopped { report(error.message) }
+        let nowNs = time.wallNs()
+        assembly.locked { for (_, block) in arrived.blocks { latency.add(nowNs - block.appendTimeNs) } }
         let notify = monitor.locked { () -> [@Sendable () -> Void] in
             for (partition, block) in arrived.blocks { add(block, to: partition) }
             for partition in arrived.caughtUp { partition.isCaughtUp = true }

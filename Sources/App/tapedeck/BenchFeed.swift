@@ -2,6 +2,7 @@ import Bench
 import EventLog
 import KafkaLog
 import Observability
+import TimeSource
 
 /// `tapedeck bench-feed`: made-up ticks into Kafka, for `make bench-cluster`.
 struct BenchFeed {
@@ -23,8 +24,9 @@ struct BenchFeed {
         load.records = options.int(.records)
         load.recordsPerSecond = options.int(.sourceRate) > 0 ? options.int(.sourceRate) : nil
         let report = try load.run(log)
+        let acknowledged = log.counters.produced[.ticksRaw]?.latency ?? LatencyHistogram()
         try log.close()
-        print(report.json)
+        print(report.json(acknowledged: acknowledged))
         return .success
     }
 }

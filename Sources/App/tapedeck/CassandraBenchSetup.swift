@@ -20,30 +20,7 @@ struct CassandraBenchSetup {
         let configuration = try StoreChoice.cassandra(options)
         return CassandraBench.bench(
             time: time,
-            open: {
-                var sessionOptions = CQLSessionOptions(contactPoints: configuration.contactPoints)
-                sessionOptions.localDataCenter = configuration.localDataCenter
-                sessionOptions.connection.credentials = configuration.credentials
-                sessionOptions.connection.version = configuration.version
-                let loop = EventLoop(name: "cql")
-                let opened = Blocking.wait { [sessionOptions] () async -> Result<CassandraSession, any Error> in
-                    do {
-                        return .success(
-                            try await CassandraSession.open(
-                                sessionOptions, on: loop, transport: CQLSockets(tls: configuration.tls)))
-                    } catch {
-                        return .failure(error)
-                    }
-                }
-                let session = try opened.get()
-                return (
-                    session,
-                    {
-                        loop.runAndWait { _ in session.closeOnLoop() }
-                        loop.stop()
-                    }
-                )
-            },
+            open: { try CassandraBenchSetup.open(configuration) },
             makeStore: { run, version in
                 var configuration = configuration
                 configuration.version = version
@@ -51,5 +28,33 @@ struct CassandraBenchSetup {
                 _ = try SchemaTool(configuration, replication: nil).apply()
                 return try CassandraStore(configuration, time: time)
             })
+    }
+
+    /// A session on a loop of its own, and what ends both.
+    static func open(
+        _ configuration: CassandraStoreConfiguration
+    ) throws -> (session: CassandraSession, close: @Sendable () -> Void) {
+        var sessionOptions = CQLSessionOptions(contactPoints: configuration.contactPoints)
+        sessionOptions.localDataCenter = configuration.localDataCenter
+        sessionOptions.connection.credentials = configuration.credentials
+        sessionOptions.connection.version = configuration.version
+        let loop = EventLoop(name: "cql")
+        let opened = Blocking.wait { [sessionOptions] () async -> Result<CassandraSession, any Error> in
+            do {
+                return .success(
+                    try await CassandraSession.open(
+                        sessionOptions, on: loop, transport: CQLSockets(tls: configuration.tls)))
+            } catch {
+                return .failure(error)
+            }
+        }
+        let session = try opened.get()
+        return (
+            session,
+            {
+                loop.runAndWait { _ in session.closeOnLoop() }
+                loop.stop()
+            }
+        )
     }
 }

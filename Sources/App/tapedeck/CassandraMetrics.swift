@@ -22,9 +22,6 @@ enum CassandraMetrics {
     }
 
     static func families(_ counters: CassandraWriteCounters, _ failing: [FailingPartition]) -> [MetricFamily] {
-        let latency = HistogramValue(
-            upperBounds: CassandraWriteCounters.latencyBoundsMilliseconds.map { Double($0) / 1000 },
-            counts: counters.latencyCounts, sum: Double(counters.latencyMillisecondsSum) / 1000)
         let rows = HistogramValue(
             upperBounds: CassandraWriteCounters.rowBounds.map { Double($0) }, counts: counters.rowCounts,
             sum: Double(counters.rowsSum))
@@ -34,7 +31,7 @@ enum CassandraMetrics {
                 [.init(.whole(counters.errors))]),
             MetricFamily(
                 "cassandra_write_latency_seconds", .histogram, "From sending a batch to its acknowledgement.",
-                [.init(.histogram(latency))]),
+                [.init(.latency(counters.latency))]),
             MetricFamily(
                 "cassandra_write_batch_size", .histogram, "Rows of a batch.", [.init(.histogram(rows))]),
             gauge(

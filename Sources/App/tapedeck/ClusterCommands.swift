@@ -14,6 +14,7 @@ extension Command {
         case .topics: topicsDefinition
         case .lag: lagDefinition
         case .benchFeed: benchDefinition
+        case .benchReads: benchReadsDefinition
         default: groupsDefinition
         }
     }
@@ -84,6 +85,24 @@ extension Command {
                 (
                     "tapedeck bench-feed --brokers 127.0.0.1:9092 --topic-prefix bench.",
                     "a million ticks as fast as the brokers take them"
+                )
+            ])
+    }
+
+    private var benchReadsDefinition: CommandDefinition {
+        CommandDefinition(
+            "read ticks from Cassandra and say how fast it went",
+            operands: "quotes|history", count: 1...1,
+            options: Command.cassandraOptions + [.records, .inFlight],
+            text: """
+                What `make bench-cluster` measures: the newest row of an instrument's hour, or all of its rows page by \
+                page, at LOCAL_QUORUM. The keyspace's hours are read in one shuffled order, again and again. Prints \
+                one line of JSON.
+                """,
+            examples: [
+                (
+                    "tapedeck bench-reads quotes --contact-points 127.0.0.1:9042 --in-flight 256",
+                    "a million quotes, 256 asked for at once"
                 )
             ])
     }

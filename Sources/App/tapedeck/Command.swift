@@ -24,6 +24,7 @@ enum Command: String, CaseIterable, Sendable {
     case bench
     case benchServer = "bench-server"
     case benchFeed = "bench-feed"
+    case benchReads = "bench-reads"
     case drill
     case version
     case help
@@ -75,7 +76,7 @@ extension Command {
         switch self {
         case .up, .replay: feedingDefinition
         case .schema: schemaDefinition
-        case .run, .topics, .lag, .groups, .benchFeed: clusterDefinition
+        case .run, .topics, .lag, .groups, .benchFeed, .benchReads: clusterDefinition
         case .quote, .watch: askingDefinition
         case .book: bookDefinition
         case .verify, .inspect, .dump: readingDefinition

@@ -86,6 +86,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case batch
     case sourceRate = "source-rate"
     case records
+    case inFlight = "in-flight"
     // What goes wrong on purpose
     case drops
     case duplicates
@@ -204,7 +205,7 @@ extension OptionName {
         case .awaySeconds, .engineKill, .engineStart, .enginePause, .engineResume: drillDefinition
         case .readerLagMB, .readerQueueMB: readerDefinition
         case .replay, .speed, .seed, .rate: feedDefinition
-        case .symbolCount, .batch, .sourceRate, .records: sourceDefinition
+        case .symbolCount, .batch, .sourceRate, .records, .inFlight: sourceDefinition
         case .drops, .duplicates, .reorders, .crossed, .oversize, .stalls, .resets, .goaways, .stallMs, .printSchedule:
             faultDefinition
         default: requestDefinition
@@ -217,7 +218,10 @@ extension OptionName {
             OptionDefinition(
                 .integer(1...450_000), "N", default: "1000", "How many symbols there are: AAPL, MSFT and so on.")
         case .records:
-            OptionDefinition(.integer(1...1_000_000_000), "N", default: "1000000", "How many ticks are made in all.")
+            OptionDefinition(
+                .integer(1...1_000_000_000), "N", default: "1000000", "How many ticks are made, or reads, in all.")
+        case .inFlight:
+            OptionDefinition(.integer(1...4096), "N", default: "1", "How many reads are asked for at once.")
         case .batch:
             OptionDefinition(
                 .integer(1...65536), "N", default: "256", unit: "ticks", "The most ticks that are appended at once.")

@@ -47,6 +47,10 @@ enum EdgeMetrics {
                 "tapedeck_edge_streams_ended_total", .counter,
                 "Streams, and subscriptions within one, that the server ended.", labels: ["reason"],
                 samples(edge.ended)),
+            MetricFamily(
+                "tapedeck_edge_turn_seconds", .histogram,
+                "From a loop's reading ticks of the log to its having given them to its streams.",
+                [.init(.latency(edge.turnLatency))]),
         ]
     }
 

@@ -136,6 +136,10 @@ enum WriterMetrics {
         return totals + [
             waiting("tapedeck_writer_waiting_since_seconds", [counters]),
             MetricFamily(
+                "tapedeck_writer_batch_seconds", .histogram,
+                "From a batch's first record to the store's having taken it.",
+                [.init(.latency(counters.batchLatency))]),
+            MetricFamily(
                 "tapedeck_writer_held_bytes_max", .gauge,
                 "The most bytes of records that were read and not stored yet.",
                 [.init(.signed(Int64(counters.heldBytesMost)))]),
@@ -183,9 +187,22 @@ enum ConnectionMetrics {
             }
             return [
                 MetricFamily(
-                    "tapedeck_edge_connections", .gauge, "Connections of clients.", labels: ["loop"], samples)
+                    "tapedeck_edge_connections", .gauge, "Connections of clients.", labels: ["loop"], samples),
+                MetricFamily(
+                    "tapedeck_edge_loop_turn_seconds", .histogram,
+                    "From something's arrival at a loop to its waiting for more.", labels: ["loop"],
+                    loops.loops.enumerated().map { number, loop in
+                        .init(["\(number)"], .histogram(histogram(loop.turns)))
+                    }),
             ]
         }
+    }
+
+    private static func histogram(_ turns: LoopTurns) -> HistogramValue {
+        let (counts, sumNs) = turns.values
+        return HistogramValue(
+            upperBounds: (0..<LoopTurns.boundCount).map { Double(1 << $0) / 1e6 }, counts: counts,
+            sum: Double(sumNs) / 1e9)
     }
 }
 

@@ -228,17 +228,11 @@ struct RunCommand {
 
 /// How old ticks are when their rows are in Cassandra.
 enum RowMetrics {
-    static func families(_ latency: RowLatency) -> [MetricFamily] {
+    static func families(_ latency: LatencyHistogram) -> [MetricFamily] {
         [
             MetricFamily(
                 "tapedeck_row_latency_seconds", .histogram, "From a tick's event to its row's acknowledgement.",
-                [
-                    .init(
-                        .histogram(
-                            HistogramValue(
-                                upperBounds: RowLatency.boundsNs.map { Double($0) / 1e9 }, counts: latency.counts,
-                                sum: Double(latency.sumNs) / 1e9)))
-                ])
+                [.init(.latency(latency))])
         ]
     }
 }
@@ -301,10 +295,7 @@ enum KafkaMetrics {
             },
             family("kafka_produce_errors_total", .counter, "Records that are not in the log.") { .whole($0.failed) },
             family("kafka_produce_latency_seconds", .histogram, "From append to acknowledgement, by block.") {
-                .histogram(
-                    HistogramValue(
-                        upperBounds: KafkaCounters.latencyBoundsNs.map { Double($0) / 1e9 }, counts: $0.latencyCounts,
-                        sum: Double($0.latencyNsSum) / 1e9))
+                .latency($0.latency)
             },
             family("tapedeck_produce_queue_records", .gauge, "Records that wait for their acknowledgement.") {
                 .whole(UInt64(max($0.queued, 0)))
@@ -328,6 +319,10 @@ enum KafkaMetrics {
             MetricFamily(
                 "tapedeck_log_records_malformed_total", .counter, "Records read that are none of their topic's.",
                 [.init(.whole(counters.recordsMalformed))]),
+            MetricFamily(
+                "kafka_read_latency_seconds", .histogram,
+                "From the newest record's timestamp to its being read, by block.",
+                [.init(.latency(counters.readLatency))]),
         ]
     }
 }

@@ -52,6 +52,7 @@ enum Program {
             format: options.string(.logFormat) == "json" ? .json : .text, wallNs: { time.wallNs() })
         switch invocation.command {
         case .benchFeed: return try BenchFeed(options, diagnostics).run()
+        case .benchReads: return try BenchReads(options).run(operands[0])
         case .benchServer: return try BenchServer(options, diagnostics).run()
         case .up:
             switch Supervision.takeRole() {

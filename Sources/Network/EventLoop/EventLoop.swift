@@ -22,6 +22,8 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
     private let thread = Mutex<pthread_t?>(nil)
     /// Connections on this loop, for balancing. Any thread may read it.
     public let connectionCount = Atomic<Int>(0)
+    /// How long it was busy each time. Any thread may read it.
+    public let turns = LoopTurns()
 
     private struct Work {
         var jobs: [Job] = []
@@ -75,6 +77,7 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
     public func afterTurn(_ body: @escaping () -> Void) { local.append(body) }
 
     private func runLocal() {
+        defer { turns.end() }
         while !local.isEmpty {
             let bodies = local
             local.removeAll(keepingCapacity: true)
@@ -120,6 +123,7 @@ public final class EventLoop: SerialExecutor, Loop, @unchecked Sendable {
     }
 
     private func runJobs() {
+        turns.begin()
         let jobs = work.withLock { work in
             defer { work.jobs = [] }
             return work.jobs

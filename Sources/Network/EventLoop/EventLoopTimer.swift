@@ -5,10 +5,12 @@ final class EventLoopTimer: LoopTimer {
     private let handle = UnsafeMutablePointer<uv_timer_t>.allocate(capacity: 1)
     private var body: (() -> Void)?
     private let repeats: Bool
+    private let turns: LoopTurns
 
     fileprivate init(_ loop: EventLoop, _ milliseconds: Int, repeats: Bool, _ body: @escaping () -> Void) {
         self.body = body
         self.repeats = repeats
+        turns = loop.turns
         uv_timer_init(loop.uv, handle)
         uv_update_time(loop.uv)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
@@ -17,6 +19,7 @@ final class EventLoopTimer: LoopTimer {
             handle,
             { handle in
                 let timer = Unmanaged<EventLoopTimer>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
+                timer.turns.begin()
                 let body = timer.body
                 if !timer.repeats { timer.cancel() }
                 body?()

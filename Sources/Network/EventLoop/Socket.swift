@@ -126,6 +126,7 @@ public final class Socket: ByteStream {
             stream,
             { handle, _, buffer in
                 let socket = Unmanaged<Socket>.fromOpaque(handle!.pointee.data).takeUnretainedValue()
+                socket.eventLoop.turns.begin()
                 buffer!.pointee = uv_buf_init(
                     socket.eventLoop.readBuffer.baseAddress!.assumingMemoryBound(to: CChar.self),
                     UInt32(socket.eventLoop.readBuffer.count))

@@ -13,10 +13,12 @@ public final class Waker: @unchecked Sendable {
     private let descriptor = clinux_event_descriptor()
     private let isPending = Atomic<Bool>(false)
     private let body: () -> Void
+    private let turns: LoopTurns
 
     /// On the loop only, which keeps it until it is closed.
     fileprivate init(_ loop: EventLoop, _ body: @escaping () -> Void) {
         self.body = body
+        turns = loop.turns
         precondition(descriptor >= 0, "cannot make a wake-up handle")
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
         precondition(uv_poll_init(loop.uv, handle, descriptor) == 0, "cannot make a wake-up handle")
@@ -32,6 +34,7 @@ public final class Waker: @unchecked Sendable {
     }
 
     private func woken() {
+        turns.begin()
         var count: UInt64 = 0
         _ = Glibc.read(descriptor, &count, MemoryLayout<UInt64>.size)
         isPending.store(false, ordering: .sequentiallyConsistent)

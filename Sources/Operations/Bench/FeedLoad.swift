@@ -1,5 +1,6 @@
 import EventLog
 import Glibc
+import TimeSource
 
 /// Ticks made and appended to a log as fast as it takes them, or at a rate; over when the log has acknowledged all.
 public struct FeedLoad: Sendable {
@@ -19,11 +20,13 @@ public struct FeedLoad: Sendable {
         /// The process's, user and system, meanwhile.
         public let cpuSeconds: Double
 
-        /// One line of JSON.
-        public var json: String {
+        /// One line of JSON. `acknowledged`: from append to acknowledgement, as the log counted it.
+        public func json(acknowledged: LatencyHistogram) -> String {
             let perRecord = cpuSeconds / Double(records)
+            let buckets = zip(LatencyHistogram.boundsNs, acknowledged.counts).map { "[\(Double($0) / 1e9),\($1)]" }
             return "{\"records\":\(records),\"seconds\":\(Figure.digits(seconds)),\"records_per_s\":"
-                + "\(Figure.digits(Double(records) / seconds)),\"cpu_ns_per_record\":\(Figure.digits(perRecord * 1e9))}"
+                + "\(Figure.digits(Double(records) / seconds)),\"cpu_ns_per_record\":\(Figure.digits(perRecord * 1e9)),"
+                + "\"ack_buckets\":[\(buckets.joined(separator: ","))]}"
         }
     }
 

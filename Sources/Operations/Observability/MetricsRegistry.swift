@@ -1,4 +1,5 @@
 import Synchronization
+import TimeSource
 
 /// A metric with its series, as they are at one moment.
 public struct MetricFamily: Sendable {
@@ -13,6 +14,14 @@ public struct MetricFamily: Sendable {
         case signed(Int64)
         case number(Double)
         case histogram(HistogramValue)
+
+        /// In seconds, as Prometheus counts.
+        public static func latency(_ latency: LatencyHistogram) -> Value {
+            .histogram(
+                HistogramValue(
+                    upperBounds: LatencyHistogram.boundsNs.map { Double($0) / 1e9 }, counts: latency.counts,
+                    sum: Double(latency.sumNs) / 1e9))
+        }
     }
 
     /// A series: the values of the family's labels, in their order, and where it stands.

@@ -54,7 +54,7 @@ public final class EdgeService: Sendable {
                     SubscribeStream.Surroundings(
                         tape: tape, books: books, store: reader, time: time, limits: limits), faults: faults)
                 made.withLock { $0[ObjectIdentifier(loop)] = LoopConfined(handlers) }
-                return (tape.makeWaker(on: loop, books), tape.interest)
+                return (tape.makeWaker(on: loop, books, time), tape.interest)
             }
             wakers.append(waker)
             interests.append(interest)

@@ -1,4 +1,5 @@
 import Synchronization
+import TimeSource
 
 /// What the edge left out for its readers, and why it ended their streams, since its start.
 public struct EdgeCounters: Hashable, Sendable {
@@ -8,6 +9,8 @@ public struct EdgeCounters: Hashable, Sendable {
     public var late: UInt64 = 0
     /// Streams, and subscriptions of `Subscribe`, that the server ended, by the reason that the client was told.
     public var ended: [String: UInt64] = [:]
+    /// From a loop's reading records of the log to its having given them to its streams, by turn.
+    public var turnLatency = LatencyHistogram()
 
     public init() {}
 }
@@ -19,6 +22,7 @@ final class EdgeTally: Sendable {
     private let maxStaleness = Atomic<UInt64>(0)
     private let late = Atomic<UInt64>(0)
     private let ended = Mutex<[StreamEnd.Reason: UInt64]>([:])
+    private let turnLatency = Mutex(LatencyHistogram())
 
     func conflated(_ count: UInt64, _ policy: StreamPolicy) {
         switch policy {
@@ -33,6 +37,8 @@ final class EdgeTally: Sendable {
 
     func ended(_ reason: StreamEnd.Reason) { ended.withLock { $0[reason, default: 0] += 1 } }
 
+    func turned(_ latencyNs: Int64) { turnLatency.withLock { $0.add(latencyNs) } }
+
     /// One thread adds.
     private static func add(_ counter: borrowing Atomic<UInt64>, _ count: UInt64) {
         counter.store(counter.load(ordering: .relaxed) &+ count, ordering: .relaxed)
@@ -44,6 +50,7 @@ final class EdgeTally: Sendable {
         counters.conflated["INTERVAL", default: 0] += interval.load(ordering: .relaxed)
         counters.conflated["MAX_STALENESS", default: 0] += maxStaleness.load(ordering: .relaxed)
         counters.late += late.load(ordering: .relaxed)
+        counters.turnLatency.add(turnLatency.withLock { $0 })
         let ended = ended.withLock { $0 }
         for reason in StreamEnd.Reason.allCases {
             counters.ended[reason.rawValue, default: 0] += ended[reason] ?? 0

@@ -4,6 +4,7 @@ import EventLoop
 import MarketModel
 import TickCodec
 import TickStore
+import TimeSource
 
 /// The tape as one loop sees it: follows `ticks.raw` at the written point, keeps the last value of every line, and
 /// hands each record to the subscribers that its index names. Confined to its loop.
@@ -70,8 +71,8 @@ final class Tape {
     }
 
     /// Drains when it is woken, and the books with it. The loop keeps the waker, and with it the tape.
-    func makeWaker(on loop: EventLoop, _ books: BookTape) -> Waker {
-        let waker = loop.makeWaker { [self] in drainAll(on: loop, books) }
+    func makeWaker(on loop: EventLoop, _ books: BookTape, _ time: any TimeSource) -> Waker {
+        let waker = loop.makeWaker { [self] in drainAll(on: loop, books, time) }
         interest.wake = { [weak waker] in waker?.wake() }
         return waker
     }
@@ -84,12 +85,15 @@ final class Tape {
     }
 
     /// What is left after a bounded step has another turn, after what others have to do.
-    private func drainAll(on loop: EventLoop, _ books: BookTape) {
+    private func drainAll(on loop: EventLoop, _ books: BookTape, _ time: any TimeSource) {
+        let (startedNs, before) = (time.monotonicNs(), bytesHandled)
         let hasTicks = drain()
+        // Streams write at the end of the turn, before this is called.
+        if bytesHandled > before { loop.afterTurn { [tally] in tally.turned(time.monotonicNs() - startedNs) } }
         let hasBooks = books.drain()
         guard hasTicks || hasBooks else { return }
         let box = LoopConfined((self, books))
-        loop.execute { [unowned loop] in box.value.0.drainAll(on: loop, box.value.1) }
+        loop.execute { [unowned loop] in box.value.0.drainAll(on: loop, box.value.1, time) }
     }
 
     /// Reads what is new and passes it on. True when there is more for another turn.

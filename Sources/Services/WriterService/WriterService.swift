@@ -59,6 +59,8 @@ public struct WriterCounters: Sendable, Hashable {
     public var heldBytesMost = 0
     /// Rows in the largest batch.
     public var batchRowsLargest = 0
+    /// From a batch's first record to the store's having taken it, by batch.
+    public var batchLatency = LatencyHistogram()
     /// Partitions that wait to be tried again, in their order; the others go on.
     public var waiting: [WaitingPartition] = []
     /// What it stopped at.
@@ -320,7 +322,9 @@ public final class WriterService: Sendable {
             work.heldBytes += partition.batch.bytes - batch.bytes
             return false
         }
-        work.size.adapt(full: full, applyNs: time.monotonicNs() - started)
+        let nowNs = time.monotonicNs()
+        work.size.adapt(full: full, applyNs: nowNs - started)
+        let latencyNs = nowNs - (partition.firstNs ?? started)
         work.heldBytes -= batch.bytes
         partition.next = batch.next
         partition.batch = Batch(next: batch.next)
@@ -331,6 +335,7 @@ public final class WriterService: Sendable {
             $0.batches += 1
             $0.rows += UInt64(batch.rows.rows.count)
             $0.batchRowsLargest = max($0.batchRowsLargest, batch.rows.rows.count)
+            $0.batchLatency.add(latencyNs)
         }
         return true
     }
