@@ -7,10 +7,12 @@ final class EventLoopAlarm: LoopAlarm {
     private let handle = UnsafeMutablePointer<uv_poll_t>.allocate(capacity: 1)
     private let descriptor = clinux_timer_descriptor()
     private let body: () -> Void
+    private let turns: LoopTurns
     private var isClosed = false
 
     fileprivate init(_ loop: EventLoop, _ body: @escaping () -> Void) {
         self.body = body
+        turns = loop.turns
         precondition(descriptor >= 0, "cannot make a timer")
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
         precondition(uv_poll_init(loop.uv, handle, descriptor) == 0, "cannot make a timer")
@@ -26,6 +28,7 @@ final class EventLoopAlarm: LoopAlarm {
     }
 
     private func rang() {
+        turns.begin()
         var count: UInt64 = 0
         // Nothing where it was set again meanwhile.
         guard Glibc.read(descriptor, &count, MemoryLayout<UInt64>.size) > 0, !isClosed else { return }
