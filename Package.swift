@@ -146,8 +146,8 @@ let package = Package(
         room(
             "KafkaLog", in: "Adapters",
             [
-                "EventLog", "TimeSource", "KafkaClient", "KafkaFrames", "TLS", "EventLoop", "TickCodec", "MarketModel",
-                "CRdKafka", "CLinux",
+                "EventLog", "TimeSource", "KafkaClient", "KafkaFrames", "HTTP1", "HTTP1Codec", "TLS", "EventLoop",
+                "TickCodec", "VenueFormats", "MarketModel", "CRdKafka", "CLinux",
             ],
             linkerSettings: [link("rdkafka", archive: "librdkafka.a")]
                 // Debian has no archive of SASL's library. The archives that this one needs come again at the end
@@ -177,7 +177,7 @@ let package = Package(
         room(
             "GRPC", in: "Network", ["HTTP2", "EventLoop", "Protobuf", "DNSCodec", "CZlib"],
             linkerSettings: [link("z", archive: "libz.a")]),
-        room("HTTP1", in: "Network", ["HTTP1Codec", "EventLoop"]),
+        room("HTTP1", in: "Network", ["HTTP1Codec", "TLS", "EventLoop"]),
         room("CassandraCQL", in: "Network", ["CQLFrames", "TLS", "EventLoop"]),
         room("KafkaClient", in: "Network", ["KafkaFrames", "EventLoop", "COpenSSL"]),
         // Wire
@@ -269,8 +269,8 @@ let package = Package(
         tests(
             "KafkaLogTests",
             [
-                "EventLog", "FeedService", "FileDisk", "KafkaClient", "KafkaFrames", "KafkaLog", "MarketModel",
-                "SegmentLog", "Simulation",
+                "EventLog", "EventLoop", "FeedService", "FileDisk", "HTTP1", "HTTP1Codec", "KafkaClient",
+                "KafkaFrames", "KafkaLog", "MarketModel", "SegmentLog", "Simulation", "TLS",
                 "TickCodec", "TickStore", "TimeSource", "WriterService", "KafkaTestSupport", "TestSupport",
             ]),
         tests(
@@ -362,8 +362,8 @@ if isFuzz {
             dependencies: [
                 "tapedeck", "EdgeService", "SegmentLog", "RocksStore", "EventLog", "TickStore", "Disk", "BookEngine",
                 "TapedeckClient", "GRPC", "HTTP2", "TLS", "EventLoop", "COpenSSL", "MarketProto", "Protobuf",
-                "TickCodec", "VenueFormats", "DNSCodec", "CQLFrames", "KafkaFrames", "CLinux", "MarketModel", "CZstd",
-                "Simulation",
+                "TickCodec", "VenueFormats", "DNSCodec", "HTTP1Codec", "CQLFrames", "KafkaFrames", "CLinux",
+                "MarketModel", "CZstd", "Simulation",
             ],
             path: "Tests/Fuzz", swiftSettings: swiftSettings),
     ]

@@ -17,7 +17,8 @@ struct FuzzTarget: Sendable {
 
     static let all: [FuzzTarget] = [
         // Wire
-        .protobuf, .tick, .decimal, .dns, .cqlBody, .cqlFraming, .cqlValue, .cqlType, .kafkaAnswer, .kafkaRecords,
+        .protobuf, .tick, .decimal, .dns, .http1Response, .cqlBody, .cqlFraming, .cqlValue, .cqlType, .kafkaAnswer,
+        .kafkaRecords,
         .binance, .kraken, .coinbase,
         // Ports and adapters
         .block, .segment, .recovery, .rowBlock, .storeRecord,

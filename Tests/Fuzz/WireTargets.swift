@@ -1,4 +1,5 @@
 import DNSCodec
+import HTTP1Codec
 import MarketModel
 import MarketProto
 import Protobuf
@@ -270,5 +271,58 @@ extension FuzzTarget {
 
     private static func read(_ question: DNSQuestion, _ message: [UInt8]) -> DNSReply? {
         message.withUnsafeBytes { try? question.reply($0, id: 0x4711) }
+    }
+}
+
+extension FuzzTarget {
+    /// The first byte seeds the cuts. An answer is the same however it is cut, and what one says written again is read
+    /// again.
+    static let http1Response = FuzzTarget(
+        name: "http1response", lengthMax: 512,
+        seeds: {
+            [
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    + "2;x\r\n{}\r\n0\r\nA: b\r\n\r\n", "HTTP/1.0 503\r\n\r\nsorry", "HTTP/1.1 204 No Content\r\n\r\n",
+            ].map { [7] + Array($0.utf8) }
+        },
+        run: { bytes in
+            guard let seed = bytes.first else { return }
+            var limits = HTTP1Limits()
+            limits.headBytesMax = 200
+            limits.headersMax = 6
+            limits.bodyBytesMax = 100
+            let whole = answer(bytes.dropping(1), piece: .max, limits)
+            let cut = answer(bytes.dropping(1), piece: 1 + Int(seed) % 37, limits)
+            require(whole == cut, "\(whole), and cut \(cut)")
+            guard case .success(let response) = whole else { return }
+            let same = HTTP1Response(response.status, contentType: response.contentType, body: response.body)
+            let again = same.encoded(for: "POST", closes: true).withUnsafeBytes {
+                answer($0, piece: .max, HTTP1Limits())
+            }
+            guard case .success(let read) = again else { return require(false, "\(again)") }
+            let hasNoBody = response.status == 204 || response.status == 304
+            require(read.status == response.status, "\(read)")
+            require(
+                read.body == (hasNoBody ? [] : response.body) && read.contentType == response.contentType, "\(read)")
+        })
+
+    private static func answer(
+        _ bytes: UnsafeRawBufferPointer, piece: Int, _ limits: HTTP1Limits
+    ) -> Result<HTTP1Response, HTTP1ResponseProblem> {
+        var parser = HTTP1ResponseParser(limits: limits)
+        var rest = bytes
+        do throws(HTTP1ResponseProblem) {
+            while !rest.isEmpty {
+                // A piece of its own memory: reading past it is found.
+                let next = Array(rest.prefix(piece))
+                next.withUnsafeBytes { parser.append($0) }
+                rest = rest.dropping(next.count)
+                if let response = try parser.next() { return .success(response) }
+            }
+            return .success(try parser.finish())
+        } catch {
+            return .failure(error)
+        }
     }
 }

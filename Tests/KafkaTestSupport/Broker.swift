@@ -48,7 +48,11 @@ package final class Broker: Sendable {
                     [
                         "start", "--data", data, "--port", "\(port)", "--heap", "384m", "--sasl", "--tls", certificates,
                         "--mtls", "--set", "log.retention.check.interval.ms=500", "--set",
-                        "log.initial.task.delay.ms=500", "--set", "group.min.session.timeout.ms=1000", "--set",
+                        "log.initial.task.delay.ms=500", "--set",
+                        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER", "--set",
+                        "listener.name.client.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security."
+                            + "oauthbearer.OAuthBearerLoginModule required;", "--set",
+                        "group.min.session.timeout.ms=1000", "--set",
                         "group.consumer.min.heartbeat.interval.ms=300", "--set",
                         "group.consumer.heartbeat.interval.ms=300", "--fresh",
                     ])

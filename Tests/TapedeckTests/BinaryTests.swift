@@ -225,15 +225,28 @@ struct BinaryTests {
         #expect(recording.status == 1 && recording.errors.contains("/no/such/file"))
         let server = try BinaryTests.run(["quote", "AAPL", "--server", "127.0.0.1:1"])
         #expect(server.status == 1 && server.errors.contains("tapedeck up"))
+        let folder = try TemporaryFolder()
+        let secret = try folder.write("secret", Array("hush-hush".utf8))
+        func provider(_ url: String, _ secret: String) -> [String] {
+            ["--kafka-oidc-url", url, "--kafka-oidc-client-id", "desk", "--kafka-oidc-client-secret-file", secret]
+        }
         // What one half of the connections to a cluster would not hear of, and a login that is none.
         for (words, part) in [
             (["--kafka-set", "sasl.mechanism=PLAIN"], "--kafka-user"),
             (["--kafka-set", "ssl.ca.location=ca.pem"], "--kafka-ca"),
             (["--kafka-set", "nonsense"], "NAME=VALUE"), (["--kafka-token-file", "/no/such/file"], "/no/such/file"),
             (["--kafka-token-file", "/no/such/file", "--kafka-user", "a"], "needs a password"),
+            (["--kafka-oidc-scope", "x"], "needs --kafka-oidc-url"),
+            (["--kafka-oidc-url", "http://127.0.0.1:1/token"], "needs --kafka-oidc-client-id"),
+            (provider("http://127.0.0.1:1/token", "/no/such/file"), "/no/such/file"),
+            (provider("http://idp.example/token", secret), "unencrypted"),
+            (provider("http://127.0.0.1:1/token", secret), "http://127.0.0.1:1/token: cannot connect"),
+            (provider("http://127.0.0.1:1/token", secret) + ["--kafka-oidc-extension", "a"], "NAME=VALUE"),
+            (provider("https://127.0.0.1:1/token", secret) + ["--kafka-oidc-ca", "/no/such/ca"], "/no/such/ca"),
         ] {
             let cluster = try BinaryTests.run(["lag", "--brokers", "127.0.0.1:1"] + words)
             #expect(cluster.status == 1 && cluster.errors.contains(part), "\(words): \(cluster.errors)")
+            #expect(!cluster.errors.contains("hush-hush"))
         }
     }
 }

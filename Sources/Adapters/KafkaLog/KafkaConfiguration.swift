@@ -177,6 +177,8 @@ public struct KafkaToken: Sendable {
     public let expiryMs: Int64
     /// Whose it is.
     public let principal: String
+    /// Further words to the brokers (RFC 7628, section 3.1): names of letters, values without control characters.
+    public var extensions: [(name: String, value: String)] = []
 
     public init(value: String, expiryMs: Int64, principal: String) {
         self.value = value

@@ -189,8 +189,10 @@ final class KafkaHandle: @unchecked Sendable {
             var text = [CChar](repeating: 0, count: 512)
             do {
                 let token = try source()
-                let code = rd_kafka_oauthbearer_set_token(
-                    rk, token.value, token.expiryMs, token.principal, nil, 0, &text, text.count)
+                let code = KafkaHandle.withExtensions(token) { words, count in
+                    rd_kafka_oauthbearer_set_token(
+                        rk, token.value, token.expiryMs, token.principal, words, count, &text, text.count)
+                }
                 guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { return }
                 context.report("kafka.token", "the token for the brokers is refused: \(KafkaHandle.string(text))")
                 rd_kafka_oauthbearer_set_token_failure(rk, text)
@@ -199,6 +201,18 @@ final class KafkaHandle: @unchecked Sendable {
                 rd_kafka_oauthbearer_set_token_failure(rk, "\(error)")
             }
         }
+}
+
+extension KafkaHandle {
+    /// Names and values in turn, valid during the call.
+    private static func withExtensions<R>(
+        _ token: KafkaToken, _ body: (UnsafeMutablePointer<UnsafePointer<CChar>?>?, Int) -> R
+    ) -> R {
+        let copies = token.extensions.flatMap { [strdup($0.name), strdup($0.value)] }
+        defer { for copy in copies { free(copy) } }
+        var words = copies.map { UnsafePointer($0) }
+        return words.withUnsafeMutableBufferPointer { body($0.baseAddress, $0.count) }
+    }
 }
 
 /// The library's own list of partitions.

@@ -74,12 +74,13 @@ extension KafkaToken {
     /// Asks for a token on a thread of its own, since that may wait for another server.
     fileprivate static func ask(
         _ source: @escaping @Sendable () throws -> KafkaToken,
-        _ done: @escaping @Sendable (Result<String, KafkaFailure>) -> Void
+        _ done: @escaping @Sendable (Result<KafkaBearer, KafkaFailure>) -> Void
     ) {
         do throws(LogError) {
             try WorkerThread("kafka-token") {
                 do {
-                    done(.success(try source().value))
+                    let token = try source()
+                    done(.success(KafkaBearer(token: token.value, extensions: token.extensions)))
                 } catch {
                     done(.failure(KafkaFailure(.refused, "there is no token for the brokers: \(error)")))
                 }

@@ -14,9 +14,14 @@ extension KafkaToken {
     /// are read from its claims (`exp`, `sub`), unverified: that is the brokers' part. `nowMs`: the time, milliseconds
     /// since the epoch. Throws ``KafkaTokenError``.
     public init(file: String, nowMs: Int64) throws {
+        self.init(token: try KafkaToken.text(file: file, of: "the token file", what: "token"), nowMs: nowMs)
+    }
+
+    /// The one word of printable ASCII that a file has.
+    static func text(file: String, of name: String, what: String) throws(KafkaTokenError) -> String {
         let descriptor = open(file, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {
-            throw KafkaTokenError(description: "the token file \(file): \(String(cString: strerror(errno)))")
+            throw KafkaTokenError(description: "\(name) \(file): \(String(cString: strerror(errno)))")
         }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: KafkaToken.bytesMax)
@@ -25,9 +30,9 @@ extension KafkaToken {
         var text = bytes[..<max(count, 0)].drop { spaces.contains($0) }
         while let last = text.last, spaces.contains(last) { text.removeLast() }
         guard !text.isEmpty, count < bytes.count, text.allSatisfy({ $0 > 32 && $0 < 127 }) else {
-            throw KafkaTokenError(description: "the token file \(file) has no token, but \(max(count, 0)) bytes")
+            throw KafkaTokenError(description: "\(name) \(file) has no \(what), but \(max(count, 0)) bytes")
         }
-        self.init(token: String(decoding: text, as: UTF8.self), nowMs: nowMs)
+        return String(decoding: text, as: UTF8.self)
     }
 
     init(token: String, nowMs: Int64) {

@@ -15,7 +15,7 @@ struct BenchFeed {
     }
 
     func run() throws -> ExitCode {
-        var configuration = try ClusterOptions(options).configuration()
+        var configuration = try ClusterOptions(options, diagnostics).configuration()
         configuration.topics = [.ticksRaw]
         let log = try KafkaLog(configuration, time: SystemTime(), report: ClusterOptions.report(diagnostics))
         var load = FeedLoad()

@@ -39,7 +39,7 @@ struct BookCommand {
             try directory.requireLog()
             return try DataCommands.openLog(directory.log, time)
         }
-        var configuration = try ClusterOptions(options).configuration()
+        var configuration = try ClusterOptions(options, diagnostics).configuration()
         configuration.clientID = "tapedeck-book"
         configuration.topics = [.booksDeltas]
         return try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))

@@ -4,8 +4,8 @@ extension Command {
     /// How a cluster is reached.
     static let kafkaOptions: [OptionName] = [
         .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
-        .kafkaTokenFile,
-        .kafkaSet,
+        .kafkaTokenFile, .kafkaOIDCURL, .kafkaOIDCClientID, .kafkaOIDCClientSecretFile, .kafkaOIDCScope,
+        .kafkaOIDCExtension, .kafkaOIDCCA, .kafkaSet,
     ]
 
     var clusterDefinition: CommandDefinition {
@@ -167,6 +167,31 @@ extension OptionName {
                 .texts, "NAME=VALUE",
                 "A setting of librdkafka, which has groups and transactions, by its own name. May be given several "
                     + "times.")
+        }
+    }
+
+    var oidcDefinition: OptionDefinition {
+        switch self {
+        case .kafkaOIDCURL:
+            OptionDefinition(
+                .text, "URL",
+                "The token endpoint of an OpenID Connect provider: tokens to log in by (OAUTHBEARER) are fetched "
+                    + "there, by client credentials, and renewed before they end. https; http only on this machine.")
+        case .kafkaOIDCClientID: OptionDefinition(.text, "ID", "Who asks at --kafka-oidc-url.")
+        case .kafkaOIDCClientSecretFile:
+            OptionDefinition(
+                .path, "FILE", "The secret of --kafka-oidc-client-id, read again for each request to the endpoint.")
+        case .kafkaOIDCScope:
+            OptionDefinition(.text, "TEXT", "What the token is asked for; without it the provider decides.")
+        case .kafkaOIDCExtension:
+            OptionDefinition(
+                .texts, "NAME=VALUE",
+                "A further word to the brokers with each token (RFC 7628). May be given several times.")
+        default:
+            OptionDefinition(
+                .path, "FILE|system",
+                "The authorities that the certificate of --kafka-oidc-url must come from, PEM; without it this "
+                    + "machine's.")
         }
     }
 

@@ -53,7 +53,7 @@ struct ClusterDrillCommand {
     }
 
     private func kafka() throws -> KafkaConfiguration {
-        var kafka = try ClusterOptions(options).configuration()
+        var kafka = try ClusterOptions(options, nil).configuration()
         kafka.prefix += id + "."
         kafka.topics = ClusterDrillCommand.topics
         return kafka
@@ -126,7 +126,8 @@ struct ClusterDrillCommand {
             case .topicPrefix, .keyspace: break
             case .kafkaPassword, .cassandraPassword:
                 if let value = options.optionalString(option) { setenv(option.environmentVariable, value, 1) }
-            case .kafkaSet: for value in options.strings(option) { arguments += [option.flag, value] }
+            case .kafkaSet, .kafkaOIDCExtension:
+                for value in options.strings(option) { arguments += [option.flag, value] }
             default: if let value = options.optionalString(option) { arguments += [option.flag, value] }
             }
         }

@@ -7,8 +7,13 @@ import Observability
 /// The cluster that the options name.
 struct ClusterOptions {
     private let options: ResolvedOptions
+    private let diagnostics: Diagnostics?
 
-    init(_ options: ResolvedOptions) { self.options = options }
+    /// `diagnostics`: where it is said that tokens are not renewed; nil where the processes that are started say so.
+    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics?) {
+        self.options = options
+        self.diagnostics = diagnostics
+    }
 
     func configuration() throws(CommandError) -> KafkaConfiguration {
         var configuration = KafkaConfiguration(brokers: options.string(.brokers))
@@ -19,7 +24,7 @@ struct ClusterOptions {
             guard !isOfConnections else {
                 throw CommandError(
                     "--kafka-set \(text): not all connections are librdkafka's; --kafka-user, --kafka-token-file, "
-                        + "--kafka-ca and --kafka-cert say it to all of them")
+                        + "--kafka-oidc-url, --kafka-ca and --kafka-cert say it to all of them")
             }
             let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             guard parts.count == 2, !parts[0].isEmpty else {
@@ -54,6 +59,15 @@ struct ClusterOptions {
             do { _ = try read() } catch { throw CommandError("--kafka-token-file: \(error)") }
             security.login = .token(read)
         }
+        if let tokens = try tokens() {
+            guard security.login == nil else {
+                throw CommandError(
+                    "--kafka-oidc-url is a login, as --kafka-user and --kafka-token-file are: one of them")
+            }
+            security.login = .token { try tokens.token() }
+            // What the provider refuses now is a mistake; what it refuses later is waited for.
+            do { _ = try tokens.token() } catch { throw CommandError("--kafka-oidc-url: \(error)") }
+        }
         let authorities = options.optionalString(.kafkaCA)
         let certificate = options.optionalString(.kafkaCert)
         guard authorities != nil || certificate != nil else { return security }
@@ -61,6 +75,40 @@ struct ClusterOptions {
             authorities: authorities == "system" ? nil : authorities, certificate: certificate,
             key: options.optionalString(.kafkaKey))
         return security
+    }
+
+    /// What fetches tokens; nil where none are to be fetched.
+    private func tokens() throws(CommandError) -> OIDCTokens? {
+        let parts: [OptionName] = [
+            .kafkaOIDCClientID, .kafkaOIDCClientSecretFile, .kafkaOIDCScope, .kafkaOIDCCA, .kafkaOIDCExtension,
+        ]
+        guard let endpoint = options.optionalString(.kafkaOIDCURL) else {
+            guard let part = parts.first(where: options.isSet) else { return nil }
+            throw CommandError("\(part.flag) needs --kafka-oidc-url, where tokens are fetched")
+        }
+        guard let clientID = options.optionalString(.kafkaOIDCClientID),
+            let secretFile = options.optionalString(.kafkaOIDCClientSecretFile)
+        else {
+            throw CommandError("--kafka-oidc-url needs --kafka-oidc-client-id and --kafka-oidc-client-secret-file")
+        }
+        var configuration = OIDCConfiguration(endpoint: endpoint, clientID: clientID, secretFile: secretFile)
+        configuration.scope = options.optionalString(.kafkaOIDCScope)
+        let authorities = options.optionalString(.kafkaOIDCCA)
+        configuration.authorities = authorities == "system" ? nil : authorities
+        for text in options.strings(.kafkaOIDCExtension) {
+            let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count == 2 else {
+                throw CommandError("--kafka-oidc-extension \(text): an extension is NAME=VALUE")
+            }
+            configuration.extensions.append((String(parts[0]), String(parts[1])))
+        }
+        var report: KafkaReport = { _, _ in }
+        if let diagnostics { report = ClusterOptions.report(diagnostics) }
+        do throws(KafkaTokenError) {
+            return try OIDCTokens(configuration, time: SystemTime(), report: report)
+        } catch {
+            throw CommandError("--kafka-oidc-url: \(error)")
+        }
     }
 
     /// What the log reports, as lines of the diagnostics.

@@ -61,6 +61,12 @@ enum OptionName: String, CaseIterable, Sendable {
     case kafkaCert = "kafka-cert"
     case kafkaKey = "kafka-key"
     case kafkaTokenFile = "kafka-token-file"
+    case kafkaOIDCURL = "kafka-oidc-url"
+    case kafkaOIDCClientID = "kafka-oidc-client-id"
+    case kafkaOIDCClientSecretFile = "kafka-oidc-client-secret-file"
+    case kafkaOIDCScope = "kafka-oidc-scope"
+    case kafkaOIDCExtension = "kafka-oidc-extension"
+    case kafkaOIDCCA = "kafka-oidc-ca"
     case kafkaSet = "kafka-set"
     case instance
     case historyMinutes = "history-minutes"
@@ -192,12 +198,14 @@ extension OptionName {
             accessDefinition
         case .callLog, .metricsListen, .tickWriterListen, .metricsTLS, .channelz, .readyLag: monitoringDefinition
         case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .consistency, .cassandraUser,
-            .cassandraPassword,
-            .cassandraCA, .cassandraCert, .cassandraKey:
+            .cassandraPassword, .cassandraCA, .cassandraCert, .cassandraKey:
             storeDefinition
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
             .kafkaTokenFile, .kafkaSet:
             kafkaDefinition
+        case .kafkaOIDCURL, .kafkaOIDCClientID, .kafkaOIDCClientSecretFile, .kafkaOIDCScope, .kafkaOIDCExtension,
+            .kafkaOIDCCA:
+            oidcDefinition
         case .instance, .historyMinutes, .lostRecords, .spillMB, .clockOffsetFile, .partitions, .replication, .toTime,
             .by, .yes:
             clusterDefinition

@@ -92,7 +92,7 @@ struct DeadLetterCommand {
         let source = Topic.sources.first { topic == $0 || topic == $0.deadLetter } ?? topic
         let log: any EventLog
         if RepairCommand.isCluster(options) {
-            var configuration = try ClusterOptions(options).configuration()
+            var configuration = try ClusterOptions(options, diagnostics).configuration()
             // Of two redrives of a topic, the later ends the earlier.
             configuration.clientID = "tapedeck-dlq"
             configuration.group.instance = source.name

@@ -28,7 +28,7 @@ struct GroupsCommand {
         guard [OptionName.toTime, .by, .toToken].count(where: options.isSet) == 1 else {
             throw CommandError("say where the group is to go on: one of --to-time, --by and --to-token")
         }
-        let configuration = try ClusterOptions(options).configuration()
+        let configuration = try ClusterOptions(options, diagnostics).configuration()
         let admin = try KafkaAdmin(configuration, report: ClusterOptions.report(diagnostics))
         defer { admin.close() }
         let name = configuration.name(ofGroup: operands[1])

@@ -15,7 +15,7 @@ struct LagCommand {
     }
 
     func run(_ names: [String]) throws -> ExitCode {
-        let configuration = try ClusterOptions(options).configuration()
+        let configuration = try ClusterOptions(options, diagnostics).configuration()
         let admin = try KafkaAdmin(configuration, report: ClusterOptions.report(diagnostics))
         defer { admin.close() }
         let before = try look(admin, configuration, names)

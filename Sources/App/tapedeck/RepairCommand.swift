@@ -119,7 +119,7 @@ struct RepairCommand {
         let directory = DataDirectory(path: options.string(.data))
         let log: any EventLog
         if RepairCommand.isCluster(options) {
-            var configuration = try ClusterOptions(options).configuration()
+            var configuration = try ClusterOptions(options, diagnostics).configuration()
             configuration.clientID = "tapedeck-repair"
             configuration.topics = [.ticksRaw]
             log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))

@@ -19,7 +19,7 @@ struct ReplayRangeCommand {
         guard options.isSet(.from) || options.isSet(.to) else {
             throw CommandError("say which range is to be replayed: --from, --to or both")
         }
-        var configuration = try ClusterOptions(options).configuration()
+        var configuration = try ClusterOptions(options, diagnostics).configuration()
         configuration.clientID = "tapedeck-replay"
         configuration.topics = [.ticksRaw]
         let log = try KafkaLog(configuration, time: time, report: ClusterOptions.report(diagnostics))

@@ -29,7 +29,7 @@ struct RunCommand {
     /// Runs until a signal, or a failure that no retry mends.
     func run(_ service: String) throws -> ExitCode {
         let signals = Signals(reloads: UpCommand.reloads(options))
-        var configuration = try ClusterOptions(options).configuration()
+        var configuration = try ClusterOptions(options, diagnostics).configuration()
         configuration.clientID = "tapedeck-\(service)"
         configuration.group.instance = options.optionalString(.instance) ?? ""
         switch service {

@@ -16,7 +16,7 @@ struct TopicsCommand {
         guard ["plan", "apply", "check"].contains(what) else {
             throw CommandError("topics does not know `\(what)`; it knows plan, apply and check")
         }
-        let configuration = try ClusterOptions(options).configuration()
+        let configuration = try ClusterOptions(options, diagnostics).configuration()
         let admin = try KafkaAdmin(configuration, report: ClusterOptions.report(diagnostics))
         defer { admin.close() }
         let replication = try options.optionalInt(.replication) ?? min(3, admin.brokerCount())

@@ -242,9 +242,9 @@ public final class KafkaConnection: ByteStreamOwner {
         }
     }
 
-    private func tookToken(_ result: Result<String, KafkaFailure>) {
+    private func tookToken(_ result: Result<KafkaBearer, KafkaFailure>) {
         switch result {
-        case .success(let token): authenticate(Array("n,,\u{1}auth=Bearer \(token)\u{1}\u{1}".utf8))
+        case .success(let bearer): authenticate(bearer.first)
         case .failure(let failure): end(failure)
         }
     }
@@ -266,6 +266,7 @@ public final class KafkaConnection: ByteStreamOwner {
         guard answer.error == .none else {
             return end(KafkaFailure(.refused, "Authentication failed: \(answer.message ?? "without a reason")"))
         }
+        if case .token = options.login { return tookWord(answer.bytes) }
         guard var exchange = scram else { return becomeReady() }
         do throws(KafkaFailure) {
             if sentFinal {
@@ -280,6 +281,16 @@ public final class KafkaConnection: ByteStreamOwner {
         } catch {
             end(error)
         }
+    }
+
+    /// A broker that takes a token says nothing; one that does not says why, and ends the login at the next message.
+    private func tookWord(_ bytes: [UInt8]) {
+        if bytes.isEmpty { return becomeReady() }
+        guard !sentFinal else {
+            return end(KafkaFailure(.refused, "Authentication failed: the broker does not take the token"))
+        }
+        sentFinal = true
+        authenticate(KafkaBearer.last)
     }
 
     private func becomeReady() {

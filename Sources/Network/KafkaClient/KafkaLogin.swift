@@ -6,7 +6,7 @@ public enum KafkaLogin: Sendable {
     case scram(SCRAMHash, user: String, password: String)
     /// OAUTHBEARER: asked for a token for each connection, on the loop, which it must not hold up; `done` is called
     /// once, from any thread.
-    case token(@Sendable (_ done: @escaping @Sendable (Result<String, KafkaFailure>) -> Void) -> Void)
+    case token(@Sendable (_ done: @escaping @Sendable (Result<KafkaBearer, KafkaFailure>) -> Void) -> Void)
 
     /// The hash of SCRAM.
     public enum SCRAMHash: Sendable {
@@ -24,6 +24,26 @@ public enum KafkaLogin: Sendable {
         case .token: "OAUTHBEARER"
         }
     }
+}
+
+/// What is said by OAUTHBEARER (RFC 7628).
+public struct KafkaBearer: Sendable {
+    public let token: String
+    /// Further words to the broker: names of letters, values without control characters.
+    public let extensions: [(name: String, value: String)]
+
+    public init(token: String, extensions: [(name: String, value: String)] = []) {
+        self.token = token
+        self.extensions = extensions
+    }
+
+    var first: [UInt8] {
+        let more = extensions.map { "\($0.name)=\($0.value)\u{1}" }.joined()
+        return Array("n,,\u{1}auth=Bearer \(token)\u{1}\(more)\u{1}".utf8)
+    }
+
+    /// What answers a broker that says why it refuses the token: it waits for it (section 3.2.3).
+    static let last: [UInt8] = [1]
 }
 
 /// The client's side of SCRAM (RFC 5802), without channel binding.
@@ -112,8 +132,9 @@ struct SCRAMExchange {
 }
 
 /// RFC 4648, with padding.
-enum Base64 {
-    static func encode(_ bytes: [UInt8]) -> String {
+public enum Base64 {
+    /// On one line.
+    public static func encode(_ bytes: [UInt8]) -> String {
         var text = [UInt8](repeating: 0, count: (bytes.count + 2) / 3 * 4 + 1)
         let count = EVP_EncodeBlock(&text, bytes, Int32(bytes.count))
         return String(decoding: text[..<Int(count)], as: UTF8.self)

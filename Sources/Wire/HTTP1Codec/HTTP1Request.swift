@@ -1,5 +1,5 @@
-// HTTP/1.1 as far as a small server needs it (RFC 9112, RFC 9110): bytes to requests, responses to bytes. Pure; fed by
-// Network/HTTP1.
+// HTTP/1.1 as far as a small server and a small client need it (RFC 9112, RFC 9110): bytes to requests and responses,
+// and back. Pure; fed by Network/HTTP1.
 
 /// A request whose head and body have arrived.
 public struct HTTP1Request: Hashable, Sendable {
@@ -13,6 +13,27 @@ public struct HTTP1Request: Hashable, Sendable {
     public let headers: [HTTP1Header]
     /// Empty without one.
     public let body: [UInt8]
+
+    /// `method`, `target` and `headers` are the program's own, without control characters.
+    public init(_ method: String, _ target: String, headers: [HTTP1Header] = [], body: [UInt8] = []) {
+        self.init(method: method, target: target, minorVersion: 1, headers: headers, body: body)
+    }
+
+    init(method: String, target: String, minorVersion: Int, headers: [HTTP1Header], body: [UInt8]) {
+        self.method = method
+        self.target = target
+        self.minorVersion = minorVersion
+        self.headers = headers
+        self.body = body
+    }
+
+    /// On the wire, with its length.
+    public func encoded() -> [UInt8] {
+        var head = "\(method) \(target) HTTP/1.1\r\n"
+        for header in headers { head += "\(header.name): \(header.value)\r\n" }
+        head += "content-length: \(body.count)\r\n\r\n"
+        return Array(head.utf8) + body
+    }
 
     /// The target up to the query.
     public var path: String { String(target.prefix { $0 != "?" }) }
@@ -31,20 +52,9 @@ public struct HTTP1Request: Hashable, Sendable {
     }
 }
 
-/// A header field.
-public struct HTTP1Header: Hashable, Sendable {
-    public let name: String
-    public let value: String
-
-    public init(_ name: String, _ value: String) {
-        self.name = name
-        self.value = value
-    }
-}
-
 /// What a parser takes at most; what is larger is refused.
 public struct HTTP1Limits: Sendable {
-    /// Request line and headers with their line ends.
+    /// First line and headers with their line ends.
     public var headBytesMax = 16 << 10
     public var headersMax = 100
     public var bodyBytesMax = 64 << 10

@@ -121,7 +121,7 @@ public struct HTTP1RequestParser {
         _ line: ArraySlice<UInt8>
     ) throws(HTTP1Problem) -> (method: String, target: String, minorVersion: Int) {
         let parts = line.split(separator: 0x20, omittingEmptySubsequences: false)
-        guard parts.count == 3, !parts[0].isEmpty, parts[0].allSatisfy(HTTP1RequestParser.isToken), !parts[1].isEmpty,
+        guard parts.count == 3, !parts[0].isEmpty, parts[0].allSatisfy(HTTP1Header.isToken), !parts[1].isEmpty,
             parts[1].allSatisfy({ $0 > 0x20 && $0 < 0x7f })
         else { throw HTTP1Problem(400, "the request line is not METHOD TARGET VERSION") }
         let version = String(decoding: parts[2], as: UTF8.self)
@@ -137,17 +137,11 @@ public struct HTTP1RequestParser {
     }
 
     private func parseHeader(_ line: ArraySlice<UInt8>) throws(HTTP1Problem) -> HTTP1Header {
-        guard let colon = line.firstIndex(of: UInt8(ascii: ":")), colon > line.startIndex,
-            line[..<colon].allSatisfy(HTTP1RequestParser.isToken)
-        else { throw HTTP1Problem(400, "a header is not NAME: VALUE") }
-        var value = line[(colon + 1)...]
-        while let first = value.first, first == 0x20 || first == 0x09 { value.removeFirst() }
-        while let last = value.last, last == 0x20 || last == 0x09 { value.removeLast() }
-        guard value.allSatisfy({ $0 >= 0x20 && $0 != 0x7f || $0 == 0x09 }) else {
-            throw HTTP1Problem(400, "a header's value has control characters")
+        do throws(HTTP1FieldError) {
+            return try HTTP1Header(line: line)
+        } catch {
+            throw HTTP1Problem(400, error.description)
         }
-        return HTTP1Header(
-            String(decoding: line[..<colon], as: UTF8.self).lowercased(), String(decoding: value, as: UTF8.self))
     }
 
     private func bodyLength(_ headers: [HTTP1Header]) throws(HTTP1Problem) -> Int {
@@ -163,15 +157,5 @@ public struct HTTP1RequestParser {
             throw HTTP1Problem(413, "the body is larger than \(limits.bodyBytesMax) bytes")
         }
         return length
-    }
-
-    /// RFC 9110, section 5.6.2.
-    private static func isToken(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-            UInt8(ascii: "0")...UInt8(ascii: "9"):
-            true
-        default: "!#$%&'*+-.^_`|~".utf8.contains(byte)
-        }
     }
 }

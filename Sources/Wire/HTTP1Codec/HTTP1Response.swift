@@ -20,6 +20,9 @@ public struct HTTP1Response: Hashable, Sendable {
             status, contentType: "text/plain; charset=utf-8", headers: headers, body: Array((text + "\n").utf8))
     }
 
+    /// The first value of a header; `name` is in lower case.
+    public func value(_ name: String) -> String? { headers.first { $0.name == name }?.value }
+
     /// The answer to bytes that are no request.
     public init(_ problem: HTTP1Problem) { self.init(problem.status, problem.description) }
 

@@ -95,6 +95,17 @@ public struct JSONValue {
     }
 }
 
+extension JSONValue {
+    /// For readers of other documents: a member's text.
+    public func text(of name: StaticString) -> String? { self[name]?.string }
+
+    /// A member that is a whole number and not negative.
+    public func number(of name: StaticString) -> UInt64? { self[name]?.unsigned }
+
+    /// Whether there is a member of this name.
+    public func has(_ name: StaticString) -> Bool { self[name] != nil }
+}
+
 /// Why a line or message cannot be used.
 public enum FormatError: Error, Hashable, Sendable, CustomStringConvertible {
     case json(String)
