@@ -117,7 +117,8 @@ extension KafkaLog {
             if state.isClosed { throw LogError(.closed, "the log is closed") }
             if let known = state.cursors[place] { return known }
             let made = PartitionCursor(
-                place, try fetching(&state), topic: configuration.name(of: place.topic), ready: ready, waiting: waiting)
+                place, try fetching(&state), topic: configuration.name(of: place.topic), time: time, ready: ready,
+                waiting: waiting)
             state.cursors[place] = made
             return made
         }

@@ -1,6 +1,7 @@
 import EventLog
 import KafkaFrames
 import Synchronization
+import TimeSource
 
 /// Reads one partition forward from wherever it is asked to, for a member of a group: the only one of its process that
 /// has the partition. It keeps its fetch open, so that who goes on where it was pays no more than the fetch.
@@ -10,6 +11,7 @@ final class PartitionCursor: @unchecked Sendable {
     let monitor = Monitor()
     private let fetching: FetchLoop
     private let topic: String
+    private let time: any TimeSource
     private let ready: ReadySignal
     private let waiting: FetchQueue.Shared
     /// What is read now; nil while nothing is.
@@ -31,11 +33,13 @@ final class PartitionCursor: @unchecked Sendable {
     /// `topic`: its name on the brokers. `ready` is set when something has come after there was nothing; `waiting`
     /// counts what waits in all cursors.
     init(
-        _ place: TopicPartition, _ fetching: FetchLoop, topic: String, ready: ReadySignal, waiting: FetchQueue.Shared
+        _ place: TopicPartition, _ fetching: FetchLoop, topic: String, time: any TimeSource, ready: ReadySignal,
+        waiting: FetchQueue.Shared
     ) {
         self.place = place
         self.fetching = fetching
         self.topic = topic
+        self.time = time
         self.ready = ready
         self.waiting = waiting
         decoder = FetchDecoder(place)
