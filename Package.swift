@@ -353,7 +353,8 @@ if isFuzz {
             path: "Sources/App/tapedeck",
             sources: [
                 "Arguments.swift", "ClusterCommands.swift", "Command.swift", "Configuration.swift",
-                "ConfigurationFile.swift", "ConfigurationOption.swift", "ConfigurationValue.swift",
+                "ConfigurationFile.swift", "ConfigurationOption.swift", "RequestOptions.swift",
+                "ConfigurationValue.swift",
                 "RepairOptions.swift", "StoreOptions.swift", "UsageError.swift",
             ],
             swiftSettings: swiftSettings, linkerSettings: [link("yaml")]),
