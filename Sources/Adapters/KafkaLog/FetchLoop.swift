@@ -23,22 +23,25 @@ final class FetchLoop: FetchLanes, @unchecked Sendable {
     private let configuration: KafkaConfiguration
     private let bytesLeast: Int32
     private let intervalMs: ClosedRange<Int>
+    private let partitionsPerMs: Int
     // The loop's own.
     private var clients: [Int: Client] = [:]
     private var timer: (any LoopTimer)?
     private var isStopped = false
     private let problem = Mutex<KafkaFailure?>(nil)
 
-    /// `name` has at most 15 bytes. `bytesLeast`: what the brokers wait for, a tenth of a second at most. `intervalMs`:
-    /// as in ``KafkaFetcher/Limits``.
-    init(_ name: String, _ configuration: KafkaConfiguration, bytesLeast: Int32, intervalMs: ClosedRange<Int>)
-        throws(LogError)
-    {
+    /// `name` has at most 15 bytes. `bytesLeast`: what the brokers wait for, a tenth of a second at most. `intervalMs`
+    /// and `partitionsPerMs` are those of ``KafkaFetcher/Limits``.
+    init(
+        _ name: String, _ configuration: KafkaConfiguration, bytesLeast: Int32, intervalMs: ClosedRange<Int>,
+        partitionsPerMs: Int
+    ) throws(LogError) {
         address = configuration.brokers
         transport = try KafkaSockets(configuration)
         self.configuration = configuration
         self.bytesLeast = bytesLeast
         self.intervalMs = intervalMs
+        self.partitionsPerMs = partitionsPerMs
         loop = EventLoop(name: name)
         loop.runAndWait { [unowned self] loop in
             timer = loop.repeatTimer(everyMilliseconds: FetchLoop.tickMs) { [unowned self] in tick() }
@@ -68,6 +71,7 @@ final class FetchLoop: FetchLanes, @unchecked Sendable {
         var limits = lane == 0 ? configuration.fetchLimits : configuration.laneLimits
         limits.bytesLeast = bytesLeast
         limits.intervalMs = intervalMs
+        limits.partitionsPerMs = partitionsPerMs
         let fetcher = KafkaFetcher(brokers, limits: limits)
         clients[lane] = Client(brokers: brokers, fetcher: fetcher)
         return fetcher

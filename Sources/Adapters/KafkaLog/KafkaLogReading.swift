@@ -140,7 +140,7 @@ extension KafkaLog {
     /// The loop of all cursors: a reader that is behind waits for some bytes, and a writer gathers for as long anyway.
     private func fetching(_ state: inout State) throws(LogError) -> FetchLoop {
         if let known = state.fetching { return known }
-        let made = try FetchLoop("kafka-fetch", configuration, bytesLeast: 1024, intervalMs: 2...5)
+        let made = try FetchLoop("kafka-fetch", configuration, bytesLeast: 1024, intervalMs: 2...5, partitionsPerMs: 12)
         state.fetching = made
         return made
     }

@@ -2,7 +2,7 @@
 /// spread over, each of which costs the broker. What comes after a pause goes at once, and so does what fills a batch.
 struct Linger {
     /// A millisecond for so many partitions.
-    private static let partitionsPerMillisecond: Int64 = 32
+    private static let partitionsPerMillisecond: Int64 = 64
     private static let leastNs: Int64 = 500_000
 
     private let mostNs: Int64

@@ -87,7 +87,7 @@ final class TipReader: @unchecked Sendable {
         self.configuration = configuration
         self.time = time
         notify = report
-        fetching = try FetchLoop("kafka-tip", configuration, bytesLeast: 1, intervalMs: 0...2)
+        fetching = try FetchLoop("kafka-tip", configuration, bytesLeast: 1, intervalMs: 0...2, partitionsPerMs: 64)
         for (place, from, goal) in places {
             partitions[place] = Partition(place, from: from, goal: goal)
         }

@@ -13,9 +13,10 @@ public final class KafkaFetcher {
         public var bytesLeast: Int32 = 1
         public var bytesMax: Int32 = 10 << 20
         public var partitionBytesMax: Int32 = 1 << 20
-        /// The least time between two requests of a session where little comes, milliseconds: one for each 32
+        /// The least time between two requests of a session where little comes, milliseconds: one for each so many
         /// partitions that the broker has to look at, within these.
         public var intervalMs = 0...0
+        public var partitionsPerMs = 64
 
         public init() {}
     }
@@ -132,7 +133,7 @@ public final class KafkaFetcher {
     private static let refusedMilliseconds: UInt64 = 1000
     /// A partition is quiet after this long without records, and no more where some come twice within it.
     private static let quietMilliseconds: UInt64 = 1000
-    /// What the broker may wait for records of those, where one byte is enough.
+    /// What the broker may wait for records of those. One byte is enough: a lone record need not wait for others.
     private static let quietWaitMs: Int32 = 500
     /// Beyond what the broker may wait.
     private static let answerMilliseconds = 30_000
@@ -238,17 +239,17 @@ public final class KafkaFetcher {
             stream.isReviving = stream.isReviving && key.isQuiet
         }
         var request = KafkaFetchRequest()
-        request.bytesLeast = limits.bytesLeast
+        request.bytesLeast = key.isQuiet ? 1 : limits.bytesLeast
         request.bytesMax = limits.bytesMax
         request.partitionBytesMax = limits.partitionBytesMax
         request.session = session.id
         request.epoch = session.epoch
         let isNew = fill(&request, session, wanted)
         // Who is new is told at once where it stands.
-        request.waitMs =
-            isNew ? 0 : key.isQuiet && limits.bytesLeast <= 1 ? KafkaFetcher.quietWaitMs : limits.waitMs
+        request.waitMs = isNew ? 0 : key.isQuiet ? KafkaFetcher.quietWaitMs : limits.waitMs
         let interval = limits.intervalMs
-        session.notBefore = now + UInt64(min(max(wanted.count / 32, interval.lowerBound), interval.upperBound))
+        session.notBefore =
+            now + UInt64(min(max(wanted.count / limits.partitionsPerMs, interval.lowerBound), interval.upperBound))
         session.isOut = true
         connection.send(.fetch, milliseconds: KafkaFetcher.answerMilliseconds, { request.append(to: $0) }) {
             [weak self] result in
