@@ -12,6 +12,8 @@ public final class Socket: ByteStream {
     private let handle: UnsafeMutablePointer<uv_tcp_t>
     private var closeError: StreamError?
     public private(set) var waitingBytes = 0
+    /// In how many writes.
+    private(set) var waitingWrites = 0
 
     /// `isCounted`: the loop's count of connections has it already.
     private init(loop: EventLoop, isCounted: Bool = false) {
@@ -156,8 +158,7 @@ public final class Socket: ByteStream {
                 return close(Socket.error(result))
             }
         }
-        guard written < bytes.count else { return }
-        queue(UnsafeRawBufferPointer(rebasing: bytes[written...]))
+        withUnsafePointer(to: bytes) { queue(UnsafeBufferPointer(start: $0, count: 1), from: written) }
     }
 
     public var gathersPieces: Bool { true }
@@ -178,11 +179,7 @@ public final class Socket: ByteStream {
                 return close(Socket.error(result))
             }
         }
-        for piece in pieces {
-            let skipped = min(written, piece.count)
-            written -= skipped
-            if skipped < piece.count { queue(UnsafeRawBufferPointer(rebasing: piece[skipped...])) }
-        }
+        queue(pieces, from: written)
     }
 
     private static func buffer(_ bytes: UnsafeRawBufferPointer) -> uv_buf_t {
@@ -191,9 +188,14 @@ public final class Socket: ByteStream {
             UInt32(bytes.count))
     }
 
-    private func queue(_ rest: UnsafeRawBufferPointer) {
-        let request = WriteRequest(self, rest)
-        waitingBytes += rest.count
+    /// What follows the first so many bytes of the pieces waits, together: of several requests libuv writes one after
+    /// the other, and a frame's header that goes alone wakes a peer for nine bytes.
+    private func queue(_ pieces: UnsafeBufferPointer<UnsafeRawBufferPointer>, from written: Int) {
+        let count = pieces.reduce(-written) { $0 + $1.count }
+        guard count > 0 else { return }
+        let request = WriteRequest(self, pieces, from: written, count)
+        waitingBytes += count
+        waitingWrites += 1
         var buffer = Socket.buffer(UnsafeRawBufferPointer(request.bytes))
         let box = Unmanaged.passRetained(request)
         request.request.pointee.data = box.toOpaque()
@@ -208,10 +210,20 @@ public final class Socket: ByteStream {
         let bytes: UnsafeMutableRawBufferPointer
         let socket: Socket
 
-        init(_ socket: Socket, _ source: UnsafeRawBufferPointer) {
+        init(
+            _ socket: Socket, _ pieces: UnsafeBufferPointer<UnsafeRawBufferPointer>, from written: Int, _ count: Int
+        ) {
             self.socket = socket
-            bytes = .allocate(byteCount: source.count, alignment: 8)
-            bytes.copyMemory(from: source)
+            bytes = .allocate(byteCount: count, alignment: 8)
+            var skipped = written
+            var position = 0
+            for piece in pieces {
+                let rest = piece.dropFirst(skipped)
+                skipped -= piece.count - rest.count
+                UnsafeMutableRawBufferPointer(rebasing: bytes[position...]).copyMemory(
+                    from: UnsafeRawBufferPointer(rebasing: rest))
+                position += rest.count
+            }
         }
 
         deinit {
@@ -221,6 +233,7 @@ public final class Socket: ByteStream {
 
         func finish(_ status: Int32) {
             socket.waitingBytes -= bytes.count
+            socket.waitingWrites -= 1
             if status != 0 { return socket.close(Socket.error(status)) }
             if socket.waitingBytes == 0, !socket.isClosed { socket.owner?.drained() }
         }
