@@ -185,8 +185,8 @@ let package = Package(
         room("HTTP1Codec", in: "Wire"),
         room("DNSCodec", in: "Wire"),
         room(
-            "CQLFrames", in: "Wire", ["CLZ4", "CZlib"],
-            linkerSettings: [link("lz4", archive: "liblz4.a"), link("z", archive: "libz.a")]),
+            "CQLFrames", in: "Wire", ["CLZ4", "CDeflate"],
+            linkerSettings: [link("lz4", archive: "liblz4.a"), link("deflate", archive: "libdeflate.a")]),
         room(
             "KafkaFrames", in: "Wire", ["CLZ4", "CZlib", "CZstd", "CLinux"],
             linkerSettings: [
@@ -205,6 +205,7 @@ let package = Package(
         library("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev", brew: "zstd"),
         library("CLZ4", pkgConfig: "liblz4", apt: "liblz4-dev", brew: "lz4"),
         library("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev", brew: "zlib"),
+        library("CDeflate", pkgConfig: "libdeflate", apt: "libdeflate-dev", brew: "libdeflate"),
         library("CRdKafka", pkgConfig: "rdkafka", apt: "librdkafka-dev", brew: "librdkafka"),
         library("CYAML", pkgConfig: "yaml-0.1", apt: "libyaml-dev", brew: "libyaml"),
         .target(

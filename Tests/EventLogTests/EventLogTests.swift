@@ -246,6 +246,23 @@ struct RecordFiguresTests {
         append(some[1])
         #expect(builder.build().figures == [some[1]])
     }
+
+    @Test func `A block is checked where each of its records was`() {
+        let builder = BlockBuilder(TopicPartition(.ticksRaw, 0))
+        let key = builder.register(BlockBuilder.Key(exchange: "X", symbol: "AAPL", feed: "f"))
+        func isChecked(_ records: Bool...) -> Bool {
+            for record in records {
+                [UInt8(1)].withUnsafeBytes {
+                    builder.append(key: key, epoch: 1, sequence: 1, payload: $0, isChecked: record)
+                }
+            }
+            return builder.build().isChecked
+        }
+        #expect(isChecked(true, true))
+        #expect(!isChecked(true, false, true))
+        #expect(!isChecked(false))
+        #expect(isChecked(true))
+    }
 }
 
 struct RecordsEndedTests {

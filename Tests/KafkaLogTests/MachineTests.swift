@@ -140,6 +140,76 @@ import TickCodec
         }
     }
 
+    @Test func `Names that end alike, are long or come seldom are told from each other`() throws {
+        var random = SeededNumbers(seed: 12)
+        let symbols =
+            (0..<600).map { "S\($0)" } + (0..<40).map { String(repeating: "L", count: 50) + "\($0)" }
+            + ["A", "AB", "ABC", "ABCD", "ABCDEFGH", "XABCDEFGH", "YABCDEFGH"]
+        let assembler = BlockAssembler(MachineTests.place)
+        var expected: [String] = []
+        var found: [String] = []
+        func take(_ block: Block?) {
+            for index in 0..<(block?.recordCount ?? 0) {
+                guard let block else { return }
+                let track = block.track(of: index)
+                found.append(
+                    "\(block.exchange(track: track)) \(block.symbol(track: track)) \(block.feed(track: track))")
+            }
+        }
+        for offset in 0..<20_000 {
+            // One after the other, and the same again.
+            let symbol = symbols[random.below(4) == 0 ? 3 : random.below(symbols.count)]
+            let exchange = ["X", "SIMX"][random.below(2)]
+            let feed = ["f", "a feed"][random.below(2)]
+            let bytes = encodedTick(exchange: exchange, symbol: symbol, feed: feed, sequence: UInt64(offset + 1))
+            expected.append("\(exchange) \(symbol) \(feed)")
+            take(add(assembler, bytes, offset: UInt64(offset)))
+        }
+        take(assembler.end())
+        #expect(found == expected)
+        #expect(assembler.names.count == Set(expected).count)
+    }
+
+    @Test func `Recent keys forget what they are told to, and know nothing that they were not told`() {
+        let keys = RecentKeys()
+        func find(_ names: [String]) -> Int? {
+            let bytes = names.map { Array($0.utf8) }
+            return bytes[0].withUnsafeBytes { a in
+                bytes[1].withUnsafeBytes { b in bytes[2].withUnsafeBytes { keys.find(a, b, $0) } }
+            }
+        }
+        func note(_ number: Int, _ names: [String]) {
+            let bytes = names.map { Array($0.utf8) }
+            bytes[0].withUnsafeBytes { a in
+                bytes[1].withUnsafeBytes { b in bytes[2].withUnsafeBytes { keys.note(number, a, b, $0) } }
+            }
+        }
+        #expect(find(["X", "AAPL", "f"]) == nil)
+        note(7, ["X", "AAPL", "f"])
+        note(8, ["", "", ""])
+        note(9, ["X", String(repeating: "a", count: 47), "f"])
+        #expect(find(["X", "AAPL", "f"]) == 7 && find(["", "", ""]) == 8)
+        // The same bytes, cut elsewhere; and what was too long to be kept.
+        #expect(find(["XA", "APL", "f"]) == nil)
+        #expect(find(["X", String(repeating: "a", count: 47), "f"]) == nil)
+        note(10, ["X", "AAPL", "f"])
+        #expect(find(["X", "AAPL", "f"]) == 10)
+        keys.forget()
+        #expect(find(["X", "AAPL", "f"]) == nil)
+    }
+
+    @Test func `Blocks of valid ticks are checked, and one bad value makes a block that is not`() throws {
+        let assembler = BlockAssembler(MachineTests.place)
+        for sequence in 1...5 { _ = add(assembler, encodedTick(sequence: UInt64(sequence)), offset: UInt64(sequence)) }
+        #expect(try #require(assembler.end()).isChecked)
+        _ = add(assembler, encodedTick(sequence: 6), offset: 6)
+        // Field 22, a source of event times that there is none of.
+        _ = add(assembler, encodedTick(sequence: 7) + [0xb0, 0x01, 0x63], offset: 7)
+        #expect(try !#require(assembler.end()).isChecked)
+        _ = add(assembler, [1, 2, 3], offset: 8)
+        #expect(try !#require(assembler.end()).isChecked)
+    }
+
     @Test func `The identity of a book's record is what its decoder says, for any bytes`() throws {
         let encoder = BookEncoder(exchange: "SIMX", symbol: "AAPL", feed: "sim")
         var head = BookRecord.Head(epoch: 77, sequence: 12)

@@ -25,7 +25,7 @@ struct LayerTable {
             name: "Network", mayImport: ["Protobuf", "HTTP1Codec", "DNSCodec", "CQLFrames", "KafkaFrames", "C"],
             order: ["GRPC", "HTTP2", "HTTP1", "CassandraCQL", "KafkaClient", "TLS", "EventLoop"]),
         Layer(
-            name: "Wire", mayImport: ["Model", "CSimdJSON", "CLZ4", "CZlib", "CZstd"],
+            name: "Wire", mayImport: ["Model", "CSimdJSON", "CLZ4", "CDeflate", "CZlib", "CZstd"],
             order: [
                 "TickCodec", "VenueFormats", "MarketProto", "Protobuf", "HTTP1Codec", "DNSCodec", "CQLFrames",
                 "KafkaFrames",

@@ -31,12 +31,15 @@ final class TickApplier: @unchecked Sendable {
     private var lastTimestamp: Int64 = 0
     /// Rows of a batch, as the window has them now.
     private var batchRowsMax = 0
-    private var slots: [Int] = []
-    private var slotBases: [Int] = []
-    private var nextRow: [Int32] = []
-    private var groups: [Group] = []
-    private var groupOfInstrument: [Int32] = []
-    private var encoded = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+    // Touched for each row, by one thread, and by no closure that is entered again.
+    @exclusivity(unchecked) private var slots: [Int] = []
+    @exclusivity(unchecked) private var slotBases: [Int] = []
+    @exclusivity(unchecked) private var nextRow: [Int32] = []
+    /// Of each row, its slot in `slots`.
+    @exclusivity(unchecked) private var rowSlots: [Int32] = []
+    @exclusivity(unchecked) private var groups: [Group] = []
+    @exclusivity(unchecked) private var groupOfInstrument: [Int32] = []
+    @exclusivity(unchecked) private var encoded = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
 
     private struct PartitionID: Hashable {
         let instrument: Int
@@ -118,11 +121,20 @@ final class TickApplier: @unchecked Sendable {
             slotBases.append(slots.count)
             slots.append(contentsOf: repeatElement(UnnamedTrack.source, count: block.trackCount))
         }
-        for row in rows.rows {
-            let block = rows.blocks[Int(row.block)]
-            let track = block.track(of: Int(row.record))
-            let slot = slotBases[Int(row.block)] + track
-            if slots[slot] < 0 { slots[slot] = try source(block, track) }
+        rowSlots.removeAll(keepingCapacity: true)
+        rowSlots.reserveCapacity(rows.rows.count)
+        var index = 0
+        while index < rows.rows.count {
+            let number = rows.rows[index].block
+            let block = rows.blocks[Int(number)]
+            let base = slotBases[Int(number)]
+            // Rows of a block stand together.
+            while index < rows.rows.count, rows.rows[index].block == number {
+                let track = block.track(of: Int(rows.rows[index].record))
+                if slots[base + track] < 0 { slots[base + track] = try source(block, track) }
+                rowSlots.append(Int32(truncatingIfNeeded: base + track))
+                index += 1
+            }
         }
     }
 
@@ -149,15 +161,17 @@ final class TickApplier: @unchecked Sendable {
     private func group(_ rows: TickRows, from: UInt64) throws(StoreError) {
         nextRow.removeAll(keepingCapacity: true)
         nextRow.append(contentsOf: repeatElement(-1, count: rows.rows.count))
+        let firstOffsets = rows.blocks.map(\.firstOffset)
         try catalog.withLock { catalog throws(StoreError) in
             while groupOfInstrument.count < catalog.entries.count { groupOfInstrument.append(-1) }
             for index in rows.rows.indices {
                 let row = rows.rows[index]
-                let block = rows.blocks[Int(row.block)]
-                guard block.firstOffset &+ UInt64(row.record) >= from else { continue }
-                let slot = slotBases[Int(row.block)] + block.track(of: Int(row.record))
-                guard slots[slot] != UnnamedTrack.source else { throw UnnamedTrack.refusal(block, Int(row.record)) }
-                let instrument = catalog.sources[slots[slot]].instrument
+                guard firstOffsets[Int(row.block)] &+ UInt64(row.record) >= from else { continue }
+                let source = slots[Int(rowSlots[index])]
+                guard source != UnnamedTrack.source else {
+                    throw UnnamedTrack.refusal(rows.blocks[Int(row.block)], Int(row.record))
+                }
+                let instrument = catalog.sources[source].instrument
                 let group = Int(groupOfInstrument[instrument])
                 if group < 0 {
                     groupOfInstrument[instrument] = Int32(groups.count)
@@ -265,15 +279,19 @@ final class TickApplier: @unchecked Sendable {
         var run = TrackRun()
         var index = Int(group.first)
         var rowsLeft = group.count
+        var blockNumber = rows.rows[index].block
+        var block = rows.blocks[Int(blockNumber)]
         while index >= 0 {
             let row = rows.rows[index]
+            let slot = Int(rowSlots[index])
             index = Int(nextRow[index])
             rowsLeft -= 1
-            let block = rows.blocks[Int(row.block)]
-            let track = block.track(of: Int(row.record))
-            let slot = slotBases[Int(row.block)] + track
+            if row.block != blockNumber {
+                blockNumber = row.block
+                block = rows.blocks[Int(row.block)]
+            }
             if slot != run.slot {
-                run = trackRun(slot, block, track, catalog, record.primaryFeed)
+                run = trackRun(slot, block, slot - slotBases[Int(row.block)], catalog, record.primaryFeed)
                 run.timeToLive = timeToLive(block.appendTimeNs, wallNs)
             }
             let payload = block.payload(Int(row.record))
@@ -337,9 +355,7 @@ final class TickApplier: @unchecked Sendable {
     private func leader(_ group: Group, _ rows: TickRows, _ catalog: Catalog) -> [UInt8]? {
         var index = Int(group.first)
         while index >= 0 {
-            let row = rows.rows[index]
-            let slot = slotBases[Int(row.block)] + rows.blocks[Int(row.block)].track(of: Int(row.record))
-            let feed = catalog.feeds[catalog.sources[slots[slot]].feed]
+            let feed = catalog.feeds[catalog.sources[slots[Int(rowSlots[index])]].feed]
             if feed.number != FeedNumbers.directNumber { return feed.name }
             index = Int(nextRow[index])
         }

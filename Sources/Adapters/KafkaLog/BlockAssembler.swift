@@ -28,17 +28,19 @@ final class BlockAssembler {
     }
 
     let place: TopicPartition
-    private var builder: BlockBuilder
-    private var table = KeyTable()
-    private(set) var latest: [Latest] = []
+    // An assembler belongs to one thread at a time and no closure re-enters it.
+    @exclusivity(unchecked) private var builder: BlockBuilder
+    @exclusivity(unchecked) private var table = KeyTable()
+    private let recent = RecentKeys()
+    @exclusivity(unchecked) private(set) var latest: [Latest] = []
     private(set) var names: [(exchange: [UInt8], symbol: [UInt8], feed: [UInt8])] = []
-    private var blockNumber: UInt64 = 1
-    private var firstOffset: UInt64 = 0
-    private var timestampNs: Int64 = 0
-    private var nameBytes: [UInt8] = []
-    private var ticks = TickReader()
+    @exclusivity(unchecked) private var blockNumber: UInt64 = 1
+    @exclusivity(unchecked) private var firstOffset: UInt64 = 0
+    @exclusivity(unchecked) private var timestampNs: Int64 = 0
+    @exclusivity(unchecked) private var nameBytes: [UInt8] = []
+    @exclusivity(unchecked) private var ticks = TickReader()
     /// Offset that the next record has where there is no gap.
-    private(set) var next: UInt64 = 0
+    @exclusivity(unchecked) private(set) var next: UInt64 = 0
     private(set) var malformed: UInt64 = 0
 
     init(_ place: TopicPartition) {
@@ -64,16 +66,18 @@ final class BlockAssembler {
             payload.count <= BlockAssembler.recordBytesMax ? payload : UnsafeRawBufferPointer(start: nil, count: 0)
         let identity = identity(of: payload, key)
         let number = number(of: identity)
-        if latest[number].block != blockNumber {
-            latest[number].before = latest[number].offset
-            latest[number].block = blockNumber
+        var newest = latest[number]
+        if newest.block != blockNumber {
+            newest.before = newest.offset
+            newest.block = blockNumber
         }
-        latest[number].offset = offset
-        latest[number].epoch = identity.epoch
-        latest[number].sequence = identity.sequence
+        newest.offset = offset
+        newest.epoch = identity.epoch
+        newest.sequence = identity.sequence
+        latest[number] = newest
         builder.append(
-            key: number, epoch: identity.epoch, sequence: identity.sequence, payload: payload, figures: identity.figures
-        )
+            key: number, epoch: identity.epoch, sequence: identity.sequence, payload: payload,
+            figures: identity.figures, isChecked: identity.isChecked)
         return ended
     }
 
@@ -106,6 +110,7 @@ final class BlockAssembler {
     private func forgetKeys() {
         builder = BlockBuilder(place, capacity: 16 << 10)
         table = KeyTable()
+        recent.forget()
         latest = []
         names = []
     }
@@ -119,6 +124,7 @@ final class BlockAssembler {
         var epoch: UInt64 = 0
         var sequence: UInt64 = 0
         var figures: RecordFigures?
+        var isChecked = false
     }
 
     private func identity(of payload: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer) -> Identity {
@@ -134,6 +140,7 @@ final class BlockAssembler {
             identity.figures = RecordFigures(
                 filingTimeNs: ticks.filingTimeNs, tradePrice: ticks.kind == .trade ? ticks.last : nil,
                 tradeSize: ticks.lastSize ?? 0)
+            identity.isChecked = (try? ticks.check()) != nil
         case .booksDeltas:
             guard let book = try? BookIdentity(payload) else { return bad() }
             identity.exchange = book.exchange
@@ -156,6 +163,13 @@ final class BlockAssembler {
     }
 
     private func number(of identity: Identity) -> Int {
+        if let known = recent.find(identity.exchange, identity.symbol, identity.feed) { return known }
+        let number = findOrAdd(identity)
+        recent.note(number, identity.exchange, identity.symbol, identity.feed)
+        return number
+    }
+
+    private func findOrAdd(_ identity: Identity) -> Int {
         nameBytes.removeAll(keepingCapacity: true)
         nameBytes.append(contentsOf: identity.exchange)
         nameBytes.append(contentsOf: identity.symbol)

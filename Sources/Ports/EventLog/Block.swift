@@ -54,6 +54,9 @@ public final class Block: @unchecked Sendable {
     /// What each record reports, where the block was built in this process by a producer that said so; nil where
     /// records have to be decoded. Not part of the image.
     public let figures: [RecordFigures]?
+    /// Whether who built it in this process found every record to be what its topic says, with values that its readers
+    /// can hold, under the names, epoch and sequence of its track. Not part of the image.
+    public let isChecked: Bool
     /// Which builder of this process made it; nil where it was read. Not part of the image.
     public let origin: Origin?
 
@@ -75,9 +78,13 @@ public final class Block: @unchecked Sendable {
         }
     }
 
-    init(image: UnsafeRawBufferPointer, layout: BlockLayout, figures: [RecordFigures]? = nil, origin: Origin? = nil) {
+    init(
+        image: UnsafeRawBufferPointer, layout: BlockLayout, figures: [RecordFigures]? = nil, isChecked: Bool = false,
+        origin: Origin? = nil
+    ) {
         self.image = image
         self.figures = figures
+        self.isChecked = isChecked
         self.origin = origin
         topicPartition = layout.topicPartition
         recordCount = layout.recordCount

@@ -73,6 +73,8 @@ public final class BlockBuilder {
     @exclusivity(unchecked) @usableFromInline var recordsLength = 0
     /// Of every record collected, or none.
     @exclusivity(unchecked) @usableFromInline var figures: [RecordFigures] = []
+    /// Records collected that were checked.
+    @exclusivity(unchecked) private var checkedCount = 0
 
     public init(_ topicPartition: TopicPartition, capacity: Int = 64 << 10) {
         self.topicPartition = topicPartition
@@ -121,10 +123,13 @@ public final class BlockBuilder {
         finish(start: start, end: end, key: key, epoch: epoch, sequence: sequence)
     }
 
-    /// Appends one record that is encoded already.
+    /// Appends one record that is encoded already. Where all of a block were checked, the block says so
+    /// (``Block/isChecked``).
     public func append(
-        key: Int, epoch: UInt64, sequence: UInt64, payload: UnsafeRawBufferPointer, figures: RecordFigures? = nil
+        key: Int, epoch: UInt64, sequence: UInt64, payload: UnsafeRawBufferPointer, figures: RecordFigures? = nil,
+        isChecked: Bool = false
     ) {
+        if isChecked { checkedCount &+= 1 }
         append(key: key, epoch: epoch, sequence: sequence, lengthMax: payload.count, figures: figures) { buffer in
             buffer.copyMemory(from: payload)
             return payload.count
@@ -183,8 +188,11 @@ public final class BlockBuilder {
             recordsPosition: recordsPosition, recordsLength: recordsLength, tracksPosition: tracksPosition)
         let figures = figures.count == recordCount ? figures : nil
         let origin = Block.Origin(builder: number, keys: tracks.map { Int32(truncatingIfNeeded: $0.key) })
+        let isChecked = checkedCount == recordCount
         reset()
-        return Block(image: UnsafeRawBufferPointer(image), layout: layout, figures: figures, origin: origin)
+        return Block(
+            image: UnsafeRawBufferPointer(image), layout: layout, figures: figures, isChecked: isChecked, origin: origin
+        )
     }
 
     private func reset() {
@@ -197,6 +205,7 @@ public final class BlockBuilder {
         }
         recordsLength = 0
         recordCount = 0
+        checkedCount = 0
     }
 
     private func zero(_ image: UnsafeMutableRawBufferPointer, _ start: Int, _ end: Int) {

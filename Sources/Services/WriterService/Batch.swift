@@ -29,7 +29,12 @@ struct Batch {
         let blockIndex = Int32(rows.blocks.count)
         rows.blocks.append(block)
         rows.rows.reserveCapacity(rows.rows.count + block.recordCount - index)
+        var checked = CheckedTicks(block)
         for record in index..<block.recordCount {
+            if let row = checked?.row(record, blockIndex) {
+                rows.rows.append(row)
+                continue
+            }
             do {
                 rows.rows.append(try Batch.row(block, record, blockIndex))
             } catch {
@@ -44,6 +49,42 @@ struct Batch {
         }
         bytes += block.recordsLength
         next = block.endOffset
+    }
+
+    /// Rows of a block whose records were checked when it was made: they need not be read again.
+    private struct CheckedTicks {
+        private enum Names { case unknown, good, bad }
+
+        private let block: Block
+        private let figures: [RecordFigures]
+        /// Whether a row may have the names of a track.
+        private var names: [Names]
+
+        init?(_ block: Block) {
+            guard block.isChecked, let figures = block.figures else { return nil }
+            self.block = block
+            self.figures = figures
+            names = [Names](repeating: .unknown, count: block.trackCount)
+        }
+
+        /// nil where the record has to be read, to say what is wrong with it.
+        @inline(__always)
+        mutating func row(_ record: Int, _ blockIndex: Int32) -> TickRows.Row? {
+            let track = block.track(of: record)
+            if names[track] == .unknown { look(track) }
+            guard names[track] == .good, block.sequence(of: record) <= TickRowIdentity.sequenceMax else { return nil }
+            let found = figures[record]
+            return TickRows.Row(
+                block: blockIndex, record: Int32(truncatingIfNeeded: record), filingTimeNs: found.filingTimeNs,
+                tradePrice: found.tradePrice, tradeSize: found.tradeSize)
+        }
+
+        private mutating func look(_ track: Int) {
+            let isGood =
+                RowNames.isInstrument(block.exchangeBytes(track: track), block.symbolBytes(track: track))
+                && RowNames.isFeed(block.feedBytes(track: track))
+            names[track] = isGood ? .good : .bad
+        }
     }
 
     struct RowError: Error {

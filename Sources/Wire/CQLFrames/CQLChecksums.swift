@@ -1,4 +1,4 @@
-import CZlib
+import CDeflate
 
 /// The two checksums of protocol v5's segments (2.2 of its specification).
 enum CQLChecksums {
@@ -28,13 +28,13 @@ enum CQLChecksums {
 
     /// CRC-32 over four bytes of the protocol's own, so that zeros do not check, and the payload.
     static func crc32(_ payload: UnsafeRawBufferPointer) -> UInt32 {
-        let crc = CZlib.crc32(crc32Initial, payload.bindMemory(to: UInt8.self).baseAddress, uInt(payload.count))
-        // Without bytes zlib gives its initial value.
-        return payload.count == 0 ? UInt32(crc32Initial) : UInt32(truncatingIfNeeded: crc)
+        // Without bytes the library gives its initial value.
+        guard let base = payload.baseAddress, payload.count > 0 else { return crc32Initial }
+        return libdeflate_crc32(crc32Initial, base, payload.count)
     }
 
-    private static let crc32Initial: uLong = {
+    private static let crc32Initial: UInt32 = {
         let salt: [UInt8] = [0xfa, 0x2d, 0x55, 0xca]
-        return CZlib.crc32(0, salt, uInt(salt.count))
+        return libdeflate_crc32(0, salt, salt.count)
     }()
 }
