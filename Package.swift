@@ -326,7 +326,8 @@ let package = Package(
         tests(
             "CassandraTests",
             [
-                "CassandraStore", "Drills", "CassandraCQL", "CQLFrames", "RocksStore", "TLS", "EventLoop", "TickStore",
+                "CassandraStore", "Repair", "SegmentLog", "Drills", "CassandraCQL", "CQLFrames", "RocksStore", "TLS",
+                "EventLoop", "TickStore",
                 "EventLog",
                 "TimeSource", "Simulation", "TickCodec", "MarketModel", "TestSupport",
             ]),
@@ -353,7 +354,8 @@ if isFuzz {
             name: "tapedeck", dependencies: ["AccessControl", "FaultSchedule", "TLS", "CYAML"],
             path: "Sources/App/tapedeck",
             sources: [
-                "Arguments.swift", "ClusterCommands.swift", "Command.swift", "Configuration.swift",
+                "Arguments.swift", "BucketOptions.swift", "ClusterCommands.swift", "Command.swift",
+                "Configuration.swift",
                 "ConfigurationFile.swift", "ConfigurationOption.swift", "RequestOptions.swift",
                 "ConfigurationValue.swift",
                 "RepairOptions.swift", "StoreOptions.swift", "UsageError.swift",

@@ -127,15 +127,13 @@ struct SchemaTests {
         }
     }
 
-    @Test func `Dates and hours of partitions go back and forth`() {
+    @Test func `Dates of partitions go back and forth`() {
         #expect(CivilTime.date(day: 0) == "1970-01-01" && CivilTime.date(day: 18_336) == "2020-03-15")
         #expect(CivilTime.date(day: -1) == "1969-12-31" && CivilTime.date(day: 19_782) == "2024-02-29")
-        for hour in stride(from: Int64(-2_562_047), to: 2_562_047, by: 997) {
-            let partition = TickPartition(number: 1, exchange: "a", symbol: "b", hour: hour)
-            #expect(TickPartition.hour(tradeDate: partition.tradeDate, bucket: Int64(partition.bucket)) == hour)
-        }
-        for bad in ["", "2020", "2020-13-01", "2020-00-01", "2020-01-99", "x-y-z", "9999-01-01"] {
-            #expect(TickPartition.hour(tradeDate: bad, bucket: 1) == nil)
-        }
+        for day in Int64(-106_752)...106_751 { #expect(CivilTime.day(date: CivilTime.date(day: day)) == day) }
+        for bad in [
+            "", "2020", "2020-13-01", "2020-00-01", "2020-01-99", "x-y-z", "9999-01-01", "2023-02-29", "2024-2-01",
+            "2024-02-1", "2024-02-01-", "+2024-02-01", "2024-02-01T",
+        ] { #expect(CivilTime.day(date: bad) == nil) }
     }
 }

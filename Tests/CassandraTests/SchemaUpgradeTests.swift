@@ -205,7 +205,8 @@ struct SchemaUpgradeTests {
         for words in [
             "missing\tpositions\tthe table is not there", "missing\twriter_offsets.chain_hash\tthe column is not there",
             "missing\torder_book_snapshots.epoch\tthe column is not there", "missing\theld_offsets",
-            "missing\tfiled_records", "ALTER TABLE upgrade.writer_offsets ADD (chain_hash blob);",
+            "missing\tfiled_records", "missing\tbucket_widths\tthe table is not there",
+            "ALTER TABLE upgrade.writer_offsets ADD (chain_hash blob);",
         ] { #expect(plan.output.contains(words), "\(words): \(plan.output)") }
         // Nothing of what is there has another type, and nothing goes.
         for word in ["conflict\t", "different\t", "extra\t", "DROP", "TRUNCATE"] {
@@ -241,7 +242,24 @@ struct SchemaUpgradeTests {
         classes.close()
     }
 
-    @Test func `A keyspace of a newer version is left alone by every command`() async throws {
+    /// Version 2 had no widths of buckets, and else what there is now.
+    private static func expectUpgradedFromTwo(
+        _ configuration: CassandraStoreConfiguration, _ session: BlockingSession
+    ) throws {
+        for statement in [
+            "DROP TABLE newer.bucket_widths",
+            "DELETE FROM newer.schema_versions WHERE scope = 'tapedeck' AND version = 3",
+            "INSERT INTO newer.schema_versions (scope, version) VALUES ('tapedeck', 2)",
+        ] { _ = try session.query(statement) }
+        #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
+        let tool = try SchemaTool(configuration, replication: nil)
+        let plan = try tool.apply()
+        #expect(plan.findings.map(\.place) == ["bucket_widths"] && plan.statements.count == 2, "\(plan)")
+        #expect(try tool.plan().isUpToDate)
+        try CassandraStore(configuration, time: SystemClock()).close()
+    }
+
+    @Test func `A keyspace of version 2 gets what it lacks, and one of a newer version is left alone`() async throws {
         let port = try await SharedCassandra.shared.node().port
         let newer = CassandraSchema.version + 1
         let keyspace = "newer"
@@ -249,6 +267,7 @@ struct SchemaUpgradeTests {
             let configuration = try makeTables(port, keyspace)
             let session = try BlockingSession(configuration)
             defer { session.close() }
+            try Self.expectUpgradedFromTwo(configuration, session)
             _ = try session.query("ALTER TABLE newer.limits ADD ahead text")
             _ = try session.query(
                 "INSERT INTO newer.schema_versions (scope, version) VALUES ('tapedeck', \(newer))")

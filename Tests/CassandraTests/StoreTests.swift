@@ -166,7 +166,7 @@ func makeTables(_ port: Int, _ keyspace: String) throws -> CassandraStoreConfigu
 @Suite(.enabled(if: CassandraNode.isPresent, "../shared is absent"), .serialized, .timeLimit(.minutes(5)))
 struct StoreTests {
     /// Scans over all and over ranges, last ticks and days: equal, byte for byte.
-    private static func expectSame(_ cassandra: any TickStore, _ rocks: any TickStore) throws {
+    static func expectSame(_ cassandra: any TickStore, _ rocks: any TickStore) throws {
         #expect(try cassandra.instruments() == rocks.instruments())
         for instrument in StoreWorld.instruments {
             let all = try frames(rocks, instrument)

@@ -106,9 +106,8 @@ struct TimeWindowTests {
 
     /// Files of a symbol's rows: what `nodetool getsstables` says of its partitions.
     private static func files(_ node: CassandraNode, _ market: Market, _ window: Int) async throws -> Set<String> {
-        let hour = StoredHour.of(market.startNs + Int64(window) * minuteNs)
-        let partition = TickPartition(number: 0, exchange: "XNAS", symbol: "W\(window)", hour: hour)
-        let key = "XNAS:W\(window):\(partition.tradeDate):\(partition.bucket)"
+        let bucket = TickBucket(of: market.startNs + Int64(window) * minuteNs)
+        let key = "XNAS:W\(window):\(CivilTime.date(day: bucket.day)):\(bucket.number)"
         let output = try await node.nodetool(["getsstables", keyspace, "tick_data", key])
         return Set(
             output.split(separator: "\n").compactMap { line in
@@ -222,10 +221,10 @@ struct TimeWindowTests {
                         appendTimeNs: market.startNs + Int64(window) * minuteNs,
                         update: Market.bytes(symbol, sequence, timeNs))
                 }
-                let hour = StoredHour(
+                let bucket = StoredBucket(
                     try Instrument(exchange: "XNAS", symbol: symbol),
-                    hour: StoredHour.of(market.startNs + Int64(window) * minuteNs))
-                try store.rewrite(rows, in: hour, RepairStamp(generation: 1))
+                    TickBucket(of: market.startNs + Int64(window) * minuteNs))
+                try store.rewrite(rows, in: bucket, RepairStamp(generation: 1))
             }
             try store.close()
         }

@@ -118,7 +118,7 @@ extension Market.Appended {
             appendTimeNs: RealTime().wallNs(), update: update ?? self.update)
     }
 
-    var hour: StoredHour { StoredHour(instrument, hour: StoredHour.of(filingTimeNs)) }
+    var bucket: StoredBucket { StoredBucket(instrument, TickBucket(of: filingTimeNs)) }
 
     func key(_ store: any RepairableStore) throws -> TickRowIdentity {
         let number = try #require(store.feedNumbers()[Array("main".utf8)])
@@ -142,14 +142,14 @@ private struct Corruption {
                 other.last = 1
                 other.bid = nil
                 other.ask = 7_000_000_000
-                try store.rewrite([tick.row(update: encoded(other, tick.instrument))], in: tick.hour, stamp)
+                try store.rewrite([tick.row(update: encoded(other, tick.instrument))], in: tick.bucket, stamp)
                 altered += 1
             } else if tick.sequence % 5 == 0 {
-                try store.remove([key], from: tick.hour, stamp)
+                try store.remove([key], from: tick.bucket, stamp)
                 missing += 1
             } else if tick.sequence % 7 == 0 {
-                try store.remove([key], from: tick.hour, stamp)
-                try store.rewrite([tick.row(sequence: tick.sequence + 1_000_000)], in: tick.hour, stamp)
+                try store.remove([key], from: tick.bucket, stamp)
+                try store.rewrite([tick.row(sequence: tick.sequence + 1_000_000)], in: tick.bucket, stamp)
                 moved += 1
             }
         }
@@ -207,10 +207,10 @@ extension ClusterTests {
             // What somebody wrote by WriteTick, which is in no log.
             let direct = market.appended[100]
             try store.rewrite(
-                [direct.row(sequence: 9_999, feed: directFeed)], in: direct.hour, RepairStamp(generation: 0))
+                [direct.row(sequence: 9_999, feed: directFeed)], in: direct.bucket, RepairStamp(generation: 0))
             // And what another log brought.
             try store.rewrite(
-                [direct.row(sequence: 8_888, feed: "elsewhere")], in: direct.hour, RepairStamp(generation: 0))
+                [direct.row(sequence: 8_888, feed: "elsewhere")], in: direct.bucket, RepairStamp(generation: 0))
             let clean = try audit(log, store).compare()
             #expect(clean.isEqual && clean.total.direct == 1 && clean.total.pending == 0, "\(clean.total)")
             #expect(clean.total.foreign == 1 && clean.total.storeRows == market.appended.count + 2)
@@ -359,7 +359,7 @@ extension ClusterTests {
                 }
                 let audit = try TapeAudit(
                     log: log, store: store, selection: RepairSelection(), wallNs: RealTime().wallNs(),
-                    progress: { what, _, _ in if what.hasPrefix("comparing: hours") { goOn() } })
+                    progress: { what, _, _ in if what.hasPrefix("comparing: buckets") { goOn() } })
                 let live = try audit.compare()
                 #expect(live.isEqual && live.total.matching == market.appended.count, "\(live.total)")
                 #expect(live.total.wrongKey == 0 && live.total.storeRows == market.appended.count)
@@ -367,7 +367,7 @@ extension ClusterTests {
                 // With a row that no record made, found and removed while the platform goes on.
                 let tick = market.appended[7]
                 try store.rewrite(
-                    [tick.row(sequence: 1_000_007)], in: tick.hour, RepairStamp(generation: 0))
+                    [tick.row(sequence: 1_000_007)], in: tick.bucket, RepairStamp(generation: 0))
                 later = 0
                 let outcome = try RepairRun(audit, wallNs: { RealTime().wallNs() }).run { _ in true }
                 #expect(outcome.before.total.wrongKey == 1 && outcome.repaired.removed == 1)

@@ -25,11 +25,11 @@ extension ClusterTests {
             for (statement, words) in [
                 (
                     "INSERT INTO version_test.schema_versions (scope, version) VALUES ('tapedeck', 99)",
-                    "has schema 99, this one knows 2: it was made by a newer version; start that"
+                    "has schema 99, this one knows 3: it was made by a newer version; start that"
                 ),
                 (
-                    "DELETE FROM version_test.schema_versions WHERE scope = 'tapedeck' AND version IN (99, 2)",
-                    "has schema 0, this one knows 2: it is older; `tapedeck schema apply` brings it up to date"
+                    "DELETE FROM version_test.schema_versions WHERE scope = 'tapedeck' AND version IN (99, 3)",
+                    "has schema 0, this one knows 3: it is older; `tapedeck schema apply` brings it up to date"
                 ),
             ] {
                 try await node.execute(statement)

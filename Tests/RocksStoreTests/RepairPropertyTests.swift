@@ -15,7 +15,7 @@ struct RepairPropertyTests {
     private static let startNs: Int64 = 1_700_000_000_000_000_000
 
     private struct Stored {
-        let hour: StoredHour
+        let bucket: StoredBucket
         let row: RepairedRow
     }
 
@@ -67,7 +67,7 @@ struct RepairPropertyTests {
                 }
                 all.append(
                     Stored(
-                        hour: StoredHour(instrument, hour: StoredHour.of(timeNs)),
+                        bucket: StoredBucket(instrument, TickBucket(of: timeNs)),
                         row: RepairedRow(
                             feed: Array(feed.utf8), epoch: 3, sequence: sequence, filingTimeNs: timeNs,
                             appendTimeNs: timeNs, update: update)))
@@ -118,7 +118,7 @@ struct RepairPropertyTests {
         var written = direct.row
         written.feed = Array(directFeed.utf8)
         written.sequence += 5000
-        try store.rewrite([written], in: direct.hour, RepairStamp(generation: 0))
+        try store.rewrite([written], in: direct.bucket, RepairStamp(generation: 0))
 
         let feeds = try store.feedNumbers()
         let stamp = RepairStamp(generation: 0)
@@ -131,14 +131,14 @@ struct RepairPropertyTests {
             switch numbers.below(8) {
             case 0:
                 other.update[other.update.count - 1] ^= 1
-                try store.rewrite([other], in: stored.hour, stamp)
+                try store.rewrite([other], in: stored.bucket, stamp)
                 altered += 1
             case 1:
-                try store.remove([key], from: stored.hour, stamp)
+                try store.remove([key], from: stored.bucket, stamp)
                 missing += 1
             case 2:
                 other.sequence += 10_000
-                try store.rewrite([other], in: stored.hour, stamp)
+                try store.rewrite([other], in: stored.bucket, stamp)
                 wrong += 1
             default: break
             }
@@ -157,7 +157,7 @@ struct RepairPropertyTests {
         #expect(outcome.after?.total.logDigest == outcome.after?.total.storeDigest)
         let directKey = try TickRowIdentity(
             filingTimeNs: written.filingTimeNs, epoch: 3, sequence: written.sequence, feedNumber: 1)
-        try store.remove([directKey], from: direct.hour, stamp)
+        try store.remove([directKey], from: direct.bucket, stamp)
         #expect(try Self.rows(store) == before)
         // Nothing is left to do, and nothing is asked.
         let again = try RepairRun(audit, wallNs: { Self.startNs }).run { _ in
@@ -200,17 +200,17 @@ struct RepairPropertyTests {
         let all = try Self.fill(log, store, &numbers)
         let (from, to) = (all[100].row.filingTimeNs / 100 * 100, all[300].row.filingTimeNs / 100 * 100)
         let inside = all.filter { $0.row.filingTimeNs >= from && $0.row.filingTimeNs < to }
-        let victim = try #require(inside.first { $0.hour.instrument.symbol == "S1" })
+        let victim = try #require(inside.first { $0.bucket.instrument.symbol == "S1" })
         let number = try #require(store.feedNumbers()[victim.row.feed])
         let key = try TickRowIdentity(
             filingTimeNs: victim.row.filingTimeNs, epoch: 3, sequence: victim.row.sequence, feedNumber: number)
-        try store.remove([key], from: victim.hour, RepairStamp(generation: 0))
+        try store.remove([key], from: victim.bucket, RepairStamp(generation: 0))
         func compare(_ selection: RepairSelection) throws -> AuditResult {
             try TapeAudit(log: log, store: store, selection: selection, wallNs: Self.startNs).compare()
         }
         let range = try compare(RepairSelection(fromNs: from, toNs: to))
         #expect(range.total.logTicks == inside.count && range.total.missing == 1, "\(range.total)")
-        #expect(range.differing == [victim.hour])
+        #expect(range.differing == [victim.bucket])
         #expect(try compare(RepairSelection(symbols: ["S1"], fromNs: from, toNs: to)).total.missing == 1)
         #expect(try compare(RepairSelection(symbols: ["S0", "S2"])).isEqual)
         #expect(try compare(RepairSelection(exchange: "Y")).total.logTicks == 0)

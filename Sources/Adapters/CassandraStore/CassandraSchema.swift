@@ -64,7 +64,7 @@ public enum CassandraSchema {
     /// As published.
     public static let keyspace = "market_data"
     /// Of the tables below; grows with each change of them.
-    public static let version = 2
+    public static let version = 3
     /// 90 days.
     static let tickSeconds: Int64 = 7_776_000
 
@@ -92,7 +92,8 @@ public enum CassandraSchema {
     /// All tables, for a server of this release.
     static func tables(release: String) -> [CassandraTable] {
         [
-            tickData(release), tickPartitions, latestTicks, writerOffsets, heldOffsets, filedRecords, feeds,
+            tickData(release), tickPartitions, bucketWidths, latestTicks, writerOffsets, heldOffsets, filedRecords,
+            feeds,
             tradeExecutions(release), orderBookSnapshots(release), eventStore, positions, instruments, limits,
             schemaVersions,
         ]
@@ -141,6 +142,15 @@ public enum CassandraSchema {
         ],
         partitionKey: ["exchange", "symbol"], clustering: [("trade_date", false), ("bucket", false)],
         options: [("default_time_to_live", .integer(tickSeconds + 86_400))])
+
+    /// How wide the buckets of an instrument are, from a trade date on.
+    static let bucketWidths = CassandraTable(
+        name: "bucket_widths",
+        columns: [
+            column("exchange", "text"), column("symbol", "text"), column("trade_date", "text"),
+            column("minutes", "int"),
+        ],
+        partitionKey: ["exchange", "symbol"], clustering: [("trade_date", true)])
 
     /// The newest tick of each instrument's primary feed, and its day.
     static let latestTicks = CassandraTable(

@@ -68,7 +68,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         do {
             try CassandraStore.checkVersion(session, configuration.keyspace)
             nodeClock = try NodeClock(session, time)
-            applier = try TickApplier(session, window, configuration)
+            applier = try TickApplier(session, window, configuration, nodeNs: nodeClock.nowNs)
             held = try HeldRecords(session, configuration)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
             selectRows = try session.prepare(TickScan.select(configuration.keyspace))

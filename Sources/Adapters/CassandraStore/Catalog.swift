@@ -16,8 +16,9 @@ struct Catalog {
         var isLoaded = false
         /// Whether the record changed since it was written.
         var isDirty = false
-        /// The partition of the hour that was written last.
-        var hour = Int64.min
+        var widths = BucketWidths()
+        /// The bucket that was written last, and its partition.
+        var bucket: TickBucket?
         var partition: TickPartition?
     }
 
@@ -39,6 +40,7 @@ struct Catalog {
     private var sourceTable = KeyTable()
     private var numbers: [Instrument: Int] = [:]
     private var feedNumbers: [[UInt8]: Int] = [:]
+    private var widths: [Instrument: BucketWidths] = [:]
 
     /// The source of a block's track; nil where it is new.
     func source(_ block: Block, track: Int) -> Int? { sourceTable.find(block, track: track) }
@@ -66,7 +68,9 @@ struct Catalog {
         } else {
             number = entries.count
             numbers[instrument] = number
-            entries.append(Entry(instrument: instrument, exchange: bytes.0, symbol: bytes.1))
+            var entry = Entry(instrument: instrument, exchange: bytes.0, symbol: bytes.1)
+            entry.widths = widths[instrument] ?? BucketWidths()
+            entries.append(entry)
         }
         let name = Array(block.feedBytes(track: track))
         let index = sourceTable.add(exchange: bytes.0, symbol: bytes.1, feed: name)
@@ -76,6 +80,12 @@ struct Catalog {
                 encoder: TickEncoder(exchange: exchange, symbol: symbol, feed: String(decoding: name, as: UTF8.self))))
         precondition(index == sources.count - 1)
         return index
+    }
+
+    /// Takes the widths of all instruments, as they are now.
+    mutating func set(_ widths: [Instrument: BucketWidths]) {
+        self.widths = widths
+        for index in entries.indices { entries[index].widths = widths[entries[index].instrument] ?? BucketWidths() }
     }
 
     /// What another process may have changed is asked for again.

@@ -1,11 +1,13 @@
 import CQLFrames
 import MarketModel
 import TickCodec
+import TickStore
 
 /// A batch that rows of one partition are added to.
 struct OpenBatch {
     let partition: TickPartition
     private let fromNs: Int64
+    private let lengthNs: Int64
     let buffer: CQLBuffer
     private var writer: CQLBatchWriter
     private var filingTimesNs: [Int64] = []
@@ -14,19 +16,19 @@ struct OpenBatch {
     private static let rowBytes = 260
 
     /// `rows` is how many are likely to come.
-    init(_ partition: TickPartition, _ hour: Int64, _ version: CQLVersion, rows: Int) {
+    init(_ partition: TickPartition, _ bucket: TickBucket, _ version: CQLVersion, rows: Int) {
         self.partition = partition
-        // Hours at the ends of Int64 begin outside of it: their rows have batches of their own.
-        let (start, overflow) = hour.multipliedReportingOverflow(by: 3_600_000_000_000)
-        fromNs = overflow ? .max : start
+        // The bucket at the beginning of Int64 begins outside of it: its rows have batches of their own.
+        fromNs = bucket.startNs ?? .max
+        lengthNs = Int64(bucket.width.minutes) * 60_000_000_000
         buffer = CQLBuffer(capacity: 64 + rows * OpenBatch.rowBytes)
         filingTimesNs.reserveCapacity(rows)
         writer = CQLBatchWriter(.unlogged, version, into: buffer)
     }
 
-    /// Whether a filing time lies in the partition's hour.
+    /// Whether a filing time lies in the partition's bucket.
     @inline(__always)
-    func holds(_ filingTimeNs: Int64) -> Bool { filingTimeNs >= fromNs && filingTimeNs &- fromNs < 3_600_000_000_000 }
+    func holds(_ filingTimeNs: Int64) -> Bool { filingTimeNs >= fromNs && filingTimeNs &- fromNs < lengthNs }
 
     @inline(__always)
     func isFull(rows: Int, bytes: Int) -> Bool { writer.count >= rows || writer.byteCount >= bytes }

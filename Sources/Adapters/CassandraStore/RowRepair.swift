@@ -66,28 +66,39 @@ extension CassandraStore: RepairableStore {
         }
     }
 
-    public func storedHours(
-        _ instrument: Instrument, in hours: ClosedRange<Int64>
-    ) throws(StoreError) -> [Int64] {
-        try session.query(
+    public func bucketWidths() throws(StoreError) -> [Instrument: BucketWidths] {
+        try BucketWidthTable.all(session, configuration.keyspace, configuration.readConsistency)
+    }
+
+    public func storedBuckets(
+        _ instrument: Instrument, from fromNs: Int64, through throughNs: Int64
+    ) throws(StoreError) -> [TickBucket] {
+        guard fromNs <= throughNs else { return [] }
+        func date(_ ns: Int64) -> (CQLValue, CQLType) {
+            (.text(CivilTime.date(day: floorDivide(ns, by: 86_400_000_000_000))), .text)
+        }
+        // Dates of these years compare as text.
+        return try session.query(
             "SELECT trade_date, bucket FROM \(configuration.keyspace).tick_partitions "
-                + "WHERE exchange = ? AND symbol = ?",
-            [(.text(instrument.exchange), .text), (.text(instrument.symbol), .text)], configuration.readConsistency
-        ).compactMap { row -> Int64? in
-            guard let date = row[0].string, let bucket = row[1].integer,
-                let hour = TickPartition.hour(tradeDate: date, bucket: bucket), hours.contains(hour)
+                + "WHERE exchange = ? AND symbol = ? AND trade_date >= ? AND trade_date <= ?",
+            [
+                (.text(instrument.exchange), .text), (.text(instrument.symbol), .text), date(fromNs), date(throughNs),
+            ], configuration.readConsistency
+        ).compactMap { row -> TickBucket? in
+            guard let date = row[0].string, let number = row[1].integer,
+                let bucket = TickBucket(tradeDate: date, number: number), bucket.overlaps(fromNs, throughNs)
             else { return nil }
-            return hour
+            return bucket
         }.sorted()
     }
 
     // MARK: Reading
 
-    public func forEachRow(_ hour: StoredHour, _ body: (AuditedRow) -> Void) throws(StoreError) {
+    public func forEachRow(_ bucket: StoredBucket, _ body: (AuditedRow) -> Void) throws(StoreError) {
         let statement = try repairStatements().select
-        let values = try bind(statement, key(hour))
+        let values = try bind(statement, key(bucket))
         var state: [UInt8]?
-        var builder = RowBytes(hour.instrument)
+        var builder = RowBytes(bucket.instrument)
         repeat {
             var parameters = CQLParameters(consistency: configuration.readConsistency, values: values)
             parameters.pageSize = TickScan.pageSize
@@ -97,7 +108,7 @@ extension CassandraStore: RepairableStore {
             let outcome = session.ask(
                 [(request, statement.token(values), statement)], keyspace: configuration.keyspace)[0]
             switch outcome {
-            case .failure(let error): throw session.failure(error, "read \(hour)")
+            case .failure(let error): throw session.failure(error, "read \(bucket)")
             case .success(let answer):
                 guard case .result(.rows(let rows)) = answer.response,
                     rows.metadata.columnCount == 2 * TickRowDecoder.columns.count + 1
@@ -107,7 +118,7 @@ extension CassandraStore: RepairableStore {
                         let key = try? TickRowIdentity(bytes)
                     else {
                         throw StoreError(
-                            .damaged, "\(hour) has a row whose tick_time is no key of a tick; delete it with cqlsh")
+                            .damaged, "\(bucket) has a row whose tick_time is no key of a tick; delete it with cqlsh")
                     }
                     var written: Int64?
                     for column in 0..<TickRowDecoder.columns.count {
@@ -123,10 +134,10 @@ extension CassandraStore: RepairableStore {
         } while state != nil
     }
 
-    private func key(_ hour: StoredHour) -> [CQLValue] {
+    private func key(_ place: StoredBucket) -> [CQLValue] {
         [
-            .text(hour.instrument.exchange), .text(hour.instrument.symbol), .text(CivilTime.date(day: hour.day)),
-            .int(Int32(hour.bucket)),
+            .text(place.instrument.exchange), .text(place.instrument.symbol),
+            .text(CivilTime.date(day: place.bucket.day)), .int(place.bucket.number),
         ]
     }
 
@@ -140,23 +151,23 @@ extension CassandraStore: RepairableStore {
 
     // MARK: Writing
 
-    public func rewrite(_ rows: [RepairedRow], in hour: StoredHour, _ stamp: RepairStamp) throws(StoreError) {
+    public func rewrite(_ rows: [RepairedRow], in bucket: StoredBucket, _ stamp: RepairStamp) throws(StoreError) {
         guard !rows.isEmpty else { return }
         let statements = try repairStatements()
         var numbers = try feedNumbers()
         for row in rows where numbers[row.feed] == nil {
             numbers[row.feed] = try FeedNumbers.number(of: row.feed, session, configuration.keyspace)
         }
-        let partition = partition(hour)
-        var bytes = RowBytes(hour.instrument)
+        let partition = partition(bucket)
+        var bytes = RowBytes(bucket.instrument)
         let wallNs = time.wallNs()
-        try listPartition(hour, statements.list)
+        try listPartition(bucket, statements.list)
         try sendBatches(rows.count, partition) { (index, batch, buffer) throws(StoreError) in
             let row = rows[index]
             guard let number = numbers[row.feed],
                 let identity = try? TickRowIdentity(
                     filingTimeNs: row.filingTimeNs, epoch: row.epoch, sequence: row.sequence, feedNumber: number)
-            else { throw StoreError(.io, "\(hour): sequence \(row.sequence) is past what a key holds") }
+            else { throw StoreError(.io, "\(bucket): sequence \(row.sequence) is past what a key holds") }
             batch.statement(statements.insert.id, values: TickRowEncoder.valueCount)
             buffer.append(partition.key)
             let isTick = row.update.withUnsafeBytes { update -> Bool in
@@ -173,14 +184,14 @@ extension CassandraStore: RepairableStore {
                 }
                 return true
             }
-            if !isTick { throw StoreError(.io, "\(hour): a record to be stored is no tick") }
+            if !isTick { throw StoreError(.io, "\(bucket): a record to be stored is no tick") }
         }
     }
 
-    public func remove(_ keys: [TickRowIdentity], from hour: StoredHour, _ stamp: RepairStamp) throws(StoreError) {
+    public func remove(_ keys: [TickRowIdentity], from bucket: StoredBucket, _ stamp: RepairStamp) throws(StoreError) {
         guard !keys.isEmpty else { return }
         let statement = try repairStatements().delete
-        let partition = partition(hour)
+        let partition = partition(bucket)
         try sendBatches(keys.count, partition) { (index, batch, buffer) throws(StoreError) in
             batch.statement(statement.id, values: 6)
             buffer.append(value: stamp.timestamp(filingTimeNs: keys[index].filingTimeNs ?? 0))
@@ -190,18 +201,18 @@ extension CassandraStore: RepairableStore {
         }
     }
 
-    private func partition(_ hour: StoredHour) -> TickPartition {
+    private func partition(_ place: StoredBucket) -> TickPartition {
         TickPartition(
-            number: 0, exchange: hour.instrument.exchange, symbol: hour.instrument.symbol, hour: hour.hour)
+            number: 0, exchange: place.instrument.exchange, symbol: place.instrument.symbol, bucket: place.bucket)
     }
 
-    private func listPartition(_ hour: StoredHour, _ statement: CQLPrepared) throws(StoreError) {
-        let values = try bind(statement, key(hour))
+    private func listPartition(_ bucket: StoredBucket, _ statement: CQLPrepared) throws(StoreError) {
+        let values = try bind(statement, key(bucket))
         let request = CQLRequest.execute(
             CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID),
             CQLParameters(consistency: configuration.readConsistency, values: values))
         let outcome = session.ask([(request, statement.token(values), statement)], keyspace: configuration.keyspace)[0]
-        if case .failure(let error) = outcome { throw session.failure(error, "list the hour \(hour)") }
+        if case .failure(let error) = outcome { throw session.failure(error, "list the partition \(bucket)") }
     }
 
     /// Unlogged batches of one partition, a few at a time. Written as they are read, at a quorum, so that the next look

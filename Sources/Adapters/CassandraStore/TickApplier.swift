@@ -23,6 +23,7 @@ final class TickApplier: @unchecked Sendable {
     private let offsetInsert: CQLPrepared
     /// Guards the catalog's records for those who only look; the applier itself is one thread.
     private let catalog: Mutex<Catalog>
+    private var settled: SettledWidths
     let counters = Mutex(CassandraStore.Counters())
 
     private var partitionCount = 0
@@ -43,7 +44,7 @@ final class TickApplier: @unchecked Sendable {
 
     private struct PartitionID: Hashable {
         let instrument: Int
-        let hour: Int64
+        let bucket: TickBucket
     }
 
     private struct Group {
@@ -53,8 +54,9 @@ final class TickApplier: @unchecked Sendable {
         var count = 1
     }
 
+    /// `nodeNs` is what time it is for the nodes.
     init(
-        _ session: BlockingSession, _ window: WriteWindow, _ configuration: CassandraStoreConfiguration
+        _ session: BlockingSession, _ window: WriteWindow, _ configuration: CassandraStoreConfiguration, nodeNs: Int64
     ) throws(StoreError) {
         self.session = session
         self.window = window
@@ -70,6 +72,9 @@ final class TickApplier: @unchecked Sendable {
         var catalog = Catalog()
         catalog.addFeed(FeedNumbers.direct, number: FeedNumbers.directNumber)
         for (name, number) in try FeedNumbers.all(session, keyspace) { catalog.addFeed(name, number: number) }
+        settled = SettledWidths(
+            try BucketWidthTable.all(session, keyspace, configuration.readConsistency), readNs: nodeNs)
+        catalog.set(settled.widths)
         self.catalog = Mutex(catalog)
     }
 
@@ -89,11 +94,20 @@ final class TickApplier: @unchecked Sendable {
 
     // MARK: Rows
 
-    /// Hands rows at or past offset `from` to the window. On an error nothing of it is.
+    /// Hands rows at or past offset `from` to the window. On an error nothing of it is. Throws `.bucketWidthUnknown`
+    /// where rows are of a day whose widths may have been set since they were read, and cannot be read now.
     func apply(_ rows: TickRows, from: UInt64, of place: TopicPartition, wallNs: Int64) throws(StoreError) {
         try resolve(rows)
         defer { resetGroups() }
-        try group(rows, from: from)
+        let newestNs = try group(rows, from: from)
+        if try settled.settle(
+            newestNs, nowNs: wallNs,
+            { () throws(StoreError) in
+                try BucketWidthTable.all(session, configuration.keyspace, configuration.readConsistency)
+            })
+        {
+            catalog.withLock { $0.set(settled.widths) }
+        }
         try load()
         let source = window.source(place)
         batchRowsMax = window.batchRowsMax
@@ -157,8 +171,9 @@ final class TickApplier: @unchecked Sendable {
         return catalog.withLock { $0.addSource(block, track: track, feed: feed) } ?? UnnamedTrack.source
     }
 
-    /// Links the rows of each instrument, in the order given.
-    private func group(_ rows: TickRows, from: UInt64) throws(StoreError) {
+    /// Links the rows of each instrument, in the order given. The newest filing time among them.
+    private func group(_ rows: TickRows, from: UInt64) throws(StoreError) -> Int64 {
+        var newestNs = Int64.min
         nextRow.removeAll(keepingCapacity: true)
         nextRow.append(contentsOf: repeatElement(-1, count: rows.rows.count))
         let firstOffsets = rows.blocks.map(\.firstOffset)
@@ -167,6 +182,7 @@ final class TickApplier: @unchecked Sendable {
             for index in rows.rows.indices {
                 let row = rows.rows[index]
                 guard firstOffsets[Int(row.block)] &+ UInt64(row.record) >= from else { continue }
+                newestNs = max(newestNs, row.filingTimeNs)
                 let source = slots[Int(rowSlots[index])]
                 guard source != UnnamedTrack.source else {
                     throw UnnamedTrack.refusal(rows.blocks[Int(row.block)], Int(row.record))
@@ -183,6 +199,7 @@ final class TickApplier: @unchecked Sendable {
                 }
             }
         }
+        return newestNs
     }
 
     private func resetGroups() {
@@ -238,21 +255,24 @@ final class TickApplier: @unchecked Sendable {
     }
 
     private func partition(
-        _ instrument: Int, _ hour: Int64, _ catalog: inout Catalog, _ source: WriteSource,
+        _ instrument: Int, _ bucket: TickBucket, _ catalog: inout Catalog, _ source: WriteSource,
         _ writes: inout [PartitionWrite]
     ) -> TickPartition {
-        if catalog.entries[instrument].hour == hour, let known = catalog.entries[instrument].partition { return known }
-        let id = PartitionID(instrument: instrument, hour: hour)
+        if catalog.entries[instrument].bucket == bucket, let known = catalog.entries[instrument].partition {
+            return known
+        }
+        let id = PartitionID(instrument: instrument, bucket: bucket)
         let found: TickPartition
         if let known = partitions[id] {
             found = known
         } else {
-            // A few hours of each instrument; what is forgotten is written down once more.
+            // A few buckets of each instrument; what is forgotten is written down once more.
             if partitions.count > 8 * catalog.entries.count + 1024 { partitions.removeAll() }
             partitionCount += 1
             let instrumentName = catalog.entries[instrument].instrument
             found = TickPartition(
-                number: partitionCount, exchange: instrumentName.exchange, symbol: instrumentName.symbol, hour: hour)
+                number: partitionCount, exchange: instrumentName.exchange, symbol: instrumentName.symbol,
+                bucket: bucket)
             partitions[id] = found
             let buffer = CQLBuffer(capacity: 256)
             var batch = CQLBatchWriter(.unlogged, session.session.version, into: buffer)
@@ -261,7 +281,7 @@ final class TickApplier: @unchecked Sendable {
             batch.finish(configuration.writeConsistency)
             writes.append(PartitionWrite(found, buffer, rows: 1, source))
         }
-        catalog.entries[instrument].hour = hour
+        catalog.entries[instrument].bucket = bucket
         catalog.entries[instrument].partition = found
         return found
     }
@@ -279,18 +299,14 @@ final class TickApplier: @unchecked Sendable {
         var run = TrackRun()
         var index = Int(group.first)
         var rowsLeft = group.count
-        var blockNumber = rows.rows[index].block
-        var block = rows.blocks[Int(blockNumber)]
+        var block = rows.blocks[Int(rows.rows[index].block)]
         while index >= 0 {
             let row = rows.rows[index]
             let slot = Int(rowSlots[index])
             index = Int(nextRow[index])
             rowsLeft -= 1
-            if row.block != blockNumber {
-                blockNumber = row.block
-                block = rows.blocks[Int(row.block)]
-            }
             if slot != run.slot {
+                block = rows.blocks[Int(row.block)]
                 run = trackRun(slot, block, slot - slotBases[Int(row.block)], catalog, record.primaryFeed)
                 run.timeToLive = timeToLive(block.appendTimeNs, wallNs)
             }
@@ -312,10 +328,10 @@ final class TickApplier: @unchecked Sendable {
                 open = nil
             }
             if open == nil {
-                let hour = TickPartition.hour(of: row.filingTimeNs)
-                let partition = partition(group.instrument, hour, &catalog, source, &writes)
+                let bucket = catalog.entries[group.instrument].widths.bucket(of: row.filingTimeNs)
+                let partition = partition(group.instrument, bucket, &catalog, source, &writes)
                 let expected = min(rowsLeft + 1, batchRowsMax)
-                open = OpenBatch(partition, hour, session.session.version, rows: expected)
+                open = OpenBatch(partition, bucket, session.session.version, rows: expected)
             }
             let isWhole = run.encoder.map { isMadeAgain(reader, payload, $0) } ?? false
             run.feed.withUnsafeBytes { name in

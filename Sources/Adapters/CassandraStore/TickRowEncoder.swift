@@ -1,51 +1,31 @@
 import CQLFrames
 import MarketModel
 import TickCodec
+import TickStore
 
-/// A partition of `tick_data`: an instrument's hour, and what is the same of all its rows.
+/// A partition of `tick_data`: an instrument's bucket, and what is the same of all its rows.
 struct TickPartition {
     /// Numbers partitions of this process.
     let number: Int
     let token: Int64
-    /// For people: `BINANCE BTCUSDT 2024-08-08 09`.
+    /// For people: `BINANCE BTCUSDT 2024-08-08 09`, or `... 09:05-09:10` of another width than an hour.
     let name: String
     /// The first four values of a row, as they are bound.
     let key: [UInt8]
-    let tradeDate: String
-    let bucket: Int32
 
-    /// Of an hour since 1970.
-    init(number: Int, exchange: String, symbol: String, hour: Int64) {
+    init(number: Int, exchange: String, symbol: String, bucket: TickBucket) {
         self.number = number
-        bucket = Int32(truncatingIfNeeded: hour - floorDivide(hour, by: 24) * 24)
-        tradeDate = CivilTime.date(day: floorDivide(hour, by: 24))
-        name = "\(exchange) \(symbol) \(tradeDate) \(bucket < 10 ? "0" : "")\(bucket)"
+        name = "\(exchange) \(symbol) \(bucket)"
         let buffer = CQLBuffer()
         var components: [[UInt8]] = []
-        for text in [exchange, symbol, tradeDate] {
+        for text in [exchange, symbol, CivilTime.date(day: bucket.day)] {
             components.append(Array(text.utf8))
             Array(text.utf8).withUnsafeBytes { buffer.append(value: $0) }
         }
-        buffer.append(value: bucket)
-        components.append(withUnsafeBytes(of: bucket.bigEndian) { Array($0) })
+        buffer.append(value: bucket.number)
+        components.append(withUnsafeBytes(of: bucket.number.bigEndian) { Array($0) })
         key = Array(buffer.bytes)
         token = Murmur3.token(of: components)
-    }
-
-    static func hour(of filingTimeNs: Int64) -> Int64 { floorDivide(filingTimeNs, by: 3_600_000_000_000) }
-
-    /// The hour since 1970 that a partition's key names; nil where it names none.
-    static func hour(tradeDate: String, bucket: Int64) -> Int64? {
-        let parts = tradeDate.split(separator: "-").map { Int64($0) }
-        guard parts.count == 3, let year = parts[0], let month = parts[1], let day = parts[2], (1...12).contains(month),
-            (1...31).contains(day), (0...23).contains(bucket), (1600...2400).contains(year)
-        else { return nil }
-        let marchYear = month <= 2 ? year - 1 : year
-        let era = floorDivide(marchYear, by: 400)
-        let yearOfEra = marchYear - era * 400
-        let dayOfYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
-        let dayOfEra = yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
-        return (era * 146_097 + dayOfEra - 719_468) * 24 + bucket
     }
 }
 

@@ -28,60 +28,40 @@ struct TickScan {
             + "WHERE exchange = ? AND symbol = ? AND trade_date = ? AND bucket = ? ORDER BY tick_time ASC"
     }
 
-    private struct Hour {
-        let hour: Int64
-        let tradeDate: String
-        let bucket: Int32
-    }
-
-    /// The hours that have rows of the range, ascending.
-    private func hours() throws(StoreError) -> [Hour] {
-        let rows = try store.session.query(
-            "SELECT trade_date, bucket FROM \(store.configuration.keyspace).tick_partitions "
-                + "WHERE exchange = ? AND symbol = ?",
-            [(.text(instrument.exchange), .text), (.text(instrument.symbol), .text)],
-            store.configuration.readConsistency)
-        let (first, last) = (TickPartition.hour(of: from), TickPartition.hour(of: to - 1))
-        return rows.compactMap { row -> Hour? in
-            guard let date = row[0].string, let bucket = row[1].integer,
-                let hour = TickPartition.hour(tradeDate: date, bucket: bucket), (first...last).contains(hour)
-            else { return nil }
-            return Hour(hour: hour, tradeDate: date, bucket: Int32(bucket))
-        }.sorted { $0.hour < $1.hour }
-    }
-
     func run(_ body: (RowBatch) -> Bool) throws(StoreError) {
-        let hours = try hours()
+        // In ascending order. Buckets lie in one another only where a width was set by hand for a date that had rows.
+        let buckets = try store.storedBuckets(instrument, from: from, through: to - 1)
         var builder = FrameBuilder(instrument, from: from, to: to)
         var start = 0
-        while start < hours.count {
-            let part = Array(hours[start..<min(start + TickScan.partitionsAtOnceMax, hours.count)])
+        while start < buckets.count {
+            let part = Array(buckets[start..<min(start + TickScan.partitionsAtOnceMax, buckets.count)])
             start += part.count
             var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
-            for hour in part { requests.append(try request(hour, from: nil)) }
+            for bucket in part { requests.append(try request(bucket, from: nil)) }
             let outcomes = store.session.ask(requests, keyspace: store.configuration.keyspace)
-            for (hour, outcome) in zip(part, outcomes) {
-                var rows = try rows(outcome, hour)
+            for (bucket, outcome) in zip(part, outcomes) {
+                var rows = try rows(outcome, bucket)
                 while true {
                     guard try builder.take(rows, body) else { return }
                     guard let state = rows.metadata.pagingState else { break }
                     rows = try self.rows(
-                        store.session.ask([try request(hour, from: state)], keyspace: store.configuration.keyspace)[0],
-                        hour)
+                        store.session.ask(
+                            [try request(bucket, from: state)], keyspace: store.configuration.keyspace)[0], bucket)
                 }
             }
         }
     }
 
     private func request(
-        _ hour: Hour, from state: [UInt8]?
+        _ bucket: TickBucket, from state: [UInt8]?
     ) throws(StoreError) -> (request: CQLRequest, token: Int64?, statement: CQLPrepared?) {
         let statement = store.selectRows
         let values: CQLBoundValues
         do {
             values = try CQLBoundValues(
                 [
-                    .text(instrument.exchange), .text(instrument.symbol), .text(hour.tradeDate), .int(hour.bucket),
+                    .text(instrument.exchange), .text(instrument.symbol), .text(CivilTime.date(day: bucket.day)),
+                    .int(bucket.number),
                 ], for: statement.parameters.columns)
         } catch {
             throw StoreError(.io, "cannot bind the key of \(instrument): \(error)")
@@ -95,10 +75,10 @@ struct TickScan {
         )
     }
 
-    private func rows(_ outcome: CQLCall.Outcome, _ hour: Hour) throws(StoreError) -> CQLRows {
+    private func rows(_ outcome: CQLCall.Outcome, _ bucket: TickBucket) throws(StoreError) -> CQLRows {
         switch outcome {
         case .failure(let error):
-            throw store.session.failure(error, "read \(instrument) \(hour.tradeDate) \(hour.bucket)")
+            throw store.session.failure(error, "read \(instrument) \(bucket)")
         case .success(let answer):
             guard case .result(.rows(let rows)) = answer.response,
                 rows.metadata.columnCount == TickRowDecoder.columns.count

@@ -46,7 +46,7 @@ final class WriteSource: @unchecked Sendable {
 
 /// A partition whose rows cannot be written now.
 public struct FailingPartition: Hashable, Sendable {
-    /// Exchange, symbol, date and hour.
+    /// Exchange, symbol, date and bucket.
     public let name: String
     /// What the last attempt came to.
     public var reason: String

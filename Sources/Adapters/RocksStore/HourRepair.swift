@@ -24,14 +24,15 @@ extension RocksStore: RepairableStore {
         }
     }
 
-    public func storedHours(
-        _ instrument: Instrument, in hours: ClosedRange<Int64>
-    ) throws(StoreError) -> [Int64] {
+    public func bucketWidths() -> [Instrument: BucketWidths] { [:] }
+
+    public func storedBuckets(
+        _ instrument: Instrument, from fromNs: Int64, through throughNs: Int64
+    ) throws(StoreError) -> [TickBucket] {
         guard let number = shared.withLock({ $0.numbers[instrument] }) else { return [] }
-        let first = Int32(clamping: hours.lowerBound)
-        let last = Int32(clamping: hours.upperBound)
+        let (first, last) = (hour(TickBucket(of: fromNs)), hour(TickBucket(of: throughNs)))
         return try use { () throws(StoreError) in
-            var found: Set<Int64> = []
+            var found: Set<Int32> = []
             let snapshot = database.snapshot()
             for space in [KeySpace.hours, .fresh] {
                 let iterator = database.iterator(space, snapshot)
@@ -40,15 +41,21 @@ extension RocksStore: RepairableStore {
                     iterator.seek(BlockKey.start(number, hour))
                     guard try iterator.isValid(), let key = BlockKey(iterator.key), key.hour <= last else { break }
                     // Hours come before instruments: what follows may be another's, of this hour or a later one.
-                    if key.instrument == number { found.insert(Int64(key.hour)) }
+                    if key.instrument == number { found.insert(key.hour) }
                     let next = key.instrument < number ? key.hour : key.hour &+ 1
                     guard next > hour, next <= last else { break }
                     hour = next
                 }
             }
-            return found.sorted()
+            return found.sorted().compactMap { hour in
+                let day = floorDivide(Int64(hour), by: 24)
+                return TickBucket(day: day, number: Int64(hour) - day * 24)
+            }
         }
     }
+
+    /// Hours since 1970: all buckets of this store are an hour's.
+    private func hour(_ bucket: TickBucket) -> Int32 { Int32(clamping: floorDivide(bucket.startMinute, by: 60)) }
 
     /// A row of an hour, by itself.
     private struct Row {
@@ -63,12 +70,10 @@ extension RocksStore: RepairableStore {
         }
     }
 
-    public func forEachRow(_ hour: StoredHour, _ body: (AuditedRow) -> Void) throws(StoreError) {
-        guard let number = shared.withLock({ $0.numbers[hour.instrument] }), let hour = Int32(exactly: hour.hour) else {
-            return
-        }
+    public func forEachRow(_ bucket: StoredBucket, _ body: (AuditedRow) -> Void) throws(StoreError) {
+        guard let number = shared.withLock({ $0.numbers[bucket.instrument] }) else { return }
         let rows = try use { () throws(StoreError) -> [Row] in
-            try self.rows(HourID(instrument: number, hour: hour)).rows
+            try self.rows(HourID(instrument: number, hour: hour(bucket.bucket))).rows
         }
         for row in rows {
             guard let key = row.identity else { continue }
@@ -104,13 +109,14 @@ extension RocksStore: RepairableStore {
         return (rows, appendTimeNs)
     }
 
-    public func rewrite(_ rows: [RepairedRow], in hour: StoredHour, _ stamp: RepairStamp) throws(StoreError) {
+    public func rewrite(_ rows: [RepairedRow], in bucket: StoredBucket, _ stamp: RepairStamp) throws(StoreError) {
         let feeds = try feedNumbers()
         var new: [Row] = []
         for row in rows {
             guard let feed = feeds[row.feed] else {
                 throw StoreError(
-                    .io, "\(hour): the store has no feed \(String(decoding: row.feed, as: UTF8.self)); start the writer"
+                    .io,
+                    "\(bucket): the store has no feed \(String(decoding: row.feed, as: UTF8.self)); start the writer"
                 )
             }
             let key = RowKey(
@@ -120,7 +126,7 @@ extension RocksStore: RepairableStore {
             new.append(Row(key: key, filingTimeNs: row.filingTimeNs, frame: frame + row.update))
         }
         let newest = rows.map(\.appendTimeNs).max() ?? .min
-        try change(hour, newest) { rows in
+        try change(bucket, newest) { rows in
             // The first of equal keys stays.
             var all: [Row] = []
             var taken: [RowPlace: Set<UInt64>] = [:]
@@ -132,18 +138,19 @@ extension RocksStore: RepairableStore {
     }
 
     public func remove(
-        _ keys: [TickRowIdentity], from hour: StoredHour, _ stamp: RepairStamp
+        _ keys: [TickRowIdentity], from bucket: StoredBucket, _ stamp: RepairStamp
     ) throws(StoreError) {
         let gone = Set(keys)
-        try change(hour, .min) { rows in rows.removeAll { row in row.identity.map(gone.contains) ?? false } }
+        try change(bucket, .min) { rows in rows.removeAll { row in row.identity.map(gone.contains) ?? false } }
     }
 
     private func change(
-        _ hour: StoredHour, _ appendTimeNs: Int64, _ body: (inout [Row]) -> Void
+        _ bucket: StoredBucket, _ appendTimeNs: Int64, _ body: (inout [Row]) -> Void
     ) throws(StoreError) {
-        guard let number = shared.withLock({ $0.numbers[hour.instrument] }), let hourNumber = Int32(exactly: hour.hour)
-        else { throw StoreError(.io, "the store has no instrument \(hour.instrument); start the writer") }
-        let id = HourID(instrument: number, hour: hourNumber)
+        guard let number = shared.withLock({ $0.numbers[bucket.instrument] }) else {
+            throw StoreError(.io, "the store has no instrument \(bucket.instrument); start the writer")
+        }
+        let id = HourID(instrument: number, hour: hour(bucket.bucket))
         try use { () throws(StoreError) in
             try mergeLock.withLock { _ throws(StoreError) in
                 try applyLock.withLock { _ throws(StoreError) in

@@ -3,6 +3,7 @@ enum Command: String, CaseIterable, Sendable {
     case up
     case replay
     case schema
+    case buckets
     case run
     case topics
     case lag
@@ -76,6 +77,7 @@ extension Command {
         switch self {
         case .up, .replay: feedingDefinition
         case .schema: schemaDefinition
+        case .buckets: bucketsDefinition
         case .run, .topics, .lag, .groups, .benchFeed, .benchReads: clusterDefinition
         case .quote, .watch: askingDefinition
         case .book: bookDefinition
@@ -194,7 +196,7 @@ extension Command {
                 text: """
                     Reads both and prints, per instrument, how many ticks agree, are missing, differ or are too many. \
                     Exits 1 where they differ. Stop the platform first: one process uses a data directory at a time. \
-                    With --brokers the log is Kafka's, and rows are compared by instrument, day and hour, while the \
+                    With --brokers the log is Kafka's, and rows are compared by instrument, day and bucket, while the \
                     platform runs; --from and --to are filing times.
                     """,
                 examples: [

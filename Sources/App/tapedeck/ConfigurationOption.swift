@@ -49,6 +49,7 @@ enum OptionName: String, CaseIterable, Sendable {
     case cassandraCA = "cassandra-ca"
     case cassandraCert = "cassandra-cert"
     case cassandraKey = "cassandra-key"
+    case minutes
     // A cluster in place of a data directory
     case log
     case brokers
@@ -199,6 +200,7 @@ extension OptionName {
         case .store, .contactPoints, .keyspace, .localDC, .dataCenters, .consistency, .cassandraUser,
             .cassandraPassword, .cassandraCA, .cassandraCert, .cassandraKey:
             storeDefinition
+        case .minutes: bucketDefinition
         case .log, .brokers, .topicPrefix, .kafkaLogin, .kafkaUser, .kafkaPassword, .kafkaCA, .kafkaCert, .kafkaKey,
             .kafkaTokenFile, .kafkaSet:
             kafkaDefinition

@@ -33,7 +33,7 @@ struct RepairCommand {
             var shown = 0
             let result = try audit.compare(
                 TapeAudit.Listener(
-                    hour: { hour, counts in if isJSON { print(AuditText.json(hour, counts)) } },
+                    bucket: { bucket, counts in if isJSON { print(AuditText.json(bucket, counts)) } },
                     difference: { found in
                         shown += 1
                         if !isJSON, shown <= RepairCommand.shownMax { print(AuditText.line(found)) }

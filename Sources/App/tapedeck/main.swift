@@ -75,6 +75,7 @@ enum Program {
             throw CommandError("recordings go to Kafka by `tapedeck run feed --replay FILE`")
         case .replay: return try UpCommand(options, diagnostics).replay(operands)
         case .schema: return try SchemaCommand(options).run(operands[0])
+        case .buckets: return try BucketsCommand(options).run(operands)
         case .verify where RepairCommand.isCluster(options):
             return try RepairCommand(options, diagnostics).verify(operands)
         case .verify: return try DataCommands(options, diagnostics).verify(operands)

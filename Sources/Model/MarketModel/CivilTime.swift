@@ -15,6 +15,22 @@ public enum CivilTime {
         return "\(year)-\(two(calendarMonth))-\(two(dayOfMonth))"
     }
 
+    /// The day since 1970 of `2020-03-15`; nil for what is no date of the years 1600 to 2400.
+    public static func day(date: String) -> Int64? {
+        let parts = date.split(separator: "-", omittingEmptySubsequences: false).map { Int64($0) }
+        guard parts.count == 3, let year = parts[0], let month = parts[1], let day = parts[2],
+            (1...12).contains(month), (1...31).contains(day), (1600...2400).contains(year)
+        else { return nil }
+        let marchYear = month <= 2 ? year - 1 : year
+        let era = floorDivide(marchYear, by: 400)
+        let yearOfEra = marchYear - era * 400
+        let dayOfYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
+        let dayOfEra = yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
+        let found = era * 146_097 + dayOfEra - 719_468
+        // The 31st of a shorter month is none, and there is one way to write a date.
+        return CivilTime.date(day: found) == date ? found : nil
+    }
+
     /// `2020-03-15T09:30:00Z` of nanoseconds since 1970; what is finer than a second is left out.
     public static func text(ns: Int64) -> String {
         let seconds = floorDivide(ns, by: 1_000_000_000)

@@ -20,6 +20,9 @@ struct AuditRecords {
 
     private let selection: RepairSelection
     private(set) var instruments: [Instrument] = []
+    /// How the days of each instrument are divided into buckets.
+    private var widths: [BucketWidths] = []
+    private var knownWidths: [Instrument: BucketWidths]
     private var numbers: [Instrument: Int] = [:]
     private var feeds: [[UInt8]] = []
     private var feedIndex: [[UInt8]: Int] = [:]
@@ -34,28 +37,37 @@ struct AuditRecords {
     private var sources: [Source?] = []
     private var reader = TickReader()
 
-    init(_ selection: RepairSelection, feeds: [[UInt8]: UInt16]) {
+    init(_ selection: RepairSelection, feeds: [[UInt8]: UInt16], widths: [Instrument: BucketWidths]) {
         self.selection = selection
         known = feeds
+        knownWidths = widths
     }
 
-    /// Numbers of feeds as they are now.
-    mutating func feeds(_ numbers: [[UInt8]: UInt16]) {
+    /// Numbers of feeds, and widths of buckets, as they are now.
+    mutating func renew(feeds numbers: [[UInt8]: UInt16], widths: [Instrument: BucketWidths]) {
         known = numbers
+        knownWidths = widths
+        for index in instruments.indices { self.widths[index] = widths[instruments[index]] ?? BucketWidths() }
         for index in feeds.indices { feedNumbers[index] = number(feeds[index], index) }
         seenFeeds = Set(seen.map { feedNumbers[$0] })
     }
 
-    func name(_ hour: TapeAudit.HourID) -> StoredHour { StoredHour(instruments[hour.instrument], hour: hour.hour) }
+    /// The bucket that a tick of an instrument is filed in.
+    func bucket(_ filingTimeNs: Int64, of instrument: Int) -> TickBucket { widths[instrument].bucket(of: filingTimeNs) }
 
-    func id(_ hour: StoredHour) -> TapeAudit.HourID? {
-        numbers[hour.instrument].map { TapeAudit.HourID(instrument: $0, hour: hour.hour) }
+    func name(_ bucket: TapeAudit.BucketID) -> StoredBucket {
+        StoredBucket(instruments[bucket.instrument], bucket.bucket)
+    }
+
+    func id(_ bucket: StoredBucket) -> TapeAudit.BucketID? {
+        numbers[bucket.instrument].map { TapeAudit.BucketID(instrument: $0, bucket: bucket.bucket) }
     }
 
     mutating func number(of instrument: Instrument) -> Int {
         if let known = numbers[instrument] { return known }
         numbers[instrument] = instruments.count
         instruments.append(instrument)
+        widths.append(knownWidths[instrument] ?? BucketWidths())
         return instruments.count - 1
     }
 
@@ -115,11 +127,12 @@ struct AuditRecords {
     }
 
     /// The row that a record has to have; nil where it is no tick.
-    mutating func row(_ block: Block, _ index: Int) -> (StoredHour, RepairedRow)? {
+    mutating func row(_ block: Block, _ index: Int) -> (StoredBucket, RepairedRow)? {
         guard let source = source(block, index), let tick = tick(block, index, source) else { return nil }
-        let hour = StoredHour(instruments[source.instrument], hour: StoredHour.of(tick.filingTimeNs))
+        let bucket = StoredBucket(
+            instruments[source.instrument], self.bucket(tick.filingTimeNs, of: source.instrument))
         return (
-            hour,
+            bucket,
             RepairedRow(
                 feed: feeds[source.feed], epoch: block.epoch(track: block.track(of: index)), sequence: tick.sequence,
                 filingTimeNs: tick.filingTimeNs, appendTimeNs: block.appendTimeNs, update: Array(block.payload(index)))

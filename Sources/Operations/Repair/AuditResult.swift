@@ -25,11 +25,8 @@ public struct RepairSelection: Sendable, Hashable {
             && (symbols.isEmpty || symbols.contains(instrument.symbol))
     }
 
-    /// Hours that have some of the range.
-    var hours: ClosedRange<Int64> {
-        let first = StoredHour.of(fromNs)
-        return first...max(first, StoredHour.of(toNs == .min ? toNs : toNs - 1))
-    }
+    /// The last filing time of the range, where that is not empty.
+    var throughNs: Int64 { max(fromNs, toNs == .min ? toNs : toNs - 1) }
 
     func has(_ key: TickRowIdentity) -> Bool { key.time >= RepairSelection.time(fromNs) && isBefore(key) }
 
@@ -40,7 +37,7 @@ public struct RepairSelection: Sendable, Hashable {
     }
 }
 
-/// Log and store of an hour of an instrument, or of many.
+/// Log and store of a bucket of an instrument, or of many.
 public struct AuditCounts: Sendable, Hashable {
     /// Different ticks in the log, and records that repeat one of them.
     public var logTicks = 0
@@ -99,7 +96,7 @@ public struct AuditDifference: Sendable, Hashable {
     public enum Kind: String, Sendable { case missing, different, wrongKey = "wrong key" }
 
     public let kind: Kind
-    public let hour: StoredHour
+    public let bucket: StoredBucket
     public let key: TickRowIdentity
 }
 
@@ -109,30 +106,30 @@ public struct AuditResult: Sendable, Hashable {
     /// By instrument, ascending.
     public var instruments: [(Instrument, AuditCounts)] { counts.sorted { $0.key < $1.key }.map { ($0.key, $0.value) } }
     var counts: [Instrument: AuditCounts] = [:]
-    /// Hours that differ, ascending.
-    public var differing: [StoredHour] = []
+    /// Buckets that differ, ascending.
+    public var differing: [StoredBucket] = []
     /// Blocks of the log that could not be read.
     public var damage: [String] = []
     /// Filing times of the ticks and rows that were compared; nil where there were none.
     public var timesNs: ClosedRange<Int64>?
     /// By how many microseconds a row was written later than its filing time, at most; nil where rows do not say.
     public var leadMicroseconds: Int64?
-    public var hourCount = 0
+    public var bucketCount = 0
 
     public var isEqual: Bool { damage.isEmpty && total.isEqual }
 }
 
 extension TapeAudit {
-    /// What is told while hours are compared, in ascending order.
+    /// What is told while buckets are compared, in ascending order.
     public struct Listener {
-        public var hour: (StoredHour, AuditCounts) -> Void
+        public var bucket: (StoredBucket, AuditCounts) -> Void
         public var difference: (AuditDifference) -> Void
 
         public init(
-            hour: @escaping (StoredHour, AuditCounts) -> Void = { _, _ in },
+            bucket: @escaping (StoredBucket, AuditCounts) -> Void = { _, _ in },
             difference: @escaping (AuditDifference) -> Void = { _ in }
         ) {
-            self.hour = hour
+            self.bucket = bucket
             self.difference = difference
         }
     }

@@ -40,14 +40,14 @@ public struct RepairRun {
         difference: @escaping (AuditDifference) -> Void = { _ in },
         isWanted: (AuditResult) -> Bool
     ) throws -> Outcome {
-        var wrong: [StoredHour: Set<TickRowIdentity>] = [:]
+        var wrong: [StoredBucket: Set<TickRowIdentity>] = [:]
         var wrongCount = 0
         let before = try audit.compare(
             TapeAudit.Listener(difference: { found in
                 difference(found)
                 guard found.kind == .wrongKey else { return }
                 wrongCount += 1
-                if wrongCount <= TapeAudit.wrongRowsMax { wrong[found.hour, default: []].insert(found.key) }
+                if wrongCount <= TapeAudit.wrongRowsMax { wrong[found.bucket, default: []].insert(found.key) }
             }))
         var outcome = Outcome(before: before)
         guard !before.total.isEqual else { return outcome }

@@ -3,10 +3,10 @@ import MarketModel
 import TickCodec
 import TickStore
 
-/// Holds the ticks of a log against the rows of a store, an hour of an instrument at a time, and puts rows right.
+/// Holds the ticks of a log against the rows of a store, a bucket of an instrument at a time, and puts rows right.
 ///
-/// The log is read once to learn which hours there are, from as far before the range as a tick may be filed ahead of
-/// its append; then again in slices of as many ticks as memory is granted, each only as far as its hours reach. Both
+/// The log is read once to learn which buckets there are, from as far before the range as a tick may be filed ahead of
+/// its append; then again in slices of as many ticks as memory is granted, each only as far as its buckets reach. Both
 /// may be in use: what the store was not given yet is pending. Used by one thread, which it blocks.
 public final class TapeAudit {
     /// What is done, and how far: records or rows of all there are.
@@ -25,7 +25,7 @@ public final class TapeAudit {
     private let progress: Progress
     private(set) var records: AuditRecords
     private var places: [UInt16: Place] = [:]
-    private var outline: [HourID: Outline] = [:]
+    private var outline: [BucketID: Outline] = [:]
     private var oldest: [Origin: UInt64] = [:]
     private var damage: [String] = []
     private var damaged: Set<UInt16> = []
@@ -39,10 +39,10 @@ public final class TapeAudit {
         let key: TickRowIdentity
     }
 
-    /// An hour by the number of its instrument.
-    struct HourID: Hashable {
+    /// A bucket by the number of its instrument.
+    struct BucketID: Hashable {
         let instrument: Int
-        let hour: Int64
+        let bucket: TickBucket
     }
 
     private struct Place {
@@ -89,7 +89,7 @@ public final class TapeAudit {
         self.wallNs = wallNs
         self.ticksAtOnceMax = max(1, ticksAtOnceMax)
         self.progress = progress
-        records = AuditRecords(selection, feeds: try store.feedNumbers())
+        records = AuditRecords(selection, feeds: try store.feedNumbers(), widths: try store.bucketWidths())
     }
 
     // MARK: Comparing
@@ -99,11 +99,11 @@ public final class TapeAudit {
         try learn()
         var result = AuditResult()
         result.damage = damage
-        try forEachHour(outline.keys.map { $0 }, "comparing") { hour, ticks in
-            let found = try compare(hour, ticks, listener.difference)
-            let name = records.name(hour)
-            listener.hour(name, found.counts)
-            result.hourCount += 1
+        try forEachBucket(outline.keys.map { $0 }, "comparing") { bucket, ticks in
+            let found = try compare(bucket, ticks, listener.difference)
+            let name = records.name(bucket)
+            listener.bucket(name, found.counts)
+            result.bucketCount += 1
             result.total.add(found.counts)
             result.counts[name.instrument, default: AuditCounts()].add(found.counts)
             if !found.counts.isEqual { result.differing.append(name) }
@@ -123,25 +123,25 @@ public final class TapeAudit {
     }
 
     private func compare(
-        _ hour: HourID, _ logged: [Logged], _ tell: (AuditDifference) -> Void
-    ) throws -> HourFound {
+        _ bucket: BucketID, _ logged: [Logged], _ tell: (AuditDifference) -> Void
+    ) throws -> BucketFound {
         // The first record of a key is the one that stands; others with its bytes repeat it.
         let ticks = logged.sorted {
             $0.key != $1.key ? $0.key < $1.key : ($0.partition, $0.offset) < ($1.partition, $1.offset)
         }
-        let name = records.name(hour)
-        var found = HourFound()
+        let name = records.name(bucket)
+        var found = BucketFound()
         var seen = [Bool](repeating: false, count: ticks.count)
         try store.forEachRow(name) { row in
             guard selection.has(row.key) else { return }
             found.counts.storeRows += 1
             let index = TapeAudit.first(row.key, ticks)
             if let index { seen[index] = true }
-            judge(row, hour, index.map { TapeAudit.equals(ticks, $0) } ?? [], &found) { kind in
-                tell(AuditDifference(kind: kind, hour: name, key: row.key))
+            judge(row, bucket, index.map { TapeAudit.equals(ticks, $0) } ?? [], &found) { kind in
+                tell(AuditDifference(kind: kind, bucket: name, key: row.key))
             }
         }
-        try judgeUnknown(&found, hour) { kind, key in tell(AuditDifference(kind: kind, hour: name, key: key)) }
+        try judgeUnknown(&found, bucket) { kind, key in tell(AuditDifference(kind: kind, bucket: name, key: key)) }
         var index = 0
         while index < ticks.count {
             let tick = ticks[index]
@@ -156,7 +156,7 @@ public final class TapeAudit {
                     found.counts.missing += 1
                     found.counts.logDigest &+= tick.hash
                     found.rewritten.append(tick)
-                    tell(AuditDifference(kind: .missing, hour: name, key: tick.key))
+                    tell(AuditDifference(kind: .missing, bucket: name, key: tick.key))
                 } else {
                     found.counts.pending += 1
                 }
@@ -168,7 +168,7 @@ public final class TapeAudit {
 
     /// `ticks`: the records of its key.
     private func judge(
-        _ row: AuditedRow, _ hour: HourID, _ ticks: ArraySlice<Logged>, _ found: inout HourFound,
+        _ row: AuditedRow, _ bucket: BucketID, _ ticks: ArraySlice<Logged>, _ found: inout BucketFound,
         _ tell: (AuditDifference.Kind) -> Void
     ) {
         let hash = row.update.map { TickHash.of($0) }
@@ -186,7 +186,7 @@ public final class TapeAudit {
         } else if row.key.feedNumber == 1 {
             found.counts.direct += 1
             return
-        } else if isExpired(row, hour) {
+        } else if isExpired(row, bucket) {
             found.counts.expired += 1
             return found.saw(row.key.filingTimeNs)
         } else if !records.seenFeeds.contains(row.key.feedNumber) {
@@ -203,14 +203,14 @@ public final class TapeAudit {
     /// platform at work goes on meanwhile. A record is in the log before its row is in the store, so the log's end of
     /// now is behind all that was seen.
     private func judgeUnknown(
-        _ found: inout HourFound, _ hour: HourID, _ tell: (AuditDifference.Kind, TickRowIdentity) -> Void
+        _ found: inout BucketFound, _ bucket: BucketID, _ tell: (AuditDifference.Kind, TickRowIdentity) -> Void
     ) throws {
         guard !found.unknown.isEmpty else { return }
-        let instrument = records.instruments[hour.instrument]
+        let instrument = records.instruments[bucket.instrument]
         let own = log.partition(of: .ticksRaw, exchange: instrument.exchange, symbol: instrument.symbol)
-        for partition in Set((outline[hour]?.spans ?? []).map(\.partition) + [own]) { try readNewer(partition) }
+        for partition in Set((outline[bucket]?.spans ?? []).map(\.partition) + [own]) { try readNewer(partition) }
         for row in found.unknown {
-            guard !newer.contains(TickOfInstrument(instrument: hour.instrument, key: row.key)) else {
+            guard !newer.contains(TickOfInstrument(instrument: bucket.instrument, key: row.key)) else {
                 found.counts.storeRows -= 1
                 continue
             }
@@ -237,8 +237,8 @@ public final class TapeAudit {
     }
 
     /// Whether the record of a row that the log does not have may have been there once.
-    private func isExpired(_ row: AuditedRow, _ hour: HourID) -> Bool {
-        let instrument = records.instruments[hour.instrument]
+    private func isExpired(_ row: AuditedRow, _ bucket: BucketID) -> Bool {
+        let instrument = records.instruments[bucket.instrument]
         let partition = log.partition(
             of: .ticksRaw, exchange: instrument.exchange, symbol: instrument.symbol)
         // What damage took has rows too.
@@ -250,7 +250,7 @@ public final class TapeAudit {
         // No record is appended more than the lateness bound before its filing time.
         guard mayBeOlder(reader.filingTimeNs, place) else { return false }
         let feed = records.feed(reader.feed)
-        let known = oldest[Origin(instrument: hour.instrument, feed: feed, epoch: reader.epoch)] ?? .max
+        let known = oldest[Origin(instrument: bucket.instrument, feed: feed, epoch: reader.epoch)] ?? .max
         return reader.sequence < known
     }
 
@@ -268,20 +268,20 @@ public final class TapeAudit {
         public var removed = 0
     }
 
-    /// Puts hours right that ``compare(_:)`` found to differ: rows that are missing or different are written from the
+    /// Puts buckets right that ``compare(_:)`` found to differ: rows that are missing or different are written from the
     /// log, then those of `wrong` that still are under a wrong key are deleted, one by one.
     public func repair(
-        _ hours: [StoredHour], deleting wrong: [StoredHour: Set<TickRowIdentity>], _ stamp: RepairStamp
+        _ buckets: [StoredBucket], deleting wrong: [StoredBucket: Set<TickRowIdentity>], _ stamp: RepairStamp
     ) throws -> Repaired {
         try learn()
         var repaired = Repaired()
         var rewritten: [UInt16: [UInt64]] = [:]
-        var doomed: [(StoredHour, [TickRowIdentity])] = []
-        let ids = hours.compactMap { records.id($0) }
-        try forEachHour(ids, "repairing") { hour, ticks in
-            let found = try compare(hour, ticks) { _ in }
+        var doomed: [(StoredBucket, [TickRowIdentity])] = []
+        let ids = buckets.compactMap { records.id($0) }
+        try forEachBucket(ids, "repairing") { bucket, ticks in
+            let found = try compare(bucket, ticks) { _ in }
             for tick in found.rewritten { rewritten[tick.partition, default: []].append(tick.offset) }
-            let name = records.name(hour)
+            let name = records.name(bucket)
             let listed = wrong[name] ?? []
             let keys = found.wrong.filter { listed.contains($0) }
             if !keys.isEmpty { doomed.append((name, keys)) }
@@ -291,8 +291,8 @@ public final class TapeAudit {
             }
             rewritten = [:]
         }
-        for (hour, keys) in doomed {
-            try store.remove(keys, from: hour, stamp)
+        for (bucket, keys) in doomed {
+            try store.remove(keys, from: bucket, stamp)
             repaired.removed += keys.count
         }
         return repaired
@@ -303,12 +303,12 @@ public final class TapeAudit {
 
     /// Writes the rows of records, given by ascending offset.
     private func rewrite(_ partition: UInt16, _ offsets: [UInt64], _ stamp: RepairStamp) throws -> Int {
-        var held: [StoredHour: [RepairedRow]] = [:]
+        var held: [StoredBucket: [RepairedRow]] = [:]
         var bytes = 0
         var written = 0
         func flush() throws {
-            for (hour, rows) in held.sorted(by: { $0.key < $1.key }) {
-                try store.rewrite(rows, in: hour, stamp)
+            for (bucket, rows) in held.sorted(by: { $0.key < $1.key }) {
+                try store.rewrite(rows, in: bucket, stamp)
                 written += rows.count
             }
             held = [:]
@@ -322,9 +322,9 @@ public final class TapeAudit {
             }
             while next < offsets.count, offsets[next] < block.endOffset {
                 guard offsets[next] >= block.firstOffset,
-                    let (hour, row) = records.row(block, Int(offsets[next] - block.firstOffset))
+                    let (bucket, row) = records.row(block, Int(offsets[next] - block.firstOffset))
                 else { throw RepairError("\(place): the record at offset \(offsets[next]) is another now") }
-                held[hour, default: []].append(row)
+                held[bucket, default: []].append(row)
                 bytes += row.update.count
                 next += 1
             }
@@ -337,7 +337,7 @@ public final class TapeAudit {
 
     // MARK: The log
 
-    /// Which hours there are, in the log and the store.
+    /// Which buckets there are, in the log and the store.
     private func learn() throws {
         outline = [:]
         oldest = [:]
@@ -347,7 +347,7 @@ public final class TapeAudit {
         corrupt = [:]
         newer = []
         newerFrom = [:]
-        records.feeds(try store.feedNumbers())
+        records.renew(feeds: try store.feedNumbers(), widths: try store.bucketWidths())
         for number in 0..<log.partitionCount(.ticksRaw) {
             guard let partition = UInt16(exactly: number) else { break }
             places[partition] = try place(partition)
@@ -363,10 +363,12 @@ public final class TapeAudit {
         }
         let stored = try store.storedInstruments().filter { selection.has($0) }
         for (index, instrument) in stored.enumerated() {
-            progress("asking the store for hours", UInt64(index), UInt64(stored.count))
+            progress("asking the store for buckets", UInt64(index), UInt64(stored.count))
             let number = records.number(of: instrument)
-            for hour in try store.storedHours(instrument, in: selection.hours) {
-                outline[HourID(instrument: number, hour: hour), default: Outline()].ticks += 0
+            for bucket in try store.storedBuckets(
+                instrument, from: selection.fromNs, through: selection.throughNs)
+            {
+                outline[BucketID(instrument: number, bucket: bucket), default: Outline()].ticks += 0
             }
         }
     }
@@ -391,25 +393,31 @@ public final class TapeAudit {
             instrument: source.instrument, feed: source.feed, epoch: block.epoch(track: block.track(of: index)))
         if tick.sequence < oldest[origin] ?? .max { oldest[origin] = tick.sequence }
         guard selection.has(tick.key) else { return }
-        let hour = HourID(instrument: source.instrument, hour: StoredHour.of(tick.filingTimeNs))
-        outline[hour, default: Outline()].add(partition, offset)
+        let bucket = id(source, tick)
+        outline[bucket, default: Outline()].add(partition, offset)
     }
 
-    /// Goes through hours in ascending order, with the ticks that the log has of each. `ended` is called after each
+    private func id(_ source: AuditRecords.Source, _ tick: AuditRecords.TickPlace) -> BucketID {
+        BucketID(
+            instrument: source.instrument, bucket: records.bucket(tick.filingTimeNs, of: source.instrument))
+    }
+
+    /// Goes through buckets in ascending order, with the ticks that the log has of each. `ended` is called after each
     /// slice.
-    private func forEachHour(
-        _ hours: [HourID], _ what: String, _ body: (HourID, [Logged]) throws -> Void, ended: () throws -> Void = {}
+    private func forEachBucket(
+        _ buckets: [BucketID], _ what: String, _ body: (BucketID, [Logged]) throws -> Void,
+        ended: () throws -> Void = {}
     ) throws {
-        let sorted = hours.sorted { records.name($0) < records.name($1) }
-        var slices: [[HourID]] = []
+        let sorted = buckets.sorted { records.name($0) < records.name($1) }
+        var slices: [[BucketID]] = []
         var ticks = 0
-        for hour in sorted {
-            let count = outline[hour]?.ticks ?? 0
+        for bucket in sorted {
+            let count = outline[bucket]?.ticks ?? 0
             if slices.isEmpty || (ticks > 0 && ticks + count > ticksAtOnceMax) {
                 slices.append([])
                 ticks = 0
             }
-            slices[slices.count - 1].append(hour)
+            slices[slices.count - 1].append(bucket)
             ticks += count
         }
         let reaches = slices.map { self.spans($0) }
@@ -417,34 +425,34 @@ public final class TapeAudit {
         for span in reaches.joined() { total += UInt64(span.offsets.count) }
         var done: UInt64 = 0
         for (slice, reach) in zip(slices, reaches) {
-            var logged: [HourID: [Logged]] = [:]
-            for hour in slice { logged[hour] = [] }
+            var logged: [BucketID: [Logged]] = [:]
+            for bucket in slice { logged[bucket] = [] }
             for (partition, offsets) in reach {
                 let place = places[partition]
                 try forEachRecord(partition, offsets, &done, total, what) { block, index, offset in
                     guard let source = records.source(block, index), let tick = records.tick(block, index, source),
                         selection.has(tick.key)
                     else { return }
-                    let hour = HourID(instrument: source.instrument, hour: StoredHour.of(tick.filingTimeNs))
+                    let bucket = id(source, tick)
                     let isRequired = offset < place?.applied ?? 0 && !isOver(block.appendTimeNs)
-                    logged[hour]?.append(
+                    logged[bucket]?.append(
                         Logged(
                             key: tick.key, hash: TickHash.of(block.payload(index)), partition: partition,
                             offset: offset, isRequired: isRequired))
                 }
             }
-            for (index, hour) in slice.enumerated() {
-                progress("\(what): hours", UInt64(index), UInt64(slice.count))
-                try body(hour, logged.removeValue(forKey: hour) ?? [])
+            for (index, bucket) in slice.enumerated() {
+                progress("\(what): buckets", UInt64(index), UInt64(slice.count))
+                try body(bucket, logged.removeValue(forKey: bucket) ?? [])
             }
             try ended()
         }
     }
 
-    private func spans(_ hours: [HourID]) -> [(partition: UInt16, offsets: Range<UInt64>)] {
+    private func spans(_ buckets: [BucketID]) -> [(partition: UInt16, offsets: Range<UInt64>)] {
         var spans: [UInt16: Range<UInt64>] = [:]
-        for hour in hours {
-            for span in outline[hour]?.spans ?? [] {
+        for bucket in buckets {
+            for span in outline[bucket]?.spans ?? [] {
                 let known = spans[span.partition] ?? span.offsets
                 spans[span.partition] =
                     min(known.lowerBound, span.offsets.lowerBound)..<max(known.upperBound, span.offsets.upperBound)

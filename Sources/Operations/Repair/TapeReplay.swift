@@ -35,20 +35,20 @@ public final class TapeReplay {
 
     /// Writes the rows of the range, as a writer would have.
     public func run(into store: any RepairableStore) throws -> Count {
-        var records = AuditRecords(selection, feeds: try store.feedNumbers())
-        var held: [StoredHour: [RepairedRow]] = [:]
+        var records = AuditRecords(selection, feeds: try store.feedNumbers(), widths: try store.bucketWidths())
+        var held: [StoredBucket: [RepairedRow]] = [:]
         var bytes = 0
         var count = Count()
         func flush() throws {
-            for (hour, rows) in held.sorted(by: { $0.key < $1.key }) {
-                try store.rewrite(rows, in: hour, RepairStamp(generation: 0))
+            for (bucket, rows) in held.sorted(by: { $0.key < $1.key }) {
+                try store.rewrite(rows, in: bucket, RepairStamp(generation: 0))
                 count.replayed += rows.count
             }
             held = [:]
             bytes = 0
         }
-        try forEachTick(&records, &count) { hour, row in
-            held[hour, default: []].append(row)
+        try forEachTick(&records, &count) { bucket, row in
+            held[bucket, default: []].append(row)
             bytes += row.update.count
             if bytes >= TapeReplay.heldBytesMax { try flush() }
         }
@@ -58,7 +58,7 @@ public final class TapeReplay {
 
     /// Appends the ticks of the range to another log, in the order of each partition of this one.
     public func run(into target: any EventLog) throws -> Count {
-        var records = AuditRecords(selection, feeds: [:])
+        var records = AuditRecords(selection, feeds: [:], widths: [:])
         var builders: [UInt16: Builder] = [:]
         var bytes = 0
         var count = Count()
@@ -69,8 +69,8 @@ public final class TapeReplay {
             count.replayed += ticks
             bytes = 0
         }
-        try forEachTick(&records, &count) { hour, row in
-            let instrument = hour.instrument
+        try forEachTick(&records, &count) { bucket, row in
+            let instrument = bucket.instrument
             let partition = target.partition(
                 of: .ticksRaw, exchange: instrument.exchange, symbol: instrument.symbol)
             let builder = builders[partition] ?? Builder(TopicPartition(.ticksRaw, partition))
@@ -108,7 +108,7 @@ public final class TapeReplay {
     }
 
     private func forEachTick(
-        _ records: inout AuditRecords, _ count: inout Count, _ body: (StoredHour, RepairedRow) throws -> Void
+        _ records: inout AuditRecords, _ count: inout Count, _ body: (StoredBucket, RepairedRow) throws -> Void
     ) throws {
         // Where the log ends now; what a replay appends is not read again.
         var ranges: [(place: TopicPartition, offsets: Range<UInt64>)] = []
@@ -131,9 +131,9 @@ public final class TapeReplay {
                             count.corrupt += 1
                             continue
                         }
-                        guard selection.has(tick.key), let (hour, row) = records.row(block, index) else { continue }
+                        guard selection.has(tick.key), let (bucket, row) = records.row(block, index) else { continue }
                         count.ticks += 1
-                        try body(hour, row)
+                        try body(bucket, row)
                     }
                     offset = max(block.endOffset, offset + 1)
                 case .atEnd, .onDisk: offset = offsets.upperBound

@@ -2,7 +2,7 @@ import MarketModel
 
 /// A store whose rows can be held against the log one by one, and put right. `tapedeck verify` and `repair` use it.
 ///
-/// Rows lie in hours of filing time, each under a key. A row may lie under a key that its content does not have: then
+/// Rows lie in buckets of filing time, each under a key. A row may lie under a key that its content does not have: then
 /// something wrote it wrongly. Threads: as ``TickStore``; nothing here is called on an event loop.
 public protocol RepairableStore: TickStore {
     /// The numbers of feeds in keys, by name. 1 is ``directFeed``'s.
@@ -14,48 +14,44 @@ public protocol RepairableStore: TickStore {
     /// All instruments that have rows, also those without a last tick. In any order.
     func storedInstruments() throws(StoreError) -> [Instrument]
 
-    /// The hours since 1970 in `hours` in which the instrument has rows, ascending.
-    func storedHours(_ instrument: Instrument, in hours: ClosedRange<Int64>) throws(StoreError) -> [Int64]
+    /// The widths of buckets, of instruments that have or had another than an hour. As they are now.
+    func bucketWidths() throws(StoreError) -> [Instrument: BucketWidths]
 
-    /// Calls `body` with each row of an hour, whatever it holds, ascending by key. Rows are valid during the call.
-    func forEachRow(_ hour: StoredHour, _ body: (AuditedRow) -> Void) throws(StoreError)
+    /// The buckets in which the instrument has rows, of those in which filing times from `fromNs` to `throughNs`, both
+    /// included, lie; ascending.
+    func storedBuckets(
+        _ instrument: Instrument, from fromNs: Int64, through throughNs: Int64
+    ) throws(StoreError) -> [TickBucket]
+
+    /// Calls `body` with each row of a bucket, whatever it holds, ascending by key. Rows are valid during the call.
+    func forEachRow(_ bucket: StoredBucket, _ body: (AuditedRow) -> Void) throws(StoreError)
 
     /// Writes rows over what lies under their keys, if anything, so that they win over it. Durable when it returns.
-    func rewrite(_ rows: [RepairedRow], in hour: StoredHour, _ stamp: RepairStamp) throws(StoreError)
+    func rewrite(_ rows: [RepairedRow], in bucket: StoredBucket, _ stamp: RepairStamp) throws(StoreError)
 
     /// Deletes single rows. Durable when it returns.
-    func remove(_ keys: [TickRowIdentity], from hour: StoredHour, _ stamp: RepairStamp) throws(StoreError)
+    func remove(_ keys: [TickRowIdentity], from bucket: StoredBucket, _ stamp: RepairStamp) throws(StoreError)
 }
 
 /// The feed of rows that were written through `TickWriterService`: no record of the log stands for them.
 public let directFeed = "direct"
 
-/// An hour of an instrument.
-public struct StoredHour: Hashable, Sendable, Comparable, CustomStringConvertible {
+/// A bucket of an instrument.
+public struct StoredBucket: Hashable, Sendable, Comparable, CustomStringConvertible {
     public let instrument: Instrument
-    /// Since 1970.
-    public let hour: Int64
+    public let bucket: TickBucket
 
-    public init(_ instrument: Instrument, hour: Int64) {
+    public init(_ instrument: Instrument, _ bucket: TickBucket) {
         self.instrument = instrument
-        self.hour = hour
+        self.bucket = bucket
     }
 
-    /// The day since 1970, and the hour in it: the published bucket.
-    public var day: Int64 { floorDivide(hour, by: 24) }
-    public var bucket: Int { Int(hour - day * 24) }
-
-    public static func < (a: StoredHour, b: StoredHour) -> Bool {
-        a.hour != b.hour ? a.hour < b.hour : a.instrument < b.instrument
+    public static func < (a: StoredBucket, b: StoredBucket) -> Bool {
+        a.bucket != b.bucket ? a.bucket < b.bucket : a.instrument < b.instrument
     }
 
-    public var description: String { "\(instrument) hour \(hour)" }
-
-    static let lengthNs: Int64 = 3_600_000_000_000
-
-    /// The hour that a filing time lies in.
-    @inlinable
-    public static func of(_ filingTimeNs: Int64) -> Int64 { floorDivide(filingTimeNs, by: 3_600_000_000_000) }
+    /// `XNAS|AAPL 2024-08-08 09`.
+    public var description: String { "\(instrument) \(bucket)" }
 }
 
 /// A row as it lies in the store.

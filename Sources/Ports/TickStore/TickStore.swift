@@ -135,6 +135,8 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What kind of failure it is.
     public enum Code: String, Sendable {
         case diskFull, readOnly, locked, damaged, unknownFormat, unreachable, closed, io
+        /// In which bucket rows of a date belong is not known.
+        case bucketWidthUnknown
     }
 
     public let code: Code

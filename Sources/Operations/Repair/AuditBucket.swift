@@ -12,8 +12,8 @@ extension TapeAudit {
         let isRequired: Bool
     }
 
-    /// What one hour's comparison found.
-    struct HourFound {
+    /// What one bucket's comparison found.
+    struct BucketFound {
         var counts = AuditCounts()
         var leadMicroseconds: Int64?
         var timesNs: ClosedRange<Int64>?
