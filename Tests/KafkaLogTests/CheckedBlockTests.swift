@@ -1,8 +1,8 @@
 import EventLog
-import KafkaTestSupport
 import MarketModel
 import TestSupport
 import Testing
+import TickCodec
 import TickStore
 
 @testable import KafkaLog
@@ -13,9 +13,21 @@ import TickStore
     private func found(_ block: Block) -> [String] {
         var batch = Batch(next: block.firstOffset)
         batch.add(block, from: 0, block.topicPartition, deadLetteredThrough: 0)
-        return batch.rows.rows.map {
-            "\($0.record) \($0.filingTimeNs) \(String(describing: $0.tradePrice)) \($0.tradePrice == nil ? 0 : $0.tradeSize)"
-        } + batch.corrupt.map { "\($0.offset) \($0.code) \($0.reason) \($0.value)" }
+        let rows = batch.rows.rows.map { row in
+            let trade = row.tradePrice.map { "\($0) \(row.tradeSize)" } ?? "no trade"
+            return "\(row.record) \(row.filingTimeNs) \(trade)"
+        }
+        return rows + batch.corrupt.map { "\($0.offset) \($0.code) \($0.reason) \($0.value)" }
+    }
+
+    private func encoded(_ symbol: String, _ feed: String, _ sequence: UInt64) -> [UInt8] {
+        let encoder = TickEncoder(exchange: "SIMX", symbol: symbol, feed: feed)
+        var tick = Tick(kind: .trade, receivedTimeNs: 1_700_000_000, publishTimeNs: 5, epoch: 1, sequence: sequence)
+        tick.last = 7
+        tick.lastSize = sequence % 2 == 0 ? nil : 3
+        return [UInt8](unsafeUninitializedCapacity: encoder.lengthMax) { buffer, count in
+            count = encoder.encode(tick, into: UnsafeMutableRawBufferPointer(buffer))
+        }
     }
 
     @Test func `A writer finds in blocks that were checked what it finds by reading each record`() throws {
@@ -28,9 +40,9 @@ import TickStore
             for offset in 0..<40 {
                 var sequence = UInt64(random.below(1 << 20) + 1)
                 if random.below(40) == 0 { sequence = TickRowIdentity.sequenceMax + UInt64(random.below(2)) }
-                var bytes = encodedTick(
-                    symbol: random.below(20) == 0 ? names[random.below(names.count)] : "AAPL",
-                    feed: random.below(20) == 0 ? feeds[random.below(feeds.count)] : "sim", sequence: sequence)
+                var bytes = encoded(
+                    random.below(20) == 0 ? names[random.below(names.count)] : "AAPL",
+                    random.below(20) == 0 ? feeds[random.below(feeds.count)] : "sim", sequence)
                 // In half of the seeds no byte is another.
                 if seed % 2 == 0, random.below(20) == 0 {
                     bytes[random.below(bytes.count)] = UInt8(truncatingIfNeeded: random.next())
