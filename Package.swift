@@ -272,7 +272,7 @@ let package = Package(
             [
                 "EventLog", "EventLoop", "FeedService", "FileDisk", "HTTP1", "HTTP1Codec", "KafkaClient",
                 "KafkaFrames", "KafkaLog", "MarketModel", "SegmentLog", "Simulation", "TLS",
-                "TickCodec", "TickStore", "TimeSource", "WriterService", "KafkaTestSupport", "TestSupport",
+                "TickCodec", "TickStore", "TimeSource", "WriterService", "KafkaTestSupport", "TestSupport", "CRdKafka",
             ]),
         tests(
             "ClusterTests",

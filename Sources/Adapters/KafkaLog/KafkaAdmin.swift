@@ -6,10 +6,12 @@ import Glibc
 public final class KafkaAdmin: @unchecked Sendable {
     let configuration: KafkaConfiguration
     let handle: KafkaHandle
+    let report: KafkaReport
 
     /// Nothing is connected to yet. `report` takes lines for people.
     public init(_ configuration: KafkaConfiguration, report: @escaping KafkaReport) throws(LogError) {
         self.configuration = configuration
+        self.report = report
         handle = try KafkaHandle(.consumer, configuration, ConsumerSettings.common, report: report)
     }
 
@@ -198,26 +200,77 @@ public final class KafkaAdmin: @unchecked Sendable {
 
     // MARK: Asking
 
+    /// Why a request was not answered.
+    struct Refusal: Error {
+        let code: rd_kafka_resp_err_t
+        let detail: String
+
+        init(_ code: rd_kafka_resp_err_t, _ detail: UnsafePointer<CChar>? = nil) {
+            self.code = code
+            self.detail = detail.map { String(cString: $0) } ?? ""
+        }
+    }
+
     /// Sends a request and waits for its answer, which the caller frees.
     func ask(
         _ operation: rd_kafka_admin_op_t, _ what: String, _ send: (OpaquePointer?, OpaquePointer?) -> Void
     ) throws(LogError) -> OpaquePointer {
-        let queue = rd_kafka_queue_new(handle.rk)
+        do throws(Refusal) {
+            return try ask(handle, operation, send)
+        } catch {
+            throw handle.fail(what, error.code, detail: error.detail)
+        }
+    }
+
+    private func ask(
+        _ client: KafkaHandle, _ operation: rd_kafka_admin_op_t, _ send: (OpaquePointer?, OpaquePointer?) -> Void
+    ) throws(Refusal) -> OpaquePointer {
+        let queue = rd_kafka_queue_new(client.rk)
         defer { rd_kafka_queue_destroy(queue) }
-        let options = rd_kafka_AdminOptions_new(handle.rk, operation)
+        let options = rd_kafka_AdminOptions_new(client.rk, operation)
         defer { if let options { rd_kafka_AdminOptions_destroy(options) } }
         var text = [CChar](repeating: 0, count: 128)
         rd_kafka_AdminOptions_set_request_timeout(options, timeoutMs, &text, text.count)
         send(options, queue)
         guard let event = rd_kafka_queue_poll(queue, timeoutMs + 5000) else {
-            throw handle.fail(what, RD_KAFKA_RESP_ERR__TIMED_OUT)
+            throw Refusal(RD_KAFKA_RESP_ERR__TIMED_OUT)
         }
         let code = rd_kafka_event_error(event)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-            let detail = rd_kafka_event_error_string(event).map { String(cString: $0) } ?? ""
-            rd_kafka_event_destroy(event)
-            throw handle.fail(what, code, detail: detail)
+            defer { rd_kafka_event_destroy(event) }
+            throw Refusal(code, rd_kafka_event_error_string(event))
         }
         return event
+    }
+
+    /// Asks about groups, and again while a coordinator of theirs is not ready: `send` asks by the client that it is
+    /// given, `read` takes the answer apart and throws what the coordinator refused in it.
+    func askCoordinator<Answer>(
+        _ operation: rd_kafka_admin_op_t, _ what: String,
+        _ send: (_ rk: OpaquePointer, _ options: OpaquePointer?, _ queue: OpaquePointer?) -> Void,
+        _ read: (OpaquePointer) throws(Refusal) -> Answer
+    ) throws(LogError) -> Answer {
+        var retry = CoordinatorRetry()
+        var client = handle
+        defer { if client !== handle { client.destroy() } }
+        while true {
+            let refusal: Refusal
+            do throws(Refusal) {
+                let event = try ask(client, operation) { options, queue in send(client.rk, options, queue) }
+                defer { rd_kafka_event_destroy(event) }
+                return try read(event)
+            } catch {
+                refusal = error
+            }
+            guard let waitMs = retry.wait(after: refusal.code) else {
+                throw client.fail(what, refusal.code, detail: refusal.detail)
+            }
+            poll(nil, 0, waitMs)
+            // A client goes on asking the coordinator that it found first, though that says that it is none.
+            guard refusal.code == RD_KAFKA_RESP_ERR_NOT_COORDINATOR else { continue }
+            let next = try KafkaHandle(.consumer, configuration, ConsumerSettings.common, report: report)
+            if client !== handle { client.destroy() }
+            client = next
+        }
     }
 }

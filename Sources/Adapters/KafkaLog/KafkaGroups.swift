@@ -23,19 +23,27 @@ public struct KafkaGroupState: Sendable, Hashable {
 extension KafkaAdmin {
     /// All groups under the prefix that committed something of this platform's topics or have members, by name.
     public func groups() throws(LogError) -> [KafkaGroupState] {
-        let event = try ask(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, "listing groups") { options, queue in
-            rd_kafka_ListConsumerGroups(handle.rk, options, queue)
-        }
-        defer { rd_kafka_event_destroy(event) }
-        var count = 0
-        var names: [String] = []
-        if let list = rd_kafka_ListConsumerGroups_result_valid(rd_kafka_event_ListConsumerGroups_result(event), &count)
-        {
-            names = (0..<count).compactMap { index in
+        let names = try askCoordinator(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, "listing groups") {
+            rd_kafka_ListConsumerGroups($0, $1, $2)
+        } _: { (event) throws(Refusal) -> [String] in
+            let result = rd_kafka_event_ListConsumerGroups_result(event)
+            var count = 0
+            // A broker that is not there has no groups to tell of; one that still reads them has.
+            if let errors = rd_kafka_ListConsumerGroups_result_errors(result, &count) {
+                for index in 0..<count { try KafkaAdmin.check(errors[index]) }
+            }
+            guard let list = rd_kafka_ListConsumerGroups_result_valid(result, &count) else { return [] }
+            return (0..<count).compactMap { index in
                 list[index].map { String(cString: rd_kafka_ConsumerGroupListing_group_id($0)) }
             }
         }
         return try groups(names.filter { $0.hasPrefix(configuration.prefix) }.sorted())
+    }
+
+    /// Throws where an error says that a coordinator is not ready.
+    private static func check(_ error: OpaquePointer?) throws(Refusal) {
+        guard let error, CoordinatorRetry.passes(rd_kafka_error_code(error)) else { return }
+        throw Refusal(rd_kafka_error_code(error), rd_kafka_error_string(error))
     }
 
     /// The groups of these names on the brokers.
@@ -44,26 +52,27 @@ extension KafkaAdmin {
         let texts = names.map { strdup($0) }
         defer { for text in texts { free(text) } }
         var pointers = texts.map { UnsafePointer<CChar>($0) }
-        let event = try ask(RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, "describing groups") { options, queue in
-            rd_kafka_DescribeConsumerGroups(handle.rk, &pointers, pointers.count, options, queue)
-        }
-        defer { rd_kafka_event_destroy(event) }
-        var count = 0
-        guard
+        var groups = try askCoordinator(RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, "describing groups") {
+            rd_kafka_DescribeConsumerGroups($0, &pointers, pointers.count, $1, $2)
+        } _: { (event) throws(Refusal) -> [KafkaGroupState] in
+            var count = 0
             let list = rd_kafka_DescribeConsumerGroups_result_groups(
                 rd_kafka_event_DescribeConsumerGroups_result(event), &count)
-        else { return [] }
-        var groups: [KafkaGroupState] = []
-        for index in 0..<count {
-            guard let group = list[index] else { continue }
-            let name = String(cString: rd_kafka_ConsumerGroupDescription_group_id(group))
-            groups.append(
-                KafkaGroupState(
-                    name: name,
-                    state: String(
-                        cString: rd_kafka_consumer_group_state_name(rd_kafka_ConsumerGroupDescription_state(group))),
-                    members: KafkaAdmin.members(of: group), committed: try committed(name)))
+            var groups: [KafkaGroupState] = []
+            for index in 0..<count {
+                guard let group = list?[index] else { continue }
+                try KafkaAdmin.check(rd_kafka_ConsumerGroupDescription_error(group))
+                groups.append(
+                    KafkaGroupState(
+                        name: String(cString: rd_kafka_ConsumerGroupDescription_group_id(group)),
+                        state: String(
+                            cString: rd_kafka_consumer_group_state_name(
+                                rd_kafka_ConsumerGroupDescription_state(group))),
+                        members: KafkaAdmin.members(of: group), committed: [:]))
+            }
+            return groups
         }
+        for index in groups.indices { groups[index].committed = try committed(groups[index].name) }
         return groups.sorted { $0.name < $1.name }
     }
 
@@ -84,22 +93,30 @@ extension KafkaAdmin {
         var requests: [OpaquePointer?] = [request]
         defer { if let request { rd_kafka_ListConsumerGroupOffsets_destroy(request) } }
         let what = "asking for the offsets of group \(group)"
-        let event = try ask(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, what) { options, queue in
-            rd_kafka_ListConsumerGroupOffsets(handle.rk, &requests, 1, options, queue)
+        return try askCoordinator(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, what) {
+            rd_kafka_ListConsumerGroupOffsets($0, &requests, 1, $1, $2)
+        } _: { (event) throws(Refusal) -> [TopicPartition: UInt64] in
+            var count = 0
+            guard
+                let results = rd_kafka_ListConsumerGroupOffsets_result_groups(
+                    rd_kafka_event_ListConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
+            else { return [:] }
+            if let error = rd_kafka_group_result_error(result) {
+                throw Refusal(rd_kafka_error_code(error), rd_kafka_error_string(error))
+            }
+            return try offsets(rd_kafka_group_result_partitions(result))
         }
-        defer { rd_kafka_event_destroy(event) }
-        var count = 0
-        guard
-            let results = rd_kafka_ListConsumerGroupOffsets_result_groups(
-                rd_kafka_event_ListConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
-        else { return [:] }
-        if let error = rd_kafka_group_result_error(result) {
-            throw handle.fail(what, rd_kafka_error_code(error), detail: String(cString: rd_kafka_error_string(error)))
-        }
+    }
+
+    /// Those of a list that are of this platform's topics.
+    private func offsets(
+        _ list: UnsafePointer<rd_kafka_topic_partition_list_t>?
+    ) throws(Refusal) -> [TopicPartition: UInt64] {
         var offsets: [TopicPartition: UInt64] = [:]
-        guard let list = rd_kafka_group_result_partitions(result) else { return [:] }
+        guard let list else { return [:] }
         for index in 0..<Int(list.pointee.cnt) {
             let entry = list.pointee.elems[index]
+            if CoordinatorRetry.passes(entry.err) { throw Refusal(entry.err) }
             let name = String(cString: entry.topic)
             guard entry.offset >= 0, entry.err == RD_KAFKA_RESP_ERR_NO_ERROR, name.hasPrefix(configuration.prefix),
                 let topic = Topic(name: String(name.dropFirst(configuration.prefix.count)))
@@ -119,23 +136,23 @@ extension KafkaAdmin {
         var requests: [OpaquePointer?] = [request]
         defer { if let request { rd_kafka_AlterConsumerGroupOffsets_destroy(request) } }
         let what = "setting the offsets of group \(group)"
-        let event = try ask(RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, what) { options, queue in
-            rd_kafka_AlterConsumerGroupOffsets(handle.rk, &requests, 1, options, queue)
-        }
-        defer { rd_kafka_event_destroy(event) }
-        var count = 0
-        guard
-            let results = rd_kafka_AlterConsumerGroupOffsets_result_groups(
-                rd_kafka_event_AlterConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
-        else { return }
-        if let error = rd_kafka_group_result_error(result) {
-            throw handle.fail(what, rd_kafka_error_code(error), detail: String(cString: rd_kafka_error_string(error)))
-        }
-        guard let results = rd_kafka_group_result_partitions(result) else { return }
-        for index in 0..<Int(results.pointee.cnt) {
-            let entry = results.pointee.elems[index]
-            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
-                throw handle.fail("\(what) at \(String(cString: entry.topic))/\(entry.partition)", entry.err)
+        // The same offsets again are no other ones.
+        try askCoordinator(RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, what) {
+            rd_kafka_AlterConsumerGroupOffsets($0, &requests, 1, $1, $2)
+        } _: { (event) throws(Refusal) in
+            var count = 0
+            guard
+                let results = rd_kafka_AlterConsumerGroupOffsets_result_groups(
+                    rd_kafka_event_AlterConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
+            else { return }
+            if let error = rd_kafka_group_result_error(result) {
+                throw Refusal(rd_kafka_error_code(error), rd_kafka_error_string(error))
+            }
+            guard let results = rd_kafka_group_result_partitions(result) else { return }
+            for index in 0..<Int(results.pointee.cnt) {
+                let entry = results.pointee.elems[index]
+                guard entry.err != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
+                throw "\(String(cString: entry.topic))/\(entry.partition)".withCString { Refusal(entry.err, $0) }
             }
         }
     }
