@@ -316,7 +316,8 @@ let package = Package(
             [
                 "EdgeService", "WriterService", "AccessControl", "Observability", "TapedeckClient", "SegmentLog",
                 "FileDisk", "Disk", "TimeSource", "Simulation", "EventLog", "TickStore", "GRPC", "HTTP2", "EventLoop",
-                "TickCodec", "MarketProto", "Protobuf", "DayFigures", "MarketModel", "TestSupport",
+                "TickCodec", "MarketProto", "Protobuf", "DayFigures", "SimulatedExecution", "MarketModel",
+                "TestSupport",
             ], exclude: ["Fixtures"]),
         tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
         tests(

@@ -26,7 +26,7 @@ struct ExecutionWorld {
         func level(_ pair: (Int64, Int64)?) -> PriceLevel? {
             pair.map { PriceLevel(price: $0.0 * 1_000_000_000, size: $0.1 * 100_000_000) }
         }
-        engine.setQuote(instrument, bid: level(bid), ask: level(ask), nowNs: nowNs, events: &events)
+        engine.setQuote(engine.list(instrument), bid: level(bid), ask: level(ask), nowNs: nowNs, events: &events)
     }
 
     static func order(
@@ -48,7 +48,8 @@ struct ExecutionWorld {
 
     @discardableResult
     mutating func submit(_ order: NewOrder) -> OrderAnswer {
-        engine.submit(order, nowNs: nowNs, events: &events)
+        engine.submit(
+            order, at: engine.listing(exchange: order.exchange, symbol: order.symbol), nowNs: nowNs, events: &events)
     }
 
     @discardableResult
@@ -138,7 +139,7 @@ struct SimulatedExecutionTests {
         #expect(world.said().isEmpty)
         world.quote((98, 50), (101, 9))
         #expect(world.said() == ["a 3@101", "a FILLED 0"])
-        #expect(world.engine.openCount == 0 && !world.engine.hasOpenOrders(ExecutionWorld.aapl))
+        #expect(world.engine.openCount == 0 && !world.engine.hasOpenOrders(world.engine.list(ExecutionWorld.aapl)))
     }
 
     @Test func `Better prices come first, then older orders`() {
@@ -216,6 +217,30 @@ struct SimulatedExecutionTests {
         world.quote((99, 51), (100, 50))
         #expect(world.said() == ["d CANCELLED 10 DAY_ENDED", "s CANCELLED 10 DAY_ENDED"])
         #expect(world.engine.openCount == 1)
+    }
+
+    @Test func `A key that comes with another order is one used for something else, whichever field differs`() {
+        var world = ExecutionWorld()
+        world.quote((99, 50), (100, 4))
+        let order = ExecutionWorld.order("a", limit: 100) { $0.idempotencyKey = "k" }
+        let first = world.submit(order)
+        let changes: [(inout NewOrder) -> Void] = [
+            { $0.orderID = "b" }, { $0.exchange = "SIMX" }, { $0.symbol = "BTCUSDT" }, { $0.side = "SELL" },
+            { $0.type = "MARKET" }, { $0.timeInForce = "DAY" }, { $0.quantityMicros += 1 },
+            { $0.limitPriceMicros += 1 }, { $0.stopPriceMicros += 1 },
+        ]
+        for (number, change) in changes.enumerated() {
+            var other = order
+            change(&other)
+            #expect(world.submit(other).update.code == .idempotencyKeyReused, "\(number)")
+        }
+        var later = order
+        later.deadlineNs = 5
+        #expect(world.submit(later).update == first.update)
+        // Another account has keys of its own.
+        var others = order
+        others.account = "B"
+        #expect(world.submit(others).update.code == nil)
     }
 
     @Test func `A repeated key gets the original answer, whatever happened between`() {

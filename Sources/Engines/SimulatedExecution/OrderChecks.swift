@@ -8,7 +8,8 @@ struct Rejection: Error {
 
 /// What makes an order one that is taken, and the words for one that is not.
 extension SimulatedExecution {
-    func check(_ order: NewOrder, _ nowNs: Int64) throws(Rejection) -> (line: Int, terms: OrderTerms) {
+    /// `listing` is the place of the instrument that the order means, if there is one.
+    func check(_ order: NewOrder, _ listing: Int?, _ nowNs: Int64) throws(Rejection) -> (line: Int, terms: OrderTerms) {
         guard isName(order.account) else { throw tooLong("account", .invalidAccount) }
         guard isName(order.idempotencyKey) else { throw tooLong("idempotency_key", .invalidIdempotencyKey) }
         guard isName(order.orderID) else { throw tooLong("order_id", .invalidOrderID) }
@@ -20,7 +21,7 @@ extension SimulatedExecution {
             throw Rejection(code: .deadlinePassed, reason: "the order was read after its deadline")
         }
         let terms = try terms(order)
-        let line = try findLine(exchange: order.exchange, symbol: order.symbol).get()
+        guard let line = listing else { throw notListed(exchange: order.exchange, symbol: order.symbol) }
         if terms.type == .market, (terms.side == .buy ? lines[line].ask : lines[line].bid).shown == nil {
             throw Rejection(
                 code: .noQuote, reason: "\(lines[line].instrument) has no \(terms.side == .buy ? "ask" : "bid") now")
@@ -60,21 +61,16 @@ extension SimulatedExecution {
         Rejection(code: code, reason: "\(field) has more than \(limits.nameBytesMax) bytes")
     }
 
-    func findLine(exchange: String, symbol: String) -> Result<Int, Rejection> {
-        let listed = linesOfSymbol[symbol] ?? []
-        if exchange.isEmpty, listed.count > 1 {
+    /// Why no listing is meant by these names.
+    private func notListed(exchange: String, symbol: String) -> Rejection {
+        if exchange.isEmpty, let listed = linesOfSymbol[symbol], listed.count > 1 {
             let names = listed.map { lines[$0].instrument.exchange }.sorted().joined(separator: ", ")
-            return .failure(
-                Rejection(
-                    code: .ambiguousSymbol, reason: "\(symbol) is listed on \(names): set exchange to one of them"))
-        }
-        if let line = listed.first(where: { exchange.isEmpty || lines[$0].instrument.exchange == exchange }) {
-            return .success(line)
+            return Rejection(
+                code: .ambiguousSymbol, reason: "\(symbol) is listed on \(names): set exchange to one of them")
         }
         let name = symbol.prefix(OrderFieldError.wordLengthMax)
         let place = exchange.isEmpty ? "any exchange" : String(exchange.prefix(OrderFieldError.wordLengthMax))
-        return .failure(
-            Rejection(code: .unknownSymbol, reason: "\"\(name)\" is not traded on \(place) here"))
+        return Rejection(code: .unknownSymbol, reason: "\"\(name)\" is not traded on \(place) here")
     }
 
     func rejection(_ order: NewOrder, _ code: OrderReason, _ reason: String, _ nowNs: Int64) -> OrderUpdate {

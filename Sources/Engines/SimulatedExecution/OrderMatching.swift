@@ -3,26 +3,27 @@ import MarketModel
 /// Orders against quotes.
 extension SimulatedExecution {
     /// Executes an order that just became active, as far as the quote goes; the rest rests or is cancelled.
-    mutating func execute(_ number: UInt64, _ nowNs: Int64, _ events: inout [OrderEvent]) {
-        guard let order = table[number], let terms = order.terms, let line = order.line else { return }
+    mutating func execute(_ place: Int, _ nowNs: Int64, _ events: inout [OrderEvent]) {
+        guard let terms = table[place].terms, let line = table[place].line else { return }
+        let remainingMicros = table[place].remainingMicros
         let isBuy = terms.side == .buy
         let limit = SimulatedExecution.limit(terms)
         let side = isBuy ? lines[line].ask : lines[line].bid
         var fillable: Int64 = 0
         if let price = side.shown?.price, isBuy ? price <= limit : price >= limit {
-            fillable = min(order.remainingMicros, side.availableMicros)
+            fillable = min(remainingMicros, side.availableMicros)
         }
-        if terms.timeInForce == .fillOrKill, fillable < order.remainingMicros {
-            return finish(number, .fillOrKillUnfilled, "all of it could not be executed at once", nowNs, &events)
+        if terms.timeInForce == .fillOrKill, fillable < remainingMicros {
+            return finish(place, .fillOrKillUnfilled, "all of it could not be executed at once", nowNs, &events)
         }
-        if fillable > 0, let price = side.shown?.price { fill(number, fillable, at: price, nowNs, &events) }
-        guard let rest = table[number], rest.isOpen else { return }
+        if fillable > 0, let price = side.shown?.price { fill(place, fillable, at: price, nowNs, &events) }
+        guard table[place].isOpen else { return }
         if terms.timeInForce == .immediateOrCancel {
             return finish(
-                number, .immediateOrCancelUnfilled, "the rest could not be executed at once", nowNs, &events)
+                place, .immediateOrCancelUnfilled, "the rest could not be executed at once", nowNs, &events)
         }
-        table.change(number) { $0.restingPrice = limit }
-        let entry = PriceQueue.Entry(price: limit, number: number)
+        table.change(place) { $0.restingPrice = limit }
+        let entry = PriceQueue.Entry(price: limit, number: table[place].number, place: place)
         if isBuy { lines[line].buys.insert(entry) } else { lines[line].sells.insert(entry) }
     }
 
@@ -50,10 +51,10 @@ extension SimulatedExecution {
         _ entry: PriceQueue.Entry, _ availableMicros: Int64, quote: Int64, _ nowNs: Int64,
         _ events: inout [OrderEvent]
     ) {
-        guard let order = table[entry.number], let terms = order.terms else { return }
+        guard let terms = table[entry.place].terms else { return }
         // Whoever rests at a limit has its price; a MARKET order takes what there is.
         let price = terms.type != .market && terms.limitPriceMicros > 0 ? entry.price : quote
-        fill(entry.number, min(order.remainingMicros, availableMicros), at: price, nowNs, &events)
+        fill(entry.place, min(table[entry.place].remainingMicros, availableMicros), at: price, nowNs, &events)
     }
 
     /// Stops whose price the quote has reached become active, nearest first.
@@ -67,24 +68,24 @@ extension SimulatedExecution {
     }
 
     private mutating func trigger(_ entry: PriceQueue.Entry, _ nowNs: Int64, _ events: inout [OrderEvent]) {
-        leaveQueues(entry.number)
-        table.change(entry.number) { $0.isWaitingForStop = false }
-        execute(entry.number, nowNs, &events)
+        leaveQueues(entry.place)
+        table.change(entry.place) { $0.isWaitingForStop = false }
+        execute(entry.place, nowNs, &events)
     }
 
     /// One execution of an order, not more than it has left and not more than is displayed.
     private mutating func fill(
-        _ number: UInt64, _ quantityMicros: Int64, at price: Int64, _ nowNs: Int64, _ events: inout [OrderEvent]
+        _ place: Int, _ quantityMicros: Int64, at price: Int64, _ nowNs: Int64, _ events: inout [OrderEvent]
     ) {
-        guard let order = table[number], let terms = order.terms, let line = order.line else { return }
-        let leaves = order.remainingMicros - quantityMicros
-        if terms.side == .buy {
+        guard let side = table[place].terms?.side, let line = table[place].line else { return }
+        let leaves = table[place].remainingMicros - quantityMicros
+        if side == .buy {
             lines[line].ask.availableMicros -= quantityMicros
         } else {
             lines[line].bid.availableMicros -= quantityMicros
         }
-        if leaves == 0 { leaveQueues(number) }
-        table.change(number) {
+        if leaves == 0 { leaveQueues(place) }
+        table.change(place) {
             $0.remainingMicros = leaves
             $0.status = leaves == 0 ? .filled : .partial
         }
@@ -93,40 +94,41 @@ extension SimulatedExecution {
         events.append(
             .execution(
                 OrderExecution(
-                    number: executionCount, account: order.request.account, orderID: order.request.orderID,
-                    exchange: instrument.exchange, symbol: instrument.symbol, side: terms.side, price: price,
+                    number: executionCount, account: table[place].request.account,
+                    orderID: table[place].request.orderID, exchange: instrument.exchange,
+                    symbol: instrument.symbol, side: side, price: price,
                     quantityMicros: quantityMicros, leavesMicros: leaves, timeNs: nowNs)))
-        events.append(.status(update(number, nowNs, nil, "")))
+        events.append(.status(update(place, nowNs, nil, "")))
     }
 
     /// Cancels an open order, or what is left of it.
     mutating func finish(
-        _ number: UInt64, _ code: OrderReason, _ reason: String, _ nowNs: Int64, _ events: inout [OrderEvent]
+        _ place: Int, _ code: OrderReason, _ reason: String, _ nowNs: Int64, _ events: inout [OrderEvent]
     ) {
-        leaveQueues(number)
-        table.change(number) { $0.status = .cancelled }
-        events.append(.status(update(number, nowNs, code, reason)))
+        leaveQueues(place)
+        table.change(place) { $0.status = .cancelled }
+        events.append(.status(update(place, nowNs, code, reason)))
     }
 
-    private mutating func leaveQueues(_ number: UInt64) {
-        guard let order = table[number], let terms = order.terms, let line = order.line else { return }
-        if order.isWaitingForStop {
-            let entry = PriceQueue.Entry(price: terms.stopPriceMicros * 1000, number: number)
+    private mutating func leaveQueues(_ place: Int) {
+        guard let terms = table[place].terms, let line = table[place].line else { return }
+        let number = table[place].number
+        if table[place].isWaitingForStop {
+            let entry = PriceQueue.Entry(price: terms.stopPriceMicros * 1000, number: number, place: place)
             if terms.side == .buy { lines[line].buyStops.remove(entry) } else { lines[line].sellStops.remove(entry) }
-        } else if let price = order.restingPrice {
-            let entry = PriceQueue.Entry(price: price, number: number)
+        } else if let price = table[place].restingPrice {
+            let entry = PriceQueue.Entry(price: price, number: number, place: place)
             if terms.side == .buy { lines[line].buys.remove(entry) } else { lines[line].sells.remove(entry) }
         }
     }
 
     /// Where an order stands.
-    func update(_ number: UInt64, _ nowNs: Int64, _ code: OrderReason?, _ reason: String) -> OrderUpdate {
-        let order = table[number]
-        let instrument = order?.line.map { lines[$0].instrument }
+    func update(_ place: Int, _ nowNs: Int64, _ code: OrderReason?, _ reason: String) -> OrderUpdate {
+        let line = table[place].line
         return OrderUpdate(
-            account: order?.request.account ?? "", orderID: order?.request.orderID ?? "",
-            exchange: instrument?.exchange ?? "", symbol: instrument?.symbol ?? "",
-            status: order?.status ?? .rejected, remainingMicros: order?.remainingMicros ?? 0, code: code,
-            reason: reason, timeNs: nowNs)
+            account: table[place].request.account, orderID: table[place].request.orderID,
+            exchange: line.map { lines[$0].instrument.exchange } ?? "",
+            symbol: line.map { lines[$0].instrument.symbol } ?? "", status: table[place].status,
+            remainingMicros: table[place].remainingMicros, code: code, reason: reason, timeNs: nowNs)
     }
 }

@@ -19,8 +19,11 @@ struct Order: Sendable {
     var isOpen: Bool { status == .new || status == .partial }
 }
 
-/// Everything that is known of orders, by number, by name and by key. Bounded: what is finished is forgotten oldest
-/// first. Never iterated in the order of a hash.
+/// Everything that is known of orders, by name and by key. Bounded: what is finished is forgotten oldest first. Never
+/// iterated in the order of a hash.
+///
+/// An order is found at its place, an index that is its own until it is forgotten: a table of numbers would be asked
+/// six times for each order, and hand out a copy of all its words each time.
 struct OrderTable: Sendable {
     /// An order's name or key within its account.
     struct Name: Hashable, Sendable {
@@ -30,18 +33,21 @@ struct OrderTable: Sendable {
 
     /// What a key was used for.
     enum KeyUse: Sendable {
-        case order(UInt64)
-        case cancel(orderID: String, OrderUpdate)
+        /// The order at a place.
+        case order(Int)
+        indirect case cancel(orderID: String, OrderUpdate)
     }
 
     private enum Finished: Sendable {
-        case order(UInt64)
+        case order(Int)
         case cancel(Name)
     }
 
     private let finishedMax: Int
-    private var orders: [UInt64: Order] = [:]
-    private var numberOfName: [Name: UInt64] = [:]
+    private var orders: [Order] = []
+    /// Places of orders that were forgotten.
+    private var vacant: [Int] = []
+    private var placeOfName: [Name: Int] = [:]
     private var useOfKey: [Name: KeyUse] = [:]
     /// Oldest first, from `finishedStart` on.
     private var finished: [Finished] = []
@@ -54,25 +60,36 @@ struct OrderTable: Sendable {
     var finishedCount: Int { finished.count - finishedStart }
 
     func openCount(of account: String) -> Int { openByAccount[account] ?? 0 }
-    func find(_ name: Name) -> UInt64? { numberOfName[name] }
+    /// The place of the order of a name.
+    func find(_ name: Name) -> Int? { placeOfName[name] }
     func use(of key: Name) -> KeyUse? { useOfKey[key] }
 
-    subscript(number: UInt64) -> Order? { orders[number] }
+    subscript(place: Int) -> Order { _read { yield orders[place] } }
 
-    /// Adds an open order.
-    mutating func add(_ order: Order) {
-        orders[order.number] = order
-        numberOfName[Name(account: order.request.account, text: order.request.orderID)] = order.number
-        addKey(order)
+    /// Adds an open order. Returns its place.
+    mutating func add(_ order: Order) -> Int {
+        let place = put(order)
+        placeOfName[Name(account: order.request.account, text: order.request.orderID)] = place
+        addKey(order, place)
         openCount += 1
         openByAccount[order.request.account, default: 0] += 1
+        return place
     }
 
     /// Keeps a rejected order's answer under its key. Its name stays free.
     mutating func remember(rejected order: Order) {
-        orders[order.number] = order
-        addKey(order)
-        finish(.order(order.number))
+        let place = put(order)
+        addKey(order, place)
+        finish(.order(place))
+    }
+
+    private mutating func put(_ order: Order) -> Int {
+        guard let place = vacant.popLast() else {
+            orders.append(order)
+            return orders.count - 1
+        }
+        orders[place] = order
+        return place
     }
 
     /// Keeps a cancel's answer under its key.
@@ -82,22 +99,21 @@ struct OrderTable: Sendable {
         finish(.cancel(key))
     }
 
-    private mutating func addKey(_ order: Order) {
+    private mutating func addKey(_ order: Order, _ place: Int) {
         guard !order.request.idempotencyKey.isEmpty else { return }
-        useOfKey[Name(account: order.request.account, text: order.request.idempotencyKey)] = .order(order.number)
+        useOfKey[Name(account: order.request.account, text: order.request.idempotencyKey)] = .order(place)
     }
 
-    /// Changes an order that is there. One that is open no longer is remembered as long as there is room.
-    mutating func change(_ number: UInt64, _ body: (inout Order) -> Void) {
-        guard var order = orders[number] else { return }
-        let wasOpen = order.isOpen
-        body(&order)
-        orders[number] = order
-        guard wasOpen, !order.isOpen else { return }
+    /// Changes an order. One that is open no longer is remembered as long as there is room.
+    mutating func change(_ place: Int, _ body: (inout Order) -> Void) {
+        let wasOpen = orders[place].isOpen
+        body(&orders[place])
+        guard wasOpen, !orders[place].isOpen else { return }
         openCount -= 1
-        let left = openCount(of: order.request.account) - 1
-        openByAccount[order.request.account] = left == 0 ? nil : left
-        finish(.order(number))
+        let account = orders[place].request.account
+        let left = openCount(of: account) - 1
+        openByAccount[account] = left == 0 ? nil : left
+        finish(.order(place))
     }
 
     private mutating func finish(_ entry: Finished) {
@@ -114,14 +130,19 @@ struct OrderTable: Sendable {
     private mutating func forget(_ entry: Finished) {
         switch entry {
         case .cancel(let key): useOfKey[key] = nil
-        case .order(let number):
-            guard let order = orders.removeValue(forKey: number) else { return }
-            let account = order.request.account
-            let name = Name(account: account, text: order.request.orderID)
-            if numberOfName[name] == number { numberOfName[name] = nil }
-            if !order.request.idempotencyKey.isEmpty {
-                useOfKey[Name(account: account, text: order.request.idempotencyKey)] = nil
+        case .order(let place):
+            let request = orders[place].request
+            let name = Name(account: request.account, text: request.orderID)
+            if placeOfName[name] == place { placeOfName[name] = nil }
+            if !request.idempotencyKey.isEmpty {
+                useOfKey[Name(account: request.account, text: request.idempotencyKey)] = nil
             }
+            orders[place] = OrderTable.nothing
+            vacant.append(place)
         }
     }
+
+    /// What lies at a vacant place: none of the words of the order that lay there.
+    private static let nothing = Order(
+        number: 0, request: NewOrder(), line: nil, terms: nil, remainingMicros: 0, status: .rejected)
 }

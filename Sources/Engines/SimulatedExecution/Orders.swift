@@ -24,9 +24,10 @@ public struct NewOrder: Hashable, Sendable {
 
     /// Whether it is the same order, whenever it was sent.
     func isRepeat(of other: NewOrder) -> Bool {
-        var copy = self
-        copy.deadlineNs = other.deadlineNs
-        return copy == other
+        quantityMicros == other.quantityMicros && limitPriceMicros == other.limitPriceMicros
+            && stopPriceMicros == other.stopPriceMicros && orderID == other.orderID && symbol == other.symbol
+            && exchange == other.exchange && side == other.side && type == other.type
+            && timeInForce == other.timeInForce && account == other.account && idempotencyKey == other.idempotencyKey
     }
 }
 

@@ -4,6 +4,8 @@ struct PriceQueue: Sendable {
         let price: Int64
         /// The order's, ascending with age.
         let number: UInt64
+        /// Where it lies in the table of orders.
+        let place: Int
     }
 
     private let isHighestFirst: Bool

@@ -59,7 +59,6 @@ public struct SimulatedExecution: Sendable {
 
     public let limits: Limits
     var lines: [Line] = []
-    var lineOfInstrument: [Instrument: Int] = [:]
     var linesOfSymbol: [String: [Int]] = [:]
     var table: OrderTable
     private var orderCount: UInt64 = 0
@@ -77,31 +76,31 @@ public struct SimulatedExecution: Sendable {
 
     // MARK: Instruments and quotes
 
-    /// Makes an instrument one that orders may name. Those that were named before are as they were.
-    public mutating func list(_ instrument: Instrument) {
-        guard lineOfInstrument[instrument] == nil else { return }
+    /// Makes an instrument one that orders may name. One that was named before is as it was. Returns its listing: a
+    /// number from 0 in the order of first naming, which stands for its names everywhere else.
+    @discardableResult
+    public mutating func list(_ instrument: Instrument) -> Int {
+        let listed = linesOfSymbol[instrument.symbol] ?? []
+        if let known = listed.first(where: { lines[$0].instrument == instrument }) { return known }
         lines.append(Line(instrument: instrument))
-        lineOfInstrument[instrument] = lines.count - 1
         linesOfSymbol[instrument.symbol, default: []].append(lines.count - 1)
+        return lines.count - 1
     }
 
-    /// The instrument that an order means; nil where it names none or several.
-    public func instrument(exchange: String, symbol: String) -> Instrument? {
-        guard case .success(let line) = findLine(exchange: exchange, symbol: symbol) else { return nil }
-        return lines[line].instrument
+    /// The listing that an order means; nil where it names none or several.
+    public func listing(exchange: String, symbol: String) -> Int? {
+        guard let listed = linesOfSymbol[symbol] else { return nil }
+        if exchange.isEmpty { return listed.count == 1 ? listed[0] : nil }
+        return listed.first { lines[$0].instrument.exchange == exchange }
     }
 
-    /// Whether quotes of an instrument matter: orders wait for them.
-    public func hasOpenOrders(_ instrument: Instrument) -> Bool {
-        lineOfInstrument[instrument].map { !lines[$0].isIdle } ?? false
-    }
+    /// Whether quotes of a listing matter: orders wait for them.
+    public func hasOpenOrders(_ listing: Int) -> Bool { !lines[listing].isIdle }
 
-    /// The venue's best bid and ask are these now, nil where there is none; executes what they cross. Instruments that
-    /// are not listed have no orders.
+    /// The venue's best bid and ask of a listing are these now, nil where there is none; executes what they cross.
     public mutating func setQuote(
-        _ instrument: Instrument, bid: PriceLevel?, ask: PriceLevel?, nowNs: Int64, events: inout [OrderEvent]
+        _ line: Int, bid: PriceLevel?, ask: PriceLevel?, nowNs: Int64, events: inout [OrderEvent]
     ) {
-        guard let line = lineOfInstrument[instrument] else { return }
         beginDay(nowNs, &events)
         lines[line].bid.show(bid)
         lines[line].ask.show(ask)
@@ -117,19 +116,22 @@ public struct SimulatedExecution: Sendable {
         day = max(before, today)
         guard today > before else { return }
         let open = lines.flatMap { $0.buys.entries + $0.sells.entries + $0.buyStops.entries + $0.sellStops.entries }
-        for number in open.map(\.number).sorted() where table[number]?.terms?.timeInForce == .day {
-            finish(number, .dayEnded, "the day of the order is over", nowNs, &events)
+        for entry in open.sorted(by: { $0.number < $1.number }) where table[entry.place].terms?.timeInForce == .day {
+            finish(entry.place, .dayEnded, "the day of the order is over", nowNs, &events)
         }
     }
 
     // MARK: Orders
 
-    /// Takes an order. What happens to it at once, and to no other, is in `events` when this returns.
-    public mutating func submit(_ order: NewOrder, nowNs: Int64, events: inout [OrderEvent]) -> OrderAnswer {
+    /// Takes an order for the listing that it means (``listing(exchange:symbol:)``). What happens to it at once, and to
+    /// no other, is in `events` when this returns.
+    public mutating func submit(
+        _ order: NewOrder, at listing: Int?, nowNs: Int64, events: inout [OrderEvent]
+    ) -> OrderAnswer {
         beginDay(nowNs, &events)
         if let used = useOfKey(account: order.account, key: order.idempotencyKey) {
-            guard case .order(let number) = used, let known = table[number], let answer = known.answer,
-                order.isRepeat(of: known.request)
+            guard case .order(let place) = used, order.isRepeat(of: table[place].request),
+                let answer = table[place].answer
             else {
                 return answer(
                     rejection(
@@ -140,16 +142,16 @@ public struct SimulatedExecution: Sendable {
         }
         let accepted: (line: Int, terms: OrderTerms)
         do throws(Rejection) {
-            accepted = try check(order, nowNs)
+            accepted = try check(order, listing, nowNs)
         } catch {
             let update = rejection(order, error.code, error.reason, nowNs)
             if !order.idempotencyKey.isEmpty, isBounded(order) { rememberRejected(order, update) }
             return answer(update)
         }
-        let number = take(order, accepted.line, accepted.terms, nowNs, &events)
+        let place = take(order, accepted.line, accepted.terms, nowNs, &events)
         // The last thing that happened to it, with its reason.
-        guard case .status(let update)? = events.last else { return answer(self.update(number, nowNs, nil, "")) }
-        table.change(number) { $0.answer = update }
+        guard case .status(let update)? = events.last else { return answer(self.update(place, nowNs, nil, "")) }
+        table.change(place) { $0.answer = update }
         return OrderAnswer(update: update, isInEvents: true)
     }
 
@@ -169,23 +171,22 @@ public struct SimulatedExecution: Sendable {
 
     private mutating func take(
         _ request: NewOrder, _ line: Int, _ terms: OrderTerms, _ nowNs: Int64, _ events: inout [OrderEvent]
-    ) -> UInt64 {
+    ) -> Int {
         orderCount += 1
-        let number = orderCount
-        table.add(
+        let place = table.add(
             Order(
-                number: number, request: request, line: line, terms: terms, remainingMicros: terms.quantityMicros,
+                number: orderCount, request: request, line: line, terms: terms, remainingMicros: terms.quantityMicros,
                 status: .new))
-        events.append(.status(update(number, nowNs, nil, "")))
+        events.append(.status(update(place, nowNs, nil, "")))
         if terms.type == .stop {
-            table.change(number) { $0.isWaitingForStop = true }
-            let entry = PriceQueue.Entry(price: terms.stopPriceMicros * 1000, number: number)
+            table.change(place) { $0.isWaitingForStop = true }
+            let entry = PriceQueue.Entry(price: terms.stopPriceMicros * 1000, number: orderCount, place: place)
             if terms.side == .buy { lines[line].buyStops.insert(entry) } else { lines[line].sellStops.insert(entry) }
             triggerStops(line, nowNs, &events)
         } else {
-            execute(number, nowNs, &events)
+            execute(place, nowNs, &events)
         }
-        return number
+        return place
     }
 
     /// Takes a wish to cancel.
@@ -216,14 +217,15 @@ public struct SimulatedExecution: Sendable {
                 unknown(cancel, .invalidIdempotencyKey, "idempotency_key is longer than \(limits.nameBytesMax)", nowNs))
         }
         let name = OrderTable.Name(account: cancel.account, text: cancel.orderID)
-        guard let number = table.find(name), let order = table[number] else {
+        guard let place = table.find(name) else {
             return answer(unknown(cancel, .unknownOrder, "the account has no such order", nowNs))
         }
-        guard order.isOpen else {
-            return answer(update(number, nowNs, .cancelTooLate, "the order is \(order.status.rawValue) already"))
+        guard table[place].isOpen else {
+            return answer(
+                update(place, nowNs, .cancelTooLate, "the order is \(table[place].status.rawValue) already"))
         }
         let reason = clip(cancel.reason, limits.reasonBytesMax)
-        finish(number, .cancelledByClient, reason, nowNs, &events)
-        return OrderAnswer(update: update(number, nowNs, .cancelledByClient, reason), isInEvents: true)
+        finish(place, .cancelledByClient, reason, nowNs, &events)
+        return OrderAnswer(update: update(place, nowNs, .cancelledByClient, reason), isInEvents: true)
     }
 }

@@ -49,16 +49,18 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
         }
     }
 
-    private func take(_ order: Proto.OrderRequest) {
+    private func take(_ request: Proto.OrderRequest) {
+        var order = NewOrder(request)
         if let status = handlers.denial(order, call) { return append(Proto.TradingMessage(status)) }
         guard listen(order.account) else { return }
-        send(.order(handlers.order(order, call)))
+        order.deadlineNs = handlers.deadlineNs(call)
+        send(.order(order))
     }
 
     private func take(_ cancel: Proto.OrderCancelRequest) {
-        var named = Proto.OrderRequest()
+        var named = NewOrder()
         named.account = cancel.account
-        named.orderId = cancel.orderId
+        named.orderID = cancel.orderId
         if let permissions = call.permissions, !permissions.allows(account: cancel.account) {
             let status = Proto.OrderStatusUpdate(
                 rejecting: named, .permissionDenied, "you may not trade for this account", timeNs: handlers.nowNs)
@@ -104,7 +106,7 @@ final class LiveTradingStream: RequestSink, FrameSource, OrderCaller {
     func received(_ reply: OrderReply.Body) {
         switch reply {
         case .event(let event): append(Proto.TradingMessage(event, run: run))
-        case .answer(_, let answer):
+        case .answer(let answer):
             inFlight -= 1
             if !answer.isInEvents { append(Proto.TradingMessage(Proto.OrderStatusUpdate(answer.update))) }
             if isPaused, inFlight <= limits.inFlightMax / 2 {

@@ -10,9 +10,11 @@ final class OrderBatch: RequestSink, OrderCaller {
     private unowned let call: ServerCall
     private unowned let handlers: OrderHandlers
     private let limits: OrderLimits
-    /// One per order, in the order received; nil until it is answered.
-    private var results: [Proto.OrderResult?] = []
-    private var inFlight = 0
+    /// One per order, in the order received.
+    @exclusivity(unchecked) private var results = OrderResults()
+    @exclusivity(unchecked) private var inFlight = 0
+    /// The call's, once the first order is there.
+    private var deadlineNs: Int64?
     private var isPaused = false
     private var isComplete = false
 
@@ -30,17 +32,18 @@ final class OrderBatch: RequestSink, OrderCaller {
                     "more than \(limits.ordersPerCallMax) orders in one call; the first \(limits.ordersPerCallMax) "
                         + "were taken, ask for their answers by their idempotency keys"))
         }
-        let index = results.count
-        guard let order = try? Proto.OrderRequest(decoding: message) else {
-            let status = Proto.OrderStatusUpdate(
-                rejecting: Proto.OrderRequest(), .invalidMessage, "message \(index + 1) is no OrderRequest",
-                timeNs: handlers.nowNs)
-            return results.append(Proto.OrderResult(status))
+        if results.count == 0 { deadlineNs = handlers.deadlineNs(call) }
+        guard var order = try? NewOrder(decoding: message) else {
+            return results.append(
+                Proto.OrderStatusUpdate(
+                    rejecting: NewOrder(), .invalidMessage, "message \(results.count + 1) is no OrderRequest",
+                    timeNs: handlers.nowNs))
         }
-        if let status = handlers.denial(order, call) { return results.append(Proto.OrderResult(status)) }
-        results.append(nil)
+        if let status = handlers.denial(order, call) { return results.append(status) }
+        order.deadlineNs = deadlineNs
+        results.reserve()
         inFlight += 1
-        handlers.send(OrderCommand(session: session, index: index, body: .order(handlers.order(order, call))))
+        handlers.send(OrderCommand(session: session, body: .order(order)))
         if inFlight >= limits.inFlightMax, !isPaused {
             isPaused = true
             call.pauseRequests()
@@ -53,8 +56,9 @@ final class OrderBatch: RequestSink, OrderCaller {
     }
 
     func received(_ reply: OrderReply.Body) {
-        guard case .answer(let index, let answer) = reply else { return }
-        results[index] = Proto.OrderResult(Proto.OrderStatusUpdate(answer.update))
+        // The desk answers the orders of a call in their order.
+        guard case .answer(let answer) = reply else { return }
+        results.answer(answer.update)
         inFlight -= 1
         if isPaused, inFlight <= limits.inFlightMax / 2 {
             isPaused = false
@@ -68,13 +72,6 @@ final class OrderBatch: RequestSink, OrderCaller {
 
     private func finishIfAnswered() {
         guard isComplete, inFlight == 0 else { return }
-        var summary = Proto.OrderBatchSummary()
-        summary.results = results.compactMap { $0 }
-        summary.accepted = Int32(clamping: summary.results.count { $0.accepted })
-        summary.rejected = Int32(clamping: summary.results.count) - summary.accepted
-        summary.rejectionReasons = summary.results.filter { !$0.accepted }.map {
-            "\($0.rejectionCode): \($0.rejectionReason)"
-        }
-        call.respond(summary.encodedBytes())
+        call.respond(results.summary())
     }
 }

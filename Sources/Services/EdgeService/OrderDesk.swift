@@ -22,16 +22,14 @@ struct OrderCommand: Sendable {
     }
 
     let session: OrderSession
-    /// Repeated in the answer: which of the session's orders and cancels it is.
-    var index = 0
     let body: Body
 }
 
 /// What a call is told, in order.
 struct OrderReply: Sendable {
     enum Body: Sendable {
-        /// Each order and each cancel gets one.
-        case answer(index: Int, OrderAnswer)
+        /// Each order and each cancel gets one, in the order in which the session sent them.
+        case answer(OrderAnswer)
         case event(OrderEvent)
     }
 
@@ -45,7 +43,9 @@ struct OrderReply: Sendable {
 /// Quotes are those of the tape's last values: looked at before each order of their instrument, and, as long as orders
 /// are open, whenever the tape moves.
 final class OrderDesk: TapeFollower {
+    /// A listing of the engine as the tape has it.
     private struct Market {
+        /// Of the tape.
         let line: Int
         var epoch: UInt64 = 0
         var sequence: UInt64 = 0
@@ -55,17 +55,20 @@ final class OrderDesk: TapeFollower {
     private let venue: OrderVenue
     private let tape: Tape
     private let deliver: (_ loop: Int, _ replies: [OrderReply]) -> Void
-    private var engine: SimulatedExecution
+    // The desk belongs to its loop, and nothing that it calls calls it: checks of every access cost more than they
+    // could find.
+    @exclusivity(unchecked) private var engine: SimulatedExecution
     /// Lines of the tape that were looked at for instruments of the venue.
     private var linesListed = 0
-    private var markets: [Instrument: Market] = [:]
-    /// Instruments with open orders, in the order in which they got them.
-    private var watched: [Instrument] = []
+    /// By listing.
+    @exclusivity(unchecked) private var markets: [Market] = []
+    /// Listings with open orders, in the order in which they got them.
+    private var watched: [Int] = []
     private var listeners: [String: [OrderSession]] = [:]
     private var accountsOfSession: [OrderSession: [String]] = [:]
-    private var events: [OrderEvent] = []
+    @exclusivity(unchecked) private var events: [OrderEvent] = []
     /// Per loop, what its calls are told at the end of the batch.
-    private var replies: [[OrderReply]]
+    @exclusivity(unchecked) private var replies: [[OrderReply]]
 
     /// `deliver` hands replies to a loop.
     init(venue: OrderVenue, tape: Tape, loopCount: Int, deliver: @escaping (Int, [OrderReply]) -> Void) {
@@ -83,17 +86,18 @@ final class OrderDesk: TapeFollower {
         tape.catchUp()
         listInstruments()
         let nowNs = venue.time.wallNs()
-        for command in commands { handle(command, nowNs) }
-        finishTurn()
+        for command in commands { handle(command, nowNs, &engine) }
+        finishTurn(&engine)
     }
 
-    private func handle(_ command: OrderCommand, _ nowNs: Int64) {
+    /// The engine is handed on: a question to one that is a property here would copy it.
+    private func handle(_ command: OrderCommand, _ nowNs: Int64, _ engine: inout SimulatedExecution) {
         switch command.body {
         case .order(let order):
-            let instrument = engine.instrument(exchange: order.exchange, symbol: order.symbol)
-            if let instrument { look(at: instrument, nowNs) }
-            answer(command, engine.submit(order, nowNs: nowNs, events: &events))
-            if let instrument { watch(instrument) }
+            let listing = engine.listing(exchange: order.exchange, symbol: order.symbol)
+            if let listing { look(at: listing, nowNs, &engine) }
+            answer(command, engine.submit(order, at: listing, nowNs: nowNs, events: &events))
+            if let listing, engine.hasOpenOrders(listing) { watch(listing) }
         case .cancel(let cancel): answer(command, engine.cancel(cancel, nowNs: nowNs, events: &events))
         case .listen(let account):
             listeners[account, default: []].append(command.session)
@@ -108,10 +112,11 @@ final class OrderDesk: TapeFollower {
 
     private func answer(_ command: OrderCommand, _ answer: OrderAnswer) {
         tellListeners()
-        reply(command.session, .answer(index: command.index, answer))
+        reply(command.session, .answer(answer))
     }
 
     private func tellListeners() {
+        if events.isEmpty { return }
         for event in events {
             for session in listeners[event.account] ?? [] { reply(session, .event(event)) }
         }
@@ -122,10 +127,10 @@ final class OrderDesk: TapeFollower {
         replies[session.loop].append(OrderReply(session: session, body: body))
     }
 
-    private func finishTurn() {
+    private func finishTurn(_ engine: inout SimulatedExecution) {
         let gone = watched.filter { !engine.hasOpenOrders($0) }
         if !gone.isEmpty {
-            for instrument in gone { markets[instrument]?.isWatched = false }
+            for listing in gone { markets[listing].isWatched = false }
             watched.removeAll { !engine.hasOpenOrders($0) }
             if watched.isEmpty { tape.unfollow(self) }
         }
@@ -140,38 +145,38 @@ final class OrderDesk: TapeFollower {
     /// Orders are open somewhere and there may be new quotes.
     func tapeMoved() {
         let nowNs = venue.time.wallNs()
-        for instrument in watched { look(at: instrument, nowNs) }
+        for listing in watched { look(at: listing, nowNs, &engine) }
         tellListeners()
-        finishTurn()
+        finishTurn(&engine)
     }
 
     private func listInstruments() {
         while linesListed < tape.lines.count {
             let line = tape.lines[linesListed]
-            if line.feed == venue.feed, markets[line.instrument] == nil {
-                markets[line.instrument] = Market(line: linesListed)
-                engine.list(line.instrument)
+            if line.feed == venue.feed, engine.list(line.instrument) == markets.count {
+                markets.append(Market(line: linesListed))
             }
             linesListed += 1
         }
     }
 
-    private func watch(_ instrument: Instrument) {
-        guard markets[instrument]?.isWatched == false, engine.hasOpenOrders(instrument) else { return }
-        markets[instrument]?.isWatched = true
-        watched.append(instrument)
+    /// The listing has open orders.
+    private func watch(_ listing: Int) {
+        if markets[listing].isWatched { return }
+        markets[listing].isWatched = true
+        watched.append(listing)
         if watched.count == 1 { tape.follow(self) }
     }
 
-    /// Gives the engine the instrument's quote if there is a new one.
-    private func look(at instrument: Instrument, _ nowNs: Int64) {
-        guard let market = markets[instrument] else { return }
+    /// Gives the engine the listing's quote if there is a new one.
+    private func look(at listing: Int, _ nowNs: Int64, _ engine: inout SimulatedExecution) {
+        let market = markets[listing]
         let (epoch, sequence) = (tape.lines[market.line].epoch, tape.lines[market.line].sequence)
         guard (epoch, sequence) != (market.epoch, market.sequence) else { return }
-        markets[instrument]?.epoch = epoch
-        markets[instrument]?.sequence = sequence
+        markets[listing].epoch = epoch
+        markets[listing].sequence = sequence
         let quote = tape.lines[market.line].frame.withBytes { OrderDesk.quote($0) }
-        engine.setQuote(instrument, bid: quote.bid, ask: quote.ask, nowNs: nowNs, events: &events)
+        engine.setQuote(listing, bid: quote.bid, ask: quote.ask, nowNs: nowNs, events: &events)
     }
 
     /// Best bid and ask of a tick's frame; nothing where nobody vouches for them.

@@ -31,7 +31,8 @@ final class OrderHandlers {
     private let way: Way?
     private var callers: [UInt64: any OrderCaller] = [:]
     private var callCount: UInt64 = 0
-    private var commands: [OrderCommand] = []
+    private var closedCount = 0
+    @exclusivity(unchecked) private var commands: [OrderCommand] = []
     private var isEnding = false
 
     init(tape: Tape, loop: any Loop, way: Way?) {
@@ -63,16 +64,17 @@ final class OrderHandlers {
     /// `OrderService.SubmitOrder`.
     func submitOrder(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
         guard let way, refusal() == nil else { return call.fail(refusal() ?? OrderHandlers.noVenue) }
-        let order: Proto.OrderRequest
+        var order: NewOrder
         do {
-            order = try Proto.OrderRequest(decoding: request)
+            order = try NewOrder(decoding: request)
         } catch {
             return call.fail(GRPCStatus(.invalidArgument, "the request is no OrderRequest: \(error)"))
         }
-        if let status = denial(order, call) { return call.respond(Proto.OrderResult(status).encodedBytes()) }
+        if let status = denial(order, call) { return call.respond(Proto.OrderResult(status)) }
         let caller = OneOrder(call: call)
         let session = open(caller, call)
-        send(OrderCommand(session: session, body: .order(NewOrder(order, deadlineNs: deadlineNs(call, way)))))
+        order.deadlineNs = deadlineNs(call, way)
+        send(OrderCommand(session: session, body: .order(order)))
     }
 
     /// `MarketDataService.SubmitOrders`.
@@ -106,6 +108,7 @@ final class OrderHandlers {
     }
 
     private func close(_ session: OrderSession) {
+        closedCount += 1
         guard callers.removeValue(forKey: session.number) is LiveTradingStream else { return }
         send(OrderCommand(session: session, body: .leave))
     }
@@ -126,16 +129,24 @@ final class OrderHandlers {
 
     /// Hands replies to their calls; those of calls that are over are dropped.
     func deliver(_ replies: [OrderReply]) {
-        for reply in replies { callers[reply.session.number]?.received(reply.body) }
+        var place = 0
+        while place < replies.count {
+            // The orders of a call come one after the other, and so do their answers.
+            let number = replies[place].session.number
+            let caller = callers[number]
+            let closed = closedCount
+            repeat {
+                caller?.received(replies[place].body)
+                place += 1
+            } while place < replies.count && replies[place].session.number == number && closedCount == closed
+        }
     }
 
     var nowNs: Int64 { way?.venue.time.wallNs() ?? 0 }
 
-    func order(_ request: Proto.OrderRequest, _ call: ServerCall) -> NewOrder {
-        NewOrder(request, deadlineNs: way.flatMap { deadlineNs(call, $0) })
-    }
-
     /// The call's deadline on the wall clock.
+    func deadlineNs(_ call: ServerCall) -> Int64? { way.flatMap { deadlineNs(call, $0) } }
+
     private func deadlineNs(_ call: ServerCall, _ way: Way) -> Int64? {
         guard let deadline = call.deadlineMilliseconds else { return nil }
         let leftMilliseconds = Int64(clamping: deadline) - Int64(clamping: loop.nowMilliseconds)
@@ -146,24 +157,24 @@ final class OrderHandlers {
     }
 
     /// What is answered to an order that the caller may not give; nil where it may.
-    func denial(_ request: Proto.OrderRequest, _ call: ServerCall) -> Proto.OrderStatusUpdate? {
+    func denial(_ order: NewOrder, _ call: ServerCall) -> Proto.OrderStatusUpdate? {
         guard let permissions = call.permissions else { return nil }
         var reason: String?
-        if !permissions.allows(account: request.account) {
+        if !permissions.allows(account: order.account) {
             reason = "you may not trade for this account"
         } else if !permissions.allowsEverySymbol {
             tape.catchUp()
             // Without an exchange it is the one that lists the symbol; with several the order is ambiguous anyway.
             let exchange =
-                request.exchange.isEmpty
-                ? tape.lines.primaries(symbol: request.symbol).first.map { tape.lines[$0].instrument.exchange } ?? ""
-                : request.exchange
-            if !permissions.allows(exchange: exchange, symbol: request.symbol) {
+                order.exchange.isEmpty
+                ? tape.lines.primaries(symbol: order.symbol).first.map { tape.lines[$0].instrument.exchange } ?? ""
+                : order.exchange
+            if !permissions.allows(exchange: exchange, symbol: order.symbol) {
                 reason = "you may not trade this symbol"
             }
         }
         return reason.map {
-            Proto.OrderStatusUpdate(rejecting: request, .permissionDenied, $0, timeNs: nowNs)
+            Proto.OrderStatusUpdate(rejecting: order, .permissionDenied, $0, timeNs: nowNs)
         }
     }
 }
@@ -181,8 +192,8 @@ private final class OneOrder: OrderCaller {
     init(call: ServerCall) { self.call = call }
 
     func received(_ reply: OrderReply.Body) {
-        guard case .answer(_, let answer) = reply else { return }
-        call.respond(Proto.OrderResult(Proto.OrderStatusUpdate(answer.update)).encodedBytes())
+        guard case .answer(let answer) = reply else { return }
+        call.respond(Proto.OrderResult(Proto.OrderStatusUpdate(answer.update)))
     }
 
     /// Its answer is on the way.

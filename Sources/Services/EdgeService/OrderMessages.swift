@@ -11,7 +11,7 @@ enum EdgeOrderReason: String {
 }
 
 extension NewOrder {
-    init(_ request: Proto.OrderRequest, deadlineNs: Int64?) {
+    init(_ request: Proto.OrderRequest) {
         self.init()
         account = request.account
         orderID = request.orderId
@@ -24,7 +24,36 @@ extension NewOrder {
         quantityMicros = request.quantityMicros
         limitPriceMicros = request.limitPriceMicros
         stopPriceMicros = request.stopPriceMicros
-        self.deadlineNs = deadlineNs
+    }
+}
+
+extension NewOrder {
+    /// Decodes an OrderRequest without making one: a client may send a thousand in one call. Takes and refuses what
+    /// `Proto.OrderRequest` does.
+    init(decoding bytes: UnsafeRawBufferPointer) throws(DecodingError) {
+        self.init()
+        try ProtoReader.fields(of: bytes) { (reader: inout ProtoReader, tag: UInt32) throws(DecodingError) -> Void in
+            switch tag {
+            case 10: orderID = try reader.string()
+            case 18: symbol = try reader.string()
+            case 26: side = try reader.string()
+            case 32: quantityMicros = try reader.int64()
+            case 40: limitPriceMicros = try reader.int64()
+            case 50: type = try reader.string()
+            case 58:
+                // The client's own time is nothing that an order is judged by.
+                var time = WellKnown.Timestamp()
+                try reader.message(into: &time)
+            case 82: account = try reader.string()
+            case 90: idempotencyKey = try reader.string()
+            case 98: exchange = try reader.string()
+            case 106: timeInForce = try reader.string()
+            case 112: stopPriceMicros = try reader.int64()
+            default:
+                var fields = UnknownFields()
+                try reader.unknown(tag, into: &fields)
+            }
+        }
     }
 }
 
@@ -60,12 +89,12 @@ extension Proto.OrderStatusUpdate {
     }
 
     /// A rejection by the edge itself.
-    init(rejecting request: Proto.OrderRequest, _ code: EdgeOrderReason, _ reason: String, timeNs: Int64) {
+    init(rejecting order: NewOrder, _ code: EdgeOrderReason, _ reason: String, timeNs: Int64) {
         self.init()
-        orderId = String(decoding: request.orderId.utf8.prefix(64), as: UTF8.self)
+        orderId = String(decoding: order.orderID.utf8.prefix(64), as: UTF8.self)
         status = OrderStatus.rejected.rawValue
-        remainingQuantityMicros = max(0, request.quantityMicros)
-        account = String(decoding: request.account.utf8.prefix(64), as: UTF8.self)
+        remainingQuantityMicros = max(0, order.quantityMicros)
+        account = String(decoding: order.account.utf8.prefix(64), as: UTF8.self)
         reasonCode = code.rawValue
         self.reason = reason
         statusTime = WellKnown.Timestamp(ns: timeNs)

@@ -42,10 +42,7 @@ extension ProtoMessage {
     /// Writes the message to the start of `buffer` and returns its length in bytes; nil where it does not fit.
     @inlinable
     public func encode(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
-        var writer = ProtoWriter(buffer)
-        let start = writer.place
-        write(to: &writer)
-        return writer.isFull ? nil : writer.place - start
+        ProtoWriter.fields(into: buffer) { write(to: &$0) }
     }
 
     /// The encoded message.

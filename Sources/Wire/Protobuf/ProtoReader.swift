@@ -25,6 +25,18 @@ public struct ProtoReader {
         self.depthLeft = depthLeft
     }
 
+    /// Reads a message field by field without making one: calls `field` with the tag of each, which reads its value
+    /// (``unknown(_:into:)`` where it knows none). Refuses what decoding a message with these fields refuses.
+    @inlinable
+    public static func fields(
+        of bytes: UnsafeRawBufferPointer, limits: DecodingLimits = DecodingLimits(),
+        _ field: (inout ProtoReader, UInt32) throws(DecodingError) -> Void
+    ) throws(DecodingError) {
+        guard bytes.count <= limits.bytesMax else { throw DecodingError(.tooLarge, position: 0) }
+        var reader = ProtoReader(bytes, depthLeft: limits.depthMax)
+        while let tag = try reader.nextTag() { try field(&reader, tag) }
+    }
+
     @inlinable
     func error(_ code: DecodingError.Code) -> DecodingError { DecodingError(code, position: place) }
 

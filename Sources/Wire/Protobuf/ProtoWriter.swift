@@ -18,6 +18,18 @@ public struct ProtoWriter {
         end = place + buffer.count
     }
 
+    /// Writes fields to the start of `buffer`, without a message that has them. Returns their length in bytes; nil
+    /// where they do not fit.
+    @inlinable
+    public static func fields(
+        into buffer: UnsafeMutableRawBufferPointer, _ write: (inout ProtoWriter) -> Void
+    ) -> Int? {
+        var writer = ProtoWriter(buffer)
+        let start = writer.place
+        write(&writer)
+        return writer.isFull ? nil : writer.place - start
+    }
+
     @inlinable @inline(__always)
     func hasRoom(_ count: Int) -> Bool { end - place >= count }
 
