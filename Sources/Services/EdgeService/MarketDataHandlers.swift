@@ -37,7 +37,7 @@ final class MarketDataHandlers {
     /// What all streams hold now.
     var usage: EdgeUsage { streams.usage }
 
-    /// Ends every stream once it has what the tape has; new ones are refused.
+    /// Ends every stream once it has what the tape has; one that comes later too.
     func end() {
         isEnding = true
         tape.catchUp()
@@ -116,10 +116,6 @@ final class MarketDataHandlers {
     func subscribe(_ call: ServerCall) -> any RequestSink {
         tape.catchUp()
         let stream = SubscribeStream(surroundings, permissions: call.permissions) { [weak call] in call?.resume() }
-        guard !isEnding else {
-            call.fail(StreamEnd.shutdown.status)
-            return SubscribeSink(stream)
-        }
         call.responseMetadata.add(StreamEnd.tokenTrailer, binary: stream.startToken.encoded())
         register(stream, call)
         stream.start()
@@ -131,7 +127,6 @@ final class MarketDataHandlers {
     func streamPrices(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
         tape.catchUp()
         do {
-            guard !isEnding else { throw Refusal(StreamEnd.shutdown.status) }
             let request = try Proto.PriceSubscription(decoding: request)
             try open(call, request)
         } catch let refusal as Refusal {
@@ -186,7 +181,7 @@ final class MarketDataHandlers {
             stream.stop()
             self?.streams.remove(stream)
         }
-        endWithConnection(stream, call)
+        endWithServer(stream, call)
     }
 
     private func setGauge() {
@@ -196,11 +191,11 @@ final class MarketDataHandlers {
         gaugeTimer = nil
     }
 
-    /// A connection that is drained cuts what is still open when its grace is over; a stream that ends before has its
-    /// token and reason.
-    private func endWithConnection(_ stream: some EdgeStream, _ call: ServerCall) {
+    /// A connection that is drained cuts what is still open when its grace is over, and so does a server that stops; a
+    /// stream that ends before has its token and reason.
+    private func endWithServer(_ stream: some EdgeStream, _ call: ServerCall) {
         call.onConnectionEnding = { [unowned stream] in stream.end() }
-        guard call.isConnectionEnding else { return }
+        guard isEnding || call.isConnectionEnding else { return }
         // Its client began it before it knew. It has still to be started.
         tape.loop.afterTurn { [weak self] in
             if let self, streams.contains(stream) { stream.end() }

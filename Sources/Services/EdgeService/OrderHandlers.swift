@@ -54,16 +54,11 @@ final class OrderHandlers {
         "orders are executed by the simulated venue, which this server does not run: it plays recordings. Start it "
             + "without recordings to trade")
 
-    private func refusal() -> GRPCStatus? {
-        if way == nil { return OrderHandlers.noVenue }
-        return isEnding ? StreamEnd.stoppingOrders : nil
-    }
-
     // MARK: Calls
 
     /// `OrderService.SubmitOrder`.
     func submitOrder(_ call: ServerCall, _ request: UnsafeRawBufferPointer) {
-        guard let way, refusal() == nil else { return call.fail(refusal() ?? OrderHandlers.noVenue) }
+        guard let way, !isEnding else { return refuse(call) }
         var order: NewOrder
         do {
             order = try NewOrder(decoding: request)
@@ -79,7 +74,7 @@ final class OrderHandlers {
 
     /// `MarketDataService.SubmitOrders`.
     func submitOrders(_ call: ServerCall) -> any RequestSink {
-        guard let way, refusal() == nil else { return refuse(call) }
+        guard let way, !isEnding else { return refusedRequests(call) }
         let batch = OrderBatch(call: call, handlers: self, limits: way.venue.limits)
         batch.session = open(batch, call)
         return batch
@@ -87,15 +82,25 @@ final class OrderHandlers {
 
     /// `MarketDataService.LiveTrading`.
     func liveTrading(_ call: ServerCall) -> any RequestSink {
-        guard let way, refusal() == nil else { return refuse(call) }
+        guard let way, !isEnding else { return refusedRequests(call) }
         let stream = LiveTradingStream(call: call, handlers: self, limits: way.venue.limits, run: way.run)
         stream.session = open(stream, call)
         call.source = stream
+        call.onConnectionEnding = { [unowned stream] in stream.end() }
+        // Its client began it before it knew that the connection ends.
+        if call.isConnectionEnding { loop.afterTurn { [weak stream] in stream?.end() } }
         return stream
     }
 
-    private func refuse(_ call: ServerCall) -> any RequestSink {
-        call.fail(refusal() ?? OrderHandlers.noVenue)
+    private func refuse(_ call: ServerCall) {
+        guard way != nil else { return call.fail(OrderHandlers.noVenue) }
+        var trailers = GRPCMetadata()
+        trailers.add(StreamEnd.reasonTrailer, StreamEnd.shutdown.reason.rawValue)
+        call.fail(StreamEnd.stoppingOrders, trailers: trailers)
+    }
+
+    private func refusedRequests(_ call: ServerCall) -> any RequestSink {
+        refuse(call)
         return IgnoredRequests()
     }
 
