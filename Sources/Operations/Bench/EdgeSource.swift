@@ -31,6 +31,9 @@ public final class EdgeSource: Sendable {
     private static let lagBytesMax: UInt64 = 2 << 20
     /// What is appended between two looks at the readers, in bytes.
     private static let strideBytes = 512 << 10
+    /// Between two looks at readers that are behind, in microseconds: twice as long each time, as a look wakes every
+    /// loop. In the longest no reader takes what it may be behind.
+    private static let waitMicroseconds: ClosedRange<UInt32> = 1000...8000
     /// How often the open loop looks for what is due, in microseconds: as the Rust peer does.
     private static let paceMicroseconds = 200
 
@@ -52,15 +55,18 @@ public final class EdgeSource: Sendable {
     }
 
     private func runClosedLoop(_ maker: TickMaker) throws {
+        var wait = EdgeSource.waitMicroseconds.lowerBound
         while !isStopped.load(ordering: .acquiring) {
             guard let lag = slowestLagBytes() else {
                 poll(nil, 0, 5)
                 continue
             }
             guard lag < EdgeSource.lagBytesMax else {
-                usleep(200)
+                usleep(wait)
+                wait = min(wait * 2, EdgeSource.waitMicroseconds.upperBound)
                 continue
             }
+            wait = EdgeSource.waitMicroseconds.lowerBound
             var bytes = 0
             while bytes < EdgeSource.strideBytes { bytes += try append(maker, plan.batch) }
         }
