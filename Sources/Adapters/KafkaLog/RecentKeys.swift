@@ -4,7 +4,7 @@ import Glibc
 /// it does not know, because it was never noted or another key has its place, is looked up. Used by one thread.
 final class RecentKeys {
     /// A power of two.
-    private static let count = 256
+    private static let count = 1024
     /// Longer names are not kept.
     private static let bytesMax = 48
 
@@ -47,11 +47,9 @@ final class RecentKeys {
         entry.number = short
         entry.lengths = RecentKeys.lengths(exchange, symbol, feed)
         withUnsafeMutableBytes(of: &entry.names) { names in
-            var place = 0
-            for part in [exchange, symbol, feed] {
-                names[place...].copyBytes(from: part)
-                place += part.count
-            }
+            names.copyBytes(from: exchange)
+            names[exchange.count...].copyBytes(from: symbol)
+            names[(exchange.count + symbol.count)...].copyBytes(from: feed)
         }
         entries[RecentKeys.place(exchange, symbol, feed)] = entry
     }
