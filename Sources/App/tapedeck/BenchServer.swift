@@ -21,7 +21,7 @@ struct BenchServer {
         let loops = options.int(.loops)
         let sockets = try PlatformSockets(options, diagnostics)
         try platform.serve(
-            options, loops: loops > 0 ? loops : Processors.count, on: sockets, orderFeed: EdgeSource.feed)
+            options, loops: loops > 0 ? loops : Processors.loopCount, on: sockets, orderFeed: EdgeSource.feed)
         guard let edge = platform.edge else { return .failure }
         var plan = EdgeSource.Plan()
         plan.symbolCount = options.int(.symbolCount)

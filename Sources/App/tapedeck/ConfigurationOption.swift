@@ -255,7 +255,7 @@ extension OptionName {
         case .loops:
             OptionDefinition(
                 .integer(0...64), "N", default: "0",
-                "Event loops that serve clients, each a thread. 0 chooses by the number of processors.")
+                "Event loops that serve clients, each a thread. 0: one fewer than there are processors, at least 1.")
         case .drainSeconds:
             OptionDefinition(
                 .integer(0...600), "N", default: "10", unit: "s",

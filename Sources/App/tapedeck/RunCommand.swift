@@ -157,7 +157,7 @@ struct RunCommand {
         var server = operations.server
         server.webOrigins = options.strings(.webOrigin)
         let count = options.int(.loops)
-        let loops = EventLoopGroup(count: count > 0 ? count : Processors.count)
+        let loops = EventLoopGroup(count: count > 0 ? count : Processors.loopCount)
         ConnectionMetrics.register(loops, in: operations.metrics)
         let edge = try EdgeService(
             log: log, store: store, time: time, loops: loops, limits: EmbeddedPlatform.limits(options),

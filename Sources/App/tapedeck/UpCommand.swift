@@ -39,7 +39,7 @@ struct UpCommand {
         platform.startWriter()
         let sockets = try inherited ?? PlatformSockets(options, diagnostics)
         let loops = options.int(.loops)
-        try platform.serve(options, loops: loops > 0 ? loops : Processors.count, on: sockets)
+        try platform.serve(options, loops: loops > 0 ? loops : Processors.loopCount, on: sockets)
         startFeeds(platform)
         let address = Address(sockets.clients)
         print(
@@ -144,6 +144,11 @@ struct UpCommand {
 /// Processors of this machine.
 enum Processors {
     static var count: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+
+    /// Loops where the user names no number: one processor is left to what feeds them, the log and its readers, and to
+    /// clients on the same machine. On two processors one loop answers more calls than two do, at less processor time
+    /// (docs/BENCHMARKS.md).
+    static var loopCount: Int { max(1, count - 1) }
 }
 
 /// SIGTERM and SIGINT, taken by the main thread. Made before any other thread, which inherit that they are blocked.
