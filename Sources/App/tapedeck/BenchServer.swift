@@ -18,10 +18,8 @@ struct BenchServer {
     func run() throws -> ExitCode {
         let signals = Signals()
         let platform = try EmbeddedPlatform(options, diagnostics)
-        let loops = options.int(.loops)
         let sockets = try PlatformSockets(options, diagnostics)
-        try platform.serve(
-            options, loops: loops > 0 ? loops : Processors.loopCount, on: sockets, orderFeed: EdgeSource.feed)
+        try platform.serve(options, loops: EdgeLoops.count(options), on: sockets, orderFeed: EdgeSource.feed)
         guard let edge = platform.edge else { return .failure }
         var plan = EdgeSource.Plan()
         plan.symbolCount = options.int(.symbolCount)

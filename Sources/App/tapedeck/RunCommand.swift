@@ -156,8 +156,7 @@ struct RunCommand {
         let operations = try operations(log)
         var server = operations.server
         server.webOrigins = options.strings(.webOrigin)
-        let count = options.int(.loops)
-        let loops = EventLoopGroup(count: count > 0 ? count : Processors.loopCount)
+        let loops = EventLoopGroup(count: EdgeLoops.count(options))
         ConnectionMetrics.register(loops, in: operations.metrics)
         let edge = try EdgeService(
             log: log, store: store, time: time, loops: loops, limits: EmbeddedPlatform.limits(options),

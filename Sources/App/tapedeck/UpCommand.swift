@@ -38,8 +38,7 @@ struct UpCommand {
         let platform = try EmbeddedPlatform(options, diagnostics, supervision)
         platform.startWriter()
         let sockets = try inherited ?? PlatformSockets(options, diagnostics)
-        let loops = options.int(.loops)
-        try platform.serve(options, loops: loops > 0 ? loops : Processors.loopCount, on: sockets)
+        try platform.serve(options, loops: EdgeLoops.count(options), on: sockets)
         startFeeds(platform)
         let address = Address(sockets.clients)
         print(
@@ -141,14 +140,15 @@ struct UpCommand {
     }
 }
 
-/// Processors of this machine.
-enum Processors {
-    static var count: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
-
-    /// Loops where the user names no number: one processor is left to what feeds them, the log and its readers, and to
-    /// clients on the same machine. On two processors one loop answers more calls than two do, at less processor time
-    /// (docs/BENCHMARKS.md).
-    static var loopCount: Int { max(1, count - 1) }
+/// How many event loops serve clients.
+enum EdgeLoops {
+    /// The number that the user names; where it is 0 one fewer than there are processors, at least 1: one is left to what
+    /// feeds the loops, the log and its readers, and to clients on the same machine. On two processors one loop answers
+    /// more calls than two do, at less processor time (docs/BENCHMARKS.md).
+    static func count(_ options: ResolvedOptions) -> Int {
+        let named = options.int(.loops)
+        return named > 0 ? named : max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))) - 1)
+    }
 }
 
 /// SIGTERM and SIGINT, taken by the main thread. Made before any other thread, which inherit that they are blocked.
