@@ -143,8 +143,8 @@ struct UpCommand {
 /// How many event loops serve clients.
 enum EdgeLoops {
     /// The number that the user names; where it is 0 one fewer than there are processors, at least 1: one is left to
-    /// what feeds the loops, the log and its readers, and to clients on the same machine. On two processors one loop answers
-    /// more calls than two do, at less processor time (docs/BENCHMARKS.md).
+    /// what feeds the loops, the log and its readers, and to clients on the same machine. On two processors one loop
+    /// answers more calls than two do, at less processor time (docs/BENCHMARKS.md).
     static func count(_ options: ResolvedOptions) -> Int {
         let named = options.int(.loops)
         return named > 0 ? named : max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))) - 1)
