@@ -230,7 +230,7 @@ let package = Package(
                 "MarketModel",
             ],
             path: "Tests/Simulation", swiftSettings: swiftSettings),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+        .target(name: "TestSupport", dependencies: ["CLinux"], path: "Tests/TestSupport", swiftSettings: swiftSettings),
         .target(
             name: "KafkaTestSupport",
             dependencies: ["KafkaLog", "EventLog", "TickCodec", "MarketModel", "Simulation", "TestSupport"],

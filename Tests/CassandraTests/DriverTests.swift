@@ -18,6 +18,8 @@ struct RealSession {
         options.connection.heartbeatTimeoutMilliseconds = 5000
         options.backoff.maxMilliseconds = 500
         options.openMilliseconds = 30_000
+        // Tables are made while other tests write.
+        options.requestMilliseconds = 60_000
         change(&options)
         let loop = EventLoop(name: "cql")
         do {
@@ -32,6 +34,17 @@ struct RealSession {
     func close() async {
         await session.closeAndWait()
         loop.stop()
+    }
+
+    /// Makes a table for a session that takes a busy node for a dead one.
+    static func makeTable(_ port: Int, _ table: String) async throws {
+        let real = try await open(port)
+        let keyspace = table.split(separator: ".")[0]
+        _ = try await real.session.query(
+            "CREATE KEYSPACE IF NOT EXISTS \(keyspace) "
+                + "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
+        _ = try await real.session.query("CREATE TABLE IF NOT EXISTS \(table) (k int PRIMARY KEY)")
+        await real.close()
     }
 
     /// A keyspace of the test's own.

@@ -127,18 +127,14 @@ struct FaultProxyTests {
     fileprivate func `A broken answer costs a connection, and no row`(_ fault: Fault) async throws {
         let node = try await SharedCassandra.shared.node()
         let proxy = try FaultProxy(to: node.port)
+        let table = "faults.\(fault.rawValue.lowercased())"
+        try await RealSession.makeTable(node.port, table)
         let real = try await RealSession.open(node.port, transport: ProxyTransport(port: proxy.port)) {
             $0.connection.version = .v4
             $0.connection.heartbeatMilliseconds = 400
             $0.connection.heartbeatTimeoutMilliseconds = 400
         }
         let session = real.session
-        let table = "faults.\(fault.rawValue.lowercased())"
-        _ = try await session.query(
-            "CREATE KEYSPACE IF NOT EXISTS faults "
-                + "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"
-        )
-        _ = try await session.query("CREATE TABLE IF NOT EXISTS \(table) (k int PRIMARY KEY)")
         let insert = try await session.prepare("INSERT INTO \(table) (k) VALUES (?)")
         proxy.set(fault, after: 60)
         var options = CassandraSession.Options()

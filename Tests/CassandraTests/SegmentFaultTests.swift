@@ -213,13 +213,10 @@ struct SegmentFaultTests {
         let ends = Ends()
         let loop = EventLoop(name: "cql")
         defer { loop.stop() }
+        let table = "unit_faults.v\(speech.version.rawValue)_\(speech.compression)_\(fault.rawValue.lowercased())"
+        try await RealSession.makeTable(node.port, table)
         let session = try await open(node, proxy, speech, ends, loop)
         #expect(session.version == speech.version)
-        _ = try await session.query(
-            "CREATE KEYSPACE IF NOT EXISTS unit_faults "
-                + "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
-        let table = "unit_faults.v\(speech.version.rawValue)_\(speech.compression)_\(fault.rawValue.lowercased())"
-        _ = try await session.query("CREATE TABLE IF NOT EXISTS \(table) (k int PRIMARY KEY)")
         let insert = try await session.prepare("INSERT INTO \(table) (k) VALUES (?)")
         var next: Int32 = 0
         var acknowledged: Set<Int64> = []

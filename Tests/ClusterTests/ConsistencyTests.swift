@@ -122,7 +122,7 @@ extension ClusterTests {
         private static func ready(_ service: ServiceProcess) throws -> (code: String, text: String) {
             struct Ready: Decodable { let metrics: String }
             let address = try JSONDecoder().decode(Ready.self, from: Data(service.ready.utf8)).metrics
-            let curl = Process()
+            let curl = ChildProcess()
             curl.executableURL = URL(fileURLWithPath: "/usr/bin/env")
             curl.arguments = ["curl", "-s", "-m", "5", "-w", "\n%{http_code}", "http://\(address)/readyz"]
             let output = Pipe()

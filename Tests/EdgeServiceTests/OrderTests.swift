@@ -53,7 +53,7 @@ final class OrderWorld {
 
     /// Runs a scenario of Fixtures/orders.py to its end, publishing the quotes that it asks for.
     func run(_ scenario: String) throws {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: Checkout.python)
         process.arguments = [
             Checkout.path + "/Tests/EdgeServiceTests/Fixtures/orders.py", Checkout.path + "/proto",

@@ -81,7 +81,7 @@ struct RecordingFeedTests {
 
     /// Unpacked, as text.
     private func binanceLines() throws -> [String] {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: "/bin/gzip")
         process.arguments = ["-dc", RecordingFeedTests.binance]
         let pipe = Pipe()

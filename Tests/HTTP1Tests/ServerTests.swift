@@ -3,6 +3,7 @@ import Foundation
 import HTTP1
 import HTTP1Codec
 import Synchronization
+import TestSupport
 import Testing
 
 /// The server over real sockets: against curl, and against peers that do not keep to the rules.
@@ -70,7 +71,7 @@ struct HTTP1ServerTests {
     }
 
     private func curl(_ arguments: [String]) throws -> (status: Int32, output: String) {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/curl")
         process.arguments = ["-sS", "--max-time", "20"] + arguments
         let output = Pipe()

@@ -80,7 +80,7 @@ extension KafkaTests {
                 try log.append([tickBlock(log, from: 1, count: 10)], consumed: [])
                 try log.sync()
                 #expect(throws: LogError.self) { try log.append([tickBlock(log, from: 1, count: 1001)], consumed: []) }
-                try tape.broker.command("pause", "1")
+                try tape.broker.pause()
                 var next: UInt64 = 11
                 var refusal: LogError?
                 do {
@@ -123,7 +123,7 @@ extension KafkaTests {
                 try log.append([rawBlock(orders, symbol: "o1", [[1]])], consumed: [])
                 try log.append([tickBlock(log, from: 1, count: 10)], consumed: [])
                 try log.sync()
-                try tape.broker.command("pause", "1")
+                try tape.broker.pause()
                 defer { try? tape.broker.command("resume", "1") }
                 try log.append([tickBlock(log, from: 11, count: 10)], consumed: [])
                 #expect { try log.append([rawBlock(orders, symbol: "o2", [[2]])], consumed: []) } throws: { error in

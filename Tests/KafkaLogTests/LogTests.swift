@@ -188,7 +188,7 @@ extension KafkaTests {
                     [rawBlock(letters, symbol: "x", [[1]])],
                     consumed: [GroupOffset(group: "writer.dlq", place: place, offset: 3)])
                 try first.close()
-                let killed = Process()
+                let killed = ChildProcess()
                 killed.executableURL = URL(fileURLWithPath: Checkout.python)
                 killed.arguments = ["-c", Self.unfinished, tape.broker.brokers, tape.configuration.prefix]
                 try killed.run()

@@ -37,7 +37,7 @@ extension KafkaTests {
                 atPath: folder.path + "/librdkafka.so.1", withDestinationPath: library)
             let path = folder.path + ":" + URL(fileURLWithPath: library).deletingLastPathComponent().path
             let (status, output) = try await apart {
-                let process = Process()
+                let process = ChildProcess()
                 process.executableURL = URL(fileURLWithPath: CommandLine.arguments[0])
                 process.arguments = ["--testing-library", "swift-testing", "--filter", "^KafkaLogTests\\."]
                 process.environment = environment.merging(

@@ -45,7 +45,7 @@ extension KafkaTests {
                 time.stop()
                 var counted = before.latency
                 for (round, ms) in [300, 1, 0, 7000].enumerated() {
-                    try tape.broker.command("pause", "1")
+                    try tape.broker.pause()
                     try append(1201 + UInt64(round) * 600, symbols: ["AAPL", "MSFT"])
                     time.advance(ns: Int64(ms) * 1_000_000)
                     try tape.broker.command("resume", "1")

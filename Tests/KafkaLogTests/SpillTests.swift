@@ -66,7 +66,7 @@ extension KafkaTests {
                 try log.spill(into: segments)
                 try SpillTests.publish(log, 1...500)
                 try log.sync()
-                try tape.broker.command("pause", "1")
+                try tape.broker.pause()
                 do {
                     defer { try? tape.broker.command("resume", "1") }
                     try SpillTests.publish(log, 501...6000)
@@ -100,7 +100,7 @@ extension KafkaTests {
                 try first.spill(into: segments)
                 try SpillTests.publish(first, 1...100)
                 try first.sync()
-                try tape.broker.command("pause", "1")
+                try tape.broker.pause()
                 do {
                     defer { try? tape.broker.command("resume", "1") }
                     // Not so many that the queue is full: the end of the process is what sends them there.
@@ -130,7 +130,7 @@ extension KafkaTests {
                 try log.spill(into: segments)
                 try SpillTests.publish(log, 1...100)
                 try log.sync()
-                try tape.broker.command("pause", "1")
+                try tape.broker.pause()
                 do {
                     defer { try? tape.broker.command("resume", "1") }
                     try SpillTests.publish(log, 101...20_000)

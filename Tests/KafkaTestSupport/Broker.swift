@@ -68,8 +68,7 @@ package final class Broker: Sendable {
     /// Ends and wipes the broker once this process is gone: a pipe that only this process holds open is then closed.
     private static func watch(_ folder: String) throws -> FileHandle {
         let pipe = Pipe()
-        _ = fcntl(pipe.fileHandleForWriting.fileDescriptor, F_SETFD, FD_CLOEXEC)
-        let watcher = Process()
+        let watcher = ChildProcess()
         watcher.executableURL = URL(fileURLWithPath: "/bin/bash")
         watcher.arguments = [
             "-c", "trap '' INT TERM HUP; cat >/dev/null; \"$0\" stop --data \"$1/data\" --wipe; rm -rf \"$1\"", script,
@@ -83,8 +82,8 @@ package final class Broker: Sendable {
     }
 
     @discardableResult
-    private static func run(_ program: String, _ arguments: [String]) throws -> String {
-        let process = Process()
+    private static func run(_ program: String, _ arguments: [String], expecting status: Int32 = 0) throws -> String {
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
         let output = Pipe()
@@ -94,12 +93,31 @@ package final class Broker: Sendable {
         try process.run()
         let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw Failure(description: text) }
+        guard process.terminationStatus == status else { throw Failure(description: text) }
         return text
     }
 
     package func command(_ arguments: String...) throws {
         try Broker.run(Broker.script, [arguments[0], "--data", data] + arguments.dropFirst())
+    }
+
+    /// Stops broker 1, and returns when the last of its threads has: the signal alone lets them go on for a while.
+    package func pause() throws {
+        try command("pause", "1")
+        let status = try Broker.run(Broker.script, ["status", "--data", data], expecting: 3)
+        guard let pid = status.split(separator: " ").first(where: { $0.hasPrefix("pid=") })?.dropFirst(4) else {
+            throw Failure(description: "no process in \(status)")
+        }
+        let tasks = "/proc/\(pid)/task"
+        for _ in 0..<5000 {
+            let goesOn = try FileManager.default.contentsOfDirectory(atPath: tasks).contains { task in
+                let text = (try? String(contentsOfFile: "\(tasks)/\(task)/stat", encoding: .utf8)) ?? ") T"
+                return text.split(separator: ")").last?.hasPrefix(" T") != true
+            }
+            if !goesOn { return }
+            poll(nil, 0, 1)
+        }
+        throw Failure(description: "threads of the broker go on")
     }
 
     /// One record, with headers as `name:value`.

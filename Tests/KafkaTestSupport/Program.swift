@@ -11,7 +11,7 @@ package enum Program {
 
     /// Runs a command to its end: its exit code and everything it wrote. For threads that may wait.
     package static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: path)
         process.arguments = arguments
         let output = Pipe()
@@ -27,7 +27,7 @@ package enum Program {
 
 /// A service of the binary that runs until it is ended.
 package final class ServiceProcess {
-    private let process = Process()
+    private let process = ChildProcess()
     /// What it said when it was ready.
     package let ready: String
 

@@ -116,7 +116,7 @@ struct TickRowIdentityTests {
             try? FileManager.default.removeItem(at: source)
             try? FileManager.default.removeItem(at: sink)
         }
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: Checkout.python)
         process.arguments = ["-c", script]
         process.standardInput = try FileHandle(forReadingFrom: source)

@@ -9,7 +9,7 @@ struct PeerTests {
     private static let script = Checkout.path + "/Tests/ProtobufTests/Fixtures/peer.py"
 
     private func run(_ mode: String, _ folder: String, count: Int, seed: Int) throws -> String {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: Checkout.python)
         process.arguments = [PeerTests.script, mode, folder, "\(count)", "\(seed)"]
         let output = Pipe()

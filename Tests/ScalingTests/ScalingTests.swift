@@ -98,9 +98,13 @@ struct ScalingTests {
             ] + more + [target])
     }
 
-    private static func statuses(_ output: String) -> [String: Int] {
+    private static func statuses(_ output: String) -> [String: Int] { counts("statusCodeDistribution", output) }
+
+    private static func errors(_ output: String) -> [String: Int] { counts("errorDistribution", output) }
+
+    private static func counts(_ name: String, _ output: String) -> [String: Int] {
         let json = try? JSONSerialization.jsonObject(with: Data(output.utf8)) as? [String: Any]
-        return json?["statusCodeDistribution"] as? [String: Int] ?? [:]
+        return json?[name] as? [String: Int] ?? [:]
     }
 
     @Test(.enabled(if: SharedData.isPresent, "../shared is absent"))
@@ -145,11 +149,13 @@ struct ScalingTests {
         #expect(Fleet.unfairness(await scaled.value, among: 6) == nil)
     }
 
-    /// A few are reported as "transport is closing" (3 of 179,968 were seen): likely attempts that grpc-go makes again
-    /// and ghz counts all the same. OldConnectionTests show that no call is lost.
+    /// A few attempts are reported as "transport is closing": ghz counts the end of each attempt, and grpc-go makes
+    /// those again that met the end of a connection before they were sent. That is no call lost (OldConnectionTests);
+    /// whatever else ends one is.
     private static func expectAllButFew(_ output: String, _ count: Int) {
         let succeeded = statuses(output)["OK"] ?? 0
-        let failed = statuses(output).values.reduce(0, +) - succeeded
-        #expect(succeeded > count && failed * 2000 <= succeeded, "\(output.prefix(2000))")
+        let again = errors(output)["rpc error: code = Unavailable desc = transport is closing"] ?? 0
+        let failed = statuses(output).values.reduce(0, +) - succeeded - again
+        #expect(succeeded > count && failed == 0 && again * 100 <= succeeded, "\(output.prefix(2000))")
     }
 }

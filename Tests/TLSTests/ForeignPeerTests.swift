@@ -10,7 +10,7 @@ struct ForeignPeerTests {
     private static let openssl = "/usr/bin/openssl"
 
     private func run(_ path: String, _ arguments: [String], input: String = "") async throws -> String {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: path)
         process.arguments = arguments
         let (from, to) = (Pipe(), Pipe())
@@ -125,7 +125,7 @@ struct ForeignPeerTests {
 
     @Test func `A server of openssl's is spoken to, and left when it is another host`() async throws {
         let identity = TLSPair.serverIdentity
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: ForeignPeerTests.openssl)
         process.arguments = [
             "s_server", "-accept", "127.0.0.1:0", "-cert", identity.certificateFile, "-key", identity.keyFile, "-alpn",

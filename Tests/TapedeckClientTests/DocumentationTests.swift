@@ -53,7 +53,7 @@ struct DocumentationTests {
     }
 
     private static func run(_ arguments: [String], in folder: String) throws -> (status: Int32, output: String) {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: Checkout.python)
         process.arguments = arguments
         process.currentDirectoryURL = URL(fileURLWithPath: folder)

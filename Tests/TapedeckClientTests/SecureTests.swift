@@ -31,7 +31,7 @@ struct SecureTests {
     private func path(_ name: String) -> String { folder.path + "/" + name }
 
     private func make(_ name: String, _ arguments: [String]) throws {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: SecureTests.openssl)
         process.arguments =
             ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]

@@ -27,7 +27,7 @@ struct BinaryTests {
     static func runApart(_ arguments: [String]) async throws -> Ended { try await runApart(program, arguments) }
 
     static func run(_ program: String = BinaryTests.program, _ arguments: [String]) throws -> Ended {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
         let output = Pipe()
@@ -45,7 +45,7 @@ struct BinaryTests {
 
     /// A running `tapedeck up`.
     final class Platform {
-        let process = Process()
+        let process = ChildProcess()
         let address: String
         let metrics: String
         let tickWriter: String?

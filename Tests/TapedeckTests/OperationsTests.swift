@@ -15,8 +15,8 @@ struct OperationsTests {
     }
 
     /// A stream that a process of its own reads.
-    private func watch(_ platform: BinaryTests.Platform) throws -> Process {
-        let process = Process()
+    private func watch(_ platform: BinaryTests.Platform) throws -> ChildProcess {
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: BinaryTests.program)
         process.arguments = ["watch", "--json", "--server", platform.address]
         process.standardOutput = FileHandle.nullDevice

@@ -216,7 +216,7 @@ struct SecurePlatformTests {
     @Test func `New certificates and authorities are taken while streams go on`() async throws {
         let platform = try platform()
         _ = try await quote(platform, flags("desk"))
-        let stream = Process()
+        let stream = ChildProcess()
         stream.executableURL = URL(fileURLWithPath: BinaryTests.program)
         stream.arguments = ["watch", "AAPL", "--json", "--server", platform.address] + flags("desk")
         let output = folder.path + "/watch"

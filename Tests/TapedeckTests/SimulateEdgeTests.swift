@@ -75,7 +75,7 @@ struct SimulateEdgeTests {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let file = folder + "/output"
         _ = FileManager.default.createFile(atPath: file, contents: nil)
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: BinaryTests.program)
         let rates = ["--seed", "7", "--drops", "5000", "--resets", "500"]
         process.arguments = ["simulate-edge", "--listen", "127.0.0.1:0"] + rates

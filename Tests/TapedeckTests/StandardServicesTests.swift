@@ -92,7 +92,7 @@ struct StandardServicesTests {
             return json ?? ["text": ended.output]
         }
         // A client that stays.
-        let watching = Process()
+        let watching = ChildProcess()
         watching.executableURL = URL(fileURLWithPath: BinaryTests.program)
         watching.arguments = ["watch", "AAPL", "--server", address]
         watching.standardOutput = FileHandle.nullDevice
@@ -201,10 +201,12 @@ struct StandardServicesTests {
     }
 
     /// What a watch of the health service has printed so far.
-    private func watch(_ platform: BinaryTests.Platform) async throws -> (process: Process, text: () throws -> String) {
+    private func watch(_ platform: BinaryTests.Platform) async throws -> (
+        process: ChildProcess, text: () throws -> String
+    ) {
         // Unpacks the tool.
         _ = try await Tools.run("grpcurl", ["-version"])
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: Checkout.path + "/.build/tools/grpcurl")
         process.arguments = ["-plaintext", platform.address, "grpc.health.v1.Health/Watch"]
         let path = folder.path + "/watch"

@@ -116,8 +116,7 @@ public final class CassandraNode: Sendable {
     }
 }
 
-/// Programs that leave others behind. Foundation's `Process` waits for whoever has a descriptor of its own, and what is
-/// started at the same time inherits them; here nobody inherits any.
+/// Programs that leave others behind: what they write goes to a file, for who stays may have a pipe open for long.
 public enum EngineProcess {
     /// Runs a program to its end: its exit code and everything it wrote.
     public static func run(_ words: [String]) async throws -> (status: Int32, output: String) {
@@ -127,36 +126,27 @@ public enum EngineProcess {
     static func runBlocking(_ words: [String]) throws -> (status: Int32, output: String) {
         let file = NSTemporaryDirectory() + "tapedeck-output-" + UUID().uuidString
         defer { unlink(file) }
-        let status = wait(try start(words, output: file))
-        return (status, (try? String(contentsOfFile: file, encoding: .utf8)) ?? "")
+        let process = try start(words, output: file)
+        process.waitUntilExit()
+        return (process.terminationStatus, (try? String(contentsOfFile: file, encoding: .utf8)) ?? "")
     }
 
     /// Starts a program; what it writes goes to a file.
     @discardableResult
-    public static func start(_ words: [String], output: String = "/dev/null") throws -> pid_t {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-        posix_spawn_file_actions_adddup2(&actions, 1, 2)
-        let close =
-            "for f in /proc/self/fd/*; do n=${f##*/}; [ \"$n\" -le 2 ] || eval \"exec $n>&-\"; done; "
-        var arguments = (["/bin/bash", "-c", close + "exec \"$@\"", "bash"] + words).map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        var pid = pid_t()
-        let error = posix_spawn(&pid, "/bin/bash", &actions, nil, &arguments, environ)
-        guard error == 0 else {
-            throw CassandraNode.Failure(description: "\(words[0]): \(String(cString: strerror(error)))")
+    public static func start(_ words: [String], output: String? = nil) throws -> ChildProcess {
+        var writing = FileHandle.nullDevice
+        if let output {
+            _ = FileManager.default.createFile(atPath: output, contents: nil)
+            writing = try FileHandle(forWritingTo: URL(fileURLWithPath: output))
         }
-        return pid
-    }
-
-    /// Waits for its end; its exit code, 128 and more where a signal ended it.
-    static func wait(_ pid: pid_t) -> Int32 {
-        var status: Int32 = 0
-        while waitpid(pid, &status, 0) < 0 { if errno != EINTR { return -1 } }
-        return status & 0x7f == 0 ? status >> 8 & 0xff : 128 + status & 0x7f
+        let process = ChildProcess()
+        process.executableURL = URL(fileURLWithPath: words[0])
+        process.arguments = Array(words.dropFirst())
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = writing
+        process.standardError = writing
+        try process.run()
+        return process
     }
 }
 

@@ -48,7 +48,7 @@ public final class CertificateFolder {
     }
 
     private func openssl(_ arguments: [String]) throws {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: CertificateFolder.openssl)
         process.arguments = arguments
         let output = Pipe()

@@ -13,7 +13,7 @@ extension SharedData {
 
     /// What a program writes to its standard output.
     public static func output(_ program: String, _ arguments: [String]) throws -> [UInt8] {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
         let pipe = Pipe()

@@ -4,19 +4,17 @@ import Foundation
 public final class ToolServer: Sendable {
     /// The port it was given.
     public let port: Int
-    private let process: UncheckedProcess
+    private let process: ChildProcess
 
-    private struct UncheckedProcess: @unchecked Sendable { let process: Process }
-
-    private init(_ process: Process, port: Int) {
-        self.process = UncheckedProcess(process: process)
+    private init(_ process: ChildProcess, port: Int) {
+        self.process = process
         self.port = port
     }
 
     deinit { stop() }
 
     /// Ends it, whatever it does with signals. At the end of its use: what nobody mentions any more is gone.
-    public func stop() { if process.process.isRunning { kill(process.process.processIdentifier, SIGKILL) } }
+    public func stop() { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
     /// Starts it on a free port, which `arguments` gets, and returns once it accepts connections there.
     public static func start(_ tool: String, _ arguments: @escaping @Sendable (Int) -> [String]) async throws
@@ -41,7 +39,7 @@ public final class ToolServer: Sendable {
 
     private static func startBlocking(_ program: String, _ arguments: (Int) -> [String]) throws -> ToolServer {
         let port = try freePort()
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments(port)
         process.standardOutput = FileHandle.nullDevice

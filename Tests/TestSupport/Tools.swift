@@ -37,7 +37,7 @@ public enum Tools {
     private struct NotInstalled: Error, CustomStringConvertible { let description: String }
 
     private static func launch(_ program: String, _ arguments: [String]) throws -> Ended {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
         let output = Pipe()

@@ -27,7 +27,7 @@ enum Peers {
             try? FileManager.default.removeItem(at: source)
             try? FileManager.default.removeItem(at: sink)
         }
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: path)
         process.arguments = arguments
         process.standardInput = try FileHandle(forReadingFrom: source)

@@ -111,7 +111,7 @@ struct TidyTests {
             if: FileManager.default.isExecutableFile(atPath: Checkout.path + "/scripts/generate-proto"),
             "no generator yet"))
     func `Generated code is up to date`() throws {
-        let process = Process()
+        let process = ChildProcess()
         process.executableURL = URL(fileURLWithPath: Checkout.path + "/scripts/generate-proto")
         process.arguments = ["--check"]
         process.currentDirectoryURL = URL(fileURLWithPath: Checkout.path)

@@ -78,9 +78,10 @@ final class BlockingSession: @unchecked Sendable {
 
     /// Sends all requests at once and waits for all answers, in their order.
     func ask(
-        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], keyspace: String? = nil
+        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], keyspace: String? = nil,
+        milliseconds: Int? = nil
     ) -> [CQLCall.Outcome] {
-        wait(requests.count) { index, options, done in
+        wait(requests.count, milliseconds) { index, options, done in
             let request = requests[index]
             return CQLCall(
                 request.request, session.version, token: request.token, keyspace: keyspace,
@@ -96,13 +97,15 @@ final class BlockingSession: @unchecked Sendable {
     }
 
     private func wait(
-        _ count: Int, _ call: (Int, CQLCallOptions, @escaping @Sendable (CQLCall.Outcome) -> Void) -> CQLCall
+        _ count: Int, _ milliseconds: Int? = nil,
+        _ call: (Int, CQLCallOptions, @escaping @Sendable (CQLCall.Outcome) -> Void) -> CQLCall
     ) -> [CQLCall.Outcome] {
         let monitor = Monitor()
         let outcomes = Mutex<(left: Int, list: [CQLCall.Outcome?])>(
             (count, [CQLCall.Outcome?](repeating: nil, count: count)))
         var options = CQLCallOptions()
         options.isIdempotent = true
+        options.timeoutMilliseconds = milliseconds
         let calls = (0..<count).map { index in
             call(index, options) { outcome in
                 let left = outcomes.withLock { state in
@@ -135,9 +138,14 @@ final class BlockingSession: @unchecked Sendable {
         }
     }
 
-    /// Carries out a statement that is not prepared; all its rows.
+    /// Changes tables: nodes flush what they have to the disk and agree, which takes a busy cluster longer than a
+    /// request may. Idempotent statements only.
+    func changeSchema(_ text: String) throws(StoreError) { _ = try query(text, milliseconds: 60_000) }
+
+    /// Carries out a statement that is not prepared; all its rows. Without `milliseconds` it has a request's time.
     func query(
-        _ text: String, _ values: [(CQLValue, CQLType)] = [], _ consistency: CQLConsistency = .localOne
+        _ text: String, _ values: [(CQLValue, CQLType)] = [], _ consistency: CQLConsistency = .localOne,
+        milliseconds: Int? = nil
     ) throws(StoreError) -> [[CQLValue]] {
         var rows: [[CQLValue]] = []
         var state: [UInt8]?
@@ -148,7 +156,7 @@ final class BlockingSession: @unchecked Sendable {
             var parameters = CQLParameters(consistency: consistency, values: bound)
             parameters.pageSize = 5000
             parameters.pagingState = state
-            switch ask([(.query(text, parameters), nil, nil)])[0] {
+            switch ask([(.query(text, parameters), nil, nil)], milliseconds: milliseconds)[0] {
             case .failure(let error): throw failure(error, "carry out \"\(text)\"")
             case .success(let answer):
                 guard case .result(.rows(let page)) = answer.response else { return rows }

@@ -106,7 +106,7 @@ public final class SchemaTool {
         }
         for statement in plan.statements {
             progress(statement)
-            _ = try session.query(statement)
+            try session.changeSchema(statement)
         }
         return plan
     }

@@ -153,3 +153,11 @@ int clinux_lock(int file) { RESTARTING(flock(file, LOCK_EX | LOCK_NB)); }
 int clinux_unlock(int file) { RESTARTING(flock(file, LOCK_UN)); }
 
 void clinux_thread_name(pthread_t thread, const char *name) { pthread_setname_np(thread, name); }
+
+int clinux_spawn_close_from(posix_spawn_file_actions_t *actions, int first) {
+    return posix_spawn_file_actions_addclosefrom_np(actions, first);
+}
+
+int clinux_spawn_in(posix_spawn_file_actions_t *actions, const char *folder) {
+    return posix_spawn_file_actions_addchdir_np(actions, folder);
+}

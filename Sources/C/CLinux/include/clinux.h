@@ -1,6 +1,7 @@
 // What the Glibc module does not carry, and what needs the processor's own instructions.
 #pragma once
 #include <pthread.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -25,6 +26,10 @@ int clinux_ftruncate(int file, int64_t size);
 // An advisory lock on the whole file that ends with the process: 0, or -EWOULDBLOCK when another process has it.
 int clinux_lock(int file);
 int clinux_unlock(int file);
+
+// Actions of posix_spawn: no descriptor from `first` on is inherited; it begins in a folder. 0 or the errno.
+int clinux_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
+int clinux_spawn_in(posix_spawn_file_actions_t *actions, const char *folder);
 
 // Names a thread for debuggers and `top`; at most 15 bytes.
 void clinux_thread_name(pthread_t thread, const char *name);
