@@ -134,6 +134,29 @@ struct ThreadTests {
         #expect(error?.code == .closed)
     }
 
+    @Test func `What is too much goes when a segment is begun, however long the interval`() throws {
+        let directory = TemporaryDirectory()
+        let log = try openLog(directory.path) {
+            $0.segmentBytes = 64 << 10
+            $0.retentions[.ticksRaw] = .init(timeNs: nil, bytes: 256 << 10)
+            $0.retentionIntervalNs = 3_600_000_000_000
+        }
+        for number in 0..<200 as Range<UInt64> {
+            try log.append([makeBlock(ticks0, from: number * 100, count: 100)], consumed: [])
+        }
+        try log.sync()
+        let limit = RealTime().monotonicNs() + 20_000_000_000
+        var bytes: UInt64 = .max
+        while bytes > 384 << 10, RealTime().monotonicNs() < limit {
+            bytes = try log.describeSegments().flatMap(\.places).reduce(0) { $0 + $1.byteCount }
+        }
+        #expect(bytes <= 384 << 10, "\(bytes) bytes are kept")
+        let start = log.startOffset(ticks0)
+        #expect(start > 0)
+        #expect(try readAll(log, ticks0, from: start).count == 20_000 - Int(start))
+        try log.close()
+    }
+
     @Test func `A log let go without a close ends its threads, and the next start goes on`() throws {
         let directory = TemporaryDirectory()
         for number in 0..<5 as Range<UInt64> {

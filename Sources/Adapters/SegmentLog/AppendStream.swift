@@ -23,6 +23,8 @@ final class AppendStream: @unchecked Sendable {
     let logID: UInt64
     /// Set once, before the log is shared.
     var generation: UInt32
+    /// Told of each new segment: another may be too much now. Set once, before the log is shared.
+    var didBeginSegment: @Sendable () -> Void = {}
 
     let writing = Monitor()
     // Guarded by `writing`.
@@ -281,6 +283,7 @@ final class AppendStream: @unchecked Sendable {
             let segment = Segment(placed, length: UInt64(bytes.count), file: file)
             segment.index = SegmentIndex()
             state.locked { segments.append(segment) }
+            didBeginSegment()
             return segment
         } catch {
             let failure = LogError.from(error)

@@ -49,7 +49,7 @@ extension SegmentLog {
         public var diskSharePercent = 10
         /// Space that the tick stream leaves free, bytes; its oldest files go when there is less.
         public var freeBytesMin: UInt64 = 1 << 30
-        /// How often retention is looked at, nanoseconds.
+        /// How often retention is looked at, nanoseconds, besides when a segment is begun.
         public var retentionIntervalNs: Int64 = 30_000_000_000
 
         public init() {}

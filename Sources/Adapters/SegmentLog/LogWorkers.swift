@@ -12,6 +12,7 @@ final class LogWorkers: @unchecked Sendable {
     // Guarded by `monitor`.
     private var reads: [@Sendable () -> Void] = []
     private var isStopping = false
+    private var isRetentionDue = false
     private var threads: [WorkerThread] = []
 
     init(ticks: AppendStream, orders: AppendStream) throws(LogError) {
@@ -19,6 +20,7 @@ final class LogWorkers: @unchecked Sendable {
         self.orders = orders
         configuration = ticks.configuration
         time = ticks.time
+        for stream in [ticks, orders] { stream.didBeginSegment = { [weak self] in self?.hurryRetention() } }
         try start("log-sync") { $0.syncTicks() }
         try start("log-retention") { $0.keepRetention() }
         for number in 0..<max(configuration.readerThreads, 1) {
@@ -77,10 +79,20 @@ final class LogWorkers: @unchecked Sendable {
         }
     }
 
+    private func hurryRetention() {
+        monitor.locked {
+            isRetentionDue = true
+            monitor.wake(.durable)
+        }
+    }
+
     private func keepRetention() {
         while true {
             let stopping = monitor.locked {
-                if !isStopping { _ = monitor.wait(.durable, ns: configuration.retentionIntervalNs) }
+                if !isStopping, !isRetentionDue {
+                    _ = monitor.wait(.durable, ns: configuration.retentionIntervalNs)
+                }
+                isRetentionDue = false
                 return isStopping
             }
             if stopping { return }
