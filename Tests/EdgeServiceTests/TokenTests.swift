@@ -50,8 +50,8 @@ struct TokenTests {
         }
         await world.waitForStart(stream)
         while Self.split(try got.updates).tokens.count < 4 {
-            try world.publish(["X|AAPL", "X|MSFT", "X|AAPL"])
             let count = got.all.count
+            try world.publish(["X|AAPL", "X|MSFT", "X|AAPL"])
             while got.all.count == count { await Task.yield() }
         }
         // The last update of all of them came, and a token after it: the stream is silent.

@@ -49,7 +49,7 @@ public struct GRPCServiceTable {
         func handle(_ call: ServerCall, _ request: UnsafeRawBufferPointer) { unary?(call, request) }
     }
 
-    private var index = PathIndex()
+    private(set) var paths = PathIndex()
     private(set) var services: Set<String> = []
     private var uncompressed: Set<String> = []
 
@@ -103,13 +103,11 @@ public struct GRPCServiceTable {
             serverStreaming: server)
         methods.append(method)
         services.insert(method.service)
-        if !isKnownUniquelyReferenced(&index) { index = PathIndex(copying: index) }
-        index.insert(
+        if !isKnownUniquelyReferenced(&paths) { paths = PathIndex(copying: paths) }
+        paths.insert(
             Entry(
                 method, compresses: compresses, number: methods.count - 1, unary: unary, streaming: streaming))
     }
-
-    func find(_ path: UnsafeRawBufferPointer) -> Entry? { index.find(path) }
 
     /// Why there is no such method.
     func refusal(_ path: String) -> GRPCStatus {
@@ -125,7 +123,7 @@ public struct GRPCServiceTable {
 }
 
 /// Methods by the bytes of their paths, so that a lookup makes no string. Filled before the first lookup.
-private final class PathIndex {
+final class PathIndex {
     private var slots: UnsafeMutablePointer<Unmanaged<GRPCServiceTable.Entry>?>
     private var mask = 15
     private var count = 0

@@ -67,10 +67,22 @@ extension UnsafeRawBufferPointer {
 struct RawMetadata {
     /// Entries, each two lengths of 32 bits, name and value.
     private let bytes: [UInt8]
+    /// Whether every value of a `-bin` name is base64.
+    private(set) var isBinaryValid = true
 
     init() { bytes = [] }
 
-    fileprivate init(_ bytes: UnsafeRawBufferPointer) { self.bytes = Array(bytes) }
+    fileprivate init(_ bytes: UnsafeRawBufferPointer) {
+        self.bytes = Array(bytes)
+        var isValid = true
+        forEach { name, value in
+            guard name.count >= 4, RequestHead.equal(UnsafeRawBufferPointer(rebasing: name.suffix(4)), "-bin") else {
+                return
+            }
+            for part in value.split(separator: UInt8(ascii: ",")) where Base64.decode(part) == nil { isValid = false }
+        }
+        isBinaryValid = isValid
+    }
 
     fileprivate func equals(_ other: UnsafeRawBufferPointer) -> Bool {
         bytes.count == other.count
@@ -113,18 +125,6 @@ struct RawMetadata {
         var metadata = GRPCMetadata()
         forEach { metadata.addWire(RequestHead.string($0), RequestHead.string($1)) }
         return metadata
-    }
-
-    /// Whether every value of a `-bin` name is base64.
-    var isBinaryValid: Bool {
-        var isValid = true
-        forEach { name, value in
-            guard name.count >= 4, RequestHead.equal(UnsafeRawBufferPointer(rebasing: name.suffix(4)), "-bin") else {
-                return
-            }
-            for part in value.split(separator: UInt8(ascii: ",")) where Base64.decode(part) == nil { isValid = false }
-        }
-        return isValid
     }
 }
 

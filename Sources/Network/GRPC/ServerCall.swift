@@ -51,7 +51,10 @@ public final class ServerCall: HTTP2Stream {
     /// Who calls, as an authenticating interceptor found it.
     public var identity: CallerIdentity? { permissions?.identity }
     /// What the caller may see and do; nil: everything. Set by an authenticating interceptor.
-    @exclusivity(unchecked) public var permissions: (any CallerPermissions)?
+    public var permissions: (any CallerPermissions)? {
+        get { storedPermissions }
+        set { storedPermissions = newValue }
+    }
     /// The call is over: answered, cancelled by the client, past its deadline, or cut off. Called once.
     @exclusivity(unchecked) public var onEnd: (() -> Void)?
     /// Messages may be sent again, after ``isWritable`` was false. Called on the loop, not inside a call to this.
@@ -61,12 +64,20 @@ public final class ServerCall: HTTP2Stream {
     /// Counts the calls of its loop, from 1.
     public let number: UInt64
     /// When it began, by the clock of an interceptor that measures; 0 before that.
-    @exclusivity(unchecked) public var beganNs: Int64 = 0
+    public var beganNs: Int64 {
+        get { storedBeganNs }
+        set { storedBeganNs = newValue }
+    }
     /// Bytes of DATA that came, and that were handed to the connection.
     @exclusivity(unchecked) public internal(set) var receivedBytes = 0
     @exclusivity(unchecked) public internal(set) var sentBytes = 0
     /// When the call's time is over, in the loop's milliseconds; nil where the client set no deadline.
     @exclusivity(unchecked) public internal(set) var deadlineMilliseconds: UInt64?
+
+    // The attribute is not known in other modules: what they look at for each call is computed there.
+    @exclusivity(unchecked) private var storedPermissions: (any CallerPermissions)?
+    @exclusivity(unchecked) private var storedBeganNs: Int64 = 0
+    @exclusivity(unchecked) var isAuthorizing = false
 
     let context: ServerContext
     @exclusivity(unchecked) var reader: RequestReader
@@ -87,7 +98,7 @@ public final class ServerCall: HTTP2Stream {
     @exclusivity(unchecked) var isHeldDeliveryScheduled = false
     @exclusivity(unchecked) var isHeadRead = false
     /// Whether the request has the header `authorization`.
-    @exclusivity(unchecked) public internal(set) var hasAuthorization = false
+    public var hasAuthorization: Bool { isAuthorizing }
     @exclusivity(unchecked) var isEndReceived = false
     @exclusivity(unchecked) var isEndDelivered = false
     @exclusivity(unchecked) var isEndSent = false

@@ -48,8 +48,8 @@ extension ServerCall {
             return fail(GRPCStatus(.internalError, "the header te: trailers is missing"))
         }
         rawMetadata = context.metadata.finish()
-        hasAuthorization = head.hasAuthorization
-        guard let entry = context.table.find(head.path) else {
+        isAuthorizing = head.hasAuthorization
+        guard let entry = context.paths.find(head.path) else {
             let path = RequestHead.string(head.path)
             makeRare().unknownPath = path
             return fail(context.table.refusal(path))
@@ -116,10 +116,11 @@ extension ServerCall {
     }
 
     private func askInterceptors() {
-        for index in 0..<context.interceptors.count {
+        let interceptors = context.interceptors
+        for index in 0..<interceptors.count {
             guard end == nil else { return }
             interceptorsBegun += 1
-            if let refusal = context.interceptors.begin(index, self) { return fail(refusal) }
+            if let refusal = interceptors.begin(index, self) { return fail(refusal) }
         }
     }
 }

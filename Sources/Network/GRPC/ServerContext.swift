@@ -116,6 +116,8 @@ final class LoopTally: Sendable {
 final class ServerContext {
     let loop: any Loop
     let table: GRPCServiceTable
+    /// The table's: a look at the table itself would count a reference to each of its parts.
+    let paths: PathIndex
     let configuration: GRPCServerConfiguration
     let interceptors: InterceptorRow
     let calls = ServerCalls()
@@ -132,6 +134,7 @@ final class ServerContext {
     ) {
         self.loop = loop
         self.table = table
+        paths = table.paths
         self.configuration = configuration
         self.shared = shared
         tally = shared.makeTally()

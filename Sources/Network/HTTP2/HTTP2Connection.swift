@@ -63,7 +63,11 @@ public final class HTTP2Connection: ByteStreamOwner {
     /// Why this side ends the connection, where it is the peer's doing: the first fault found.
     public private(set) var peerFault: HTTP2PeerFault?
     /// What an owner keeps with the connection, such as who its peer is.
-    @exclusivity(unchecked) public var attachment: AnyObject?
+    public var attachment: AnyObject? {
+        get { storedAttachment }
+        set { storedAttachment = newValue }
+    }
+    @exclusivity(unchecked) private var storedAttachment: AnyObject?
     /// Numeric address of the peer, as far as the owner has noted it.
     @exclusivity(unchecked) public var peerAddress = ""
 

@@ -39,7 +39,9 @@ public enum HTTP2BodyRead {
 open class HTTP2Stream {
     @exclusivity(unchecked) public internal(set) final var id: Int32 = 0
     public final let connection: HTTP2Connection
-    @exclusivity(unchecked) public private(set) final var isClosed = false
+    /// The attribute is not known in other modules: what they look at for each call is computed there.
+    @exclusivity(unchecked) private final var isOver = false
+    public final var isClosed: Bool { isOver }
 
     public init(_ connection: HTTP2Connection) { self.connection = connection }
 
@@ -94,7 +96,7 @@ open class HTTP2Stream {
 
     final func wasClosed(_ code: UInt32) {
         guard !isClosed else { return }
-        isClosed = true
+        isOver = true
         closed(code: code)
     }
 }

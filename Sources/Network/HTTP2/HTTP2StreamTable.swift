@@ -1,5 +1,6 @@
-/// The open streams of a connection by their numbers: open addressing, as numbers of one side rise by two. It holds a
-/// reference to each.
+/// The open streams of a connection by their numbers: open addressing, as numbers of one side rise by two. Those that
+/// share a run of places lie in the order of their homes, so that what has its home is moved by nothing before it. It
+/// holds a reference to each.
 struct HTTP2StreamTable<Stream: AnyObject>: ~Copyable {
     private struct Slot {
         /// 0 where there is none.
@@ -64,10 +65,21 @@ struct HTTP2StreamTable<Stream: AnyObject>: ~Copyable {
         count += 1
     }
 
+    /// Who is nearer to its home makes room.
     private func put(_ stream: Unmanaged<Stream>, _ id: Int32) {
+        var moving = Slot(id: id, stream: stream)
         var place = home(id)
-        while slots[place].id != 0 { place = (place + 1) & mask }
-        slots[place] = Slot(id: id, stream: stream)
+        var distance = 0
+        while slots[place].id != 0 {
+            let found = (place &- home(slots[place].id)) & mask
+            if found < distance {
+                swap(&moving, &slots[place])
+                distance = found
+            }
+            place = (place + 1) & mask
+            distance += 1
+        }
+        slots[place] = moving
     }
 
     private mutating func grow() {
@@ -84,12 +96,9 @@ struct HTTP2StreamTable<Stream: AnyObject>: ~Copyable {
         let removed = slots[gap].stream
         count -= 1
         // Those behind that were pushed on move up, so that no search ends at the gap.
-        var next = gap
         while true {
-            next = (next + 1) & mask
-            guard slots[next].id != 0 else { break }
-            let distance = (next &- home(slots[next].id)) & mask
-            guard distance >= (next &- gap) & mask else { continue }
+            let next = (gap + 1) & mask
+            guard slots[next].id != 0, home(slots[next].id) != next else { break }
             slots[gap] = slots[next]
             gap = next
         }
