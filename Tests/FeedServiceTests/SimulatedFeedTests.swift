@@ -53,4 +53,35 @@ struct SimulatedFeedTests {
         #expect(second.epoch > first.epoch)
         FeedWorld.check(try FeedWorld.records(log))
     }
+
+    @Test(arguments: [true, false])
+    func `A feed that is stopped while the log takes nothing asks it again, for as long as it was told`(
+        _ comesBack: Bool
+    ) throws {
+        let world = FeedWorld()
+        let log = try world.open()
+        let second: Int64 = 1_000_000_000
+        let startNs = world.time.monotonicNs()
+        let stopTime = StoppingTime(world.time, afterNs: 2 * second)
+        var configuration = SimulatedVenue.Configuration()
+        configuration.messagesPerSecond = 5000
+        let feed = FeedService(
+            log: log, time: stopTime, source: .simulated(configuration), stopWaitNs: 8 * second
+        ) { _, _ in }
+        // Full when it is stopped; two seconds later there is room, or never.
+        stopTime.onEnd = { [disk = world.disk, time = world.time] in
+            feed.stop()
+            disk.setCapacity(bytes: comesBack && time.monotonicNs() >= startNs + 4 * second ? 1 << 30 : 0)
+        }
+        if comesBack {
+            try feed.run()
+            #expect(world.time.monotonicNs() >= startNs + 4 * second)
+            #expect(try FeedWorld.records(log).count == Int(feed.counters.ticks))
+        } else {
+            let error = #expect(throws: FeedError.self) { try feed.run() }
+            #expect(error?.description.contains("the disk is full") == true, "\(String(describing: error))")
+            #expect((10...12).contains((world.time.monotonicNs() - startNs) / second))
+        }
+        #expect(feed.counters.ticks > 1000)
+    }
 }

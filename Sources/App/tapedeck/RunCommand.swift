@@ -42,6 +42,9 @@ struct RunCommand {
 
     // MARK: Feed
 
+    /// How long brokers that take nothing are waited for at the end: longer than it takes until ticks are spilled.
+    private static let feedStopMilliseconds = 8000
+
     private func feed(_ configuration: KafkaConfiguration, _ signals: Signals) throws -> ExitCode {
         try UpCommand.requireFiles(options.strings(.replay))
         var configuration = configuration
@@ -55,7 +58,9 @@ struct RunCommand {
         let operations = try operations(log)
         let diagnostics = diagnostics
         let feeds = UpCommand(options, diagnostics).sources.map { source in
-            let service = FeedService(log: log, time: time, source: source) { kind, what in
+            let service = FeedService(
+                log: log, time: time, source: source, stopWaitNs: Int64(RunCommand.feedStopMilliseconds) * 1_000_000
+            ) { kind, what in
                 diagnostics.log(.warning, "feed", kind: kind, what())
             }
             return (service: service, thread: ServiceThread(name: "feed", ended: { _ in }) { try service.run() })
@@ -71,8 +76,8 @@ struct RunCommand {
             feeds.allSatisfy(\.thread.isDone)
         }
         for feed in feeds { feed.service.stop() }
-        for feed in feeds where !feed.thread.join(milliseconds: 5000) {
-            diagnostics.log(.warning, "feed", "the feed did not stop in 5 s; it is left behind")
+        for feed in feeds where !feed.thread.join(milliseconds: RunCommand.feedStopMilliseconds + 4000) {
+            diagnostics.log(.warning, "feed", "the feed did not stop in 12 s; it is left behind")
         }
         operations.close()
         var failure = feeds.lazy.compactMap(\.thread.failure).first

@@ -45,20 +45,24 @@ public final class FeedService: Sendable {
     private let time: any TimeSource
     private let source: FeedSource
     private let books: BookPublishing
+    private let stopWaitNs: Int64
     private let report: @Sendable (_ kind: String, _ what: () -> String) -> Void
     private let state = Mutex(FeedCounters())
     private let stopping = Atomic<Bool>(false)
 
     /// `report` takes what people should know: a fixed name of its kind (`feed.gap`), and what happened. It is called
-    /// on the feed's thread each time; whoever writes it down does so once per kind and period.
+    /// on the feed's thread each time; whoever writes it down does so once per kind and period. `stopWaitNs`: how long
+    /// after ``stop()`` a log that takes nothing for now is asked again, before what the feed has is given up.
     public init(
         log: any EventLog, time: any TimeSource, source: FeedSource, books: BookPublishing = BookPublishing(),
+        stopWaitNs: Int64 = 0,
         report: @escaping @Sendable (_ kind: String, _ what: () -> String) -> Void
     ) {
         self.log = log
         self.time = time
         self.source = source
         self.books = books
+        self.stopWaitNs = stopWaitNs
         self.report = report
     }
 
@@ -175,15 +179,19 @@ public final class FeedService: Sendable {
         state.withLock { $0 = counters }
     }
 
-    /// A full disk is waited for: the feed holds what it has and tries again.
+    /// A full disk, or brokers that take nothing, are waited for: the feed holds what it has and tries again.
     private func append(_ blocks: [Block], _ feed: String) throws(FeedError) {
         var pauseNs: Int64 = 10_000_000
+        var giveUpNs: Int64?
         while true {
             do {
                 try log.append(blocks, consumed: [])
                 return
             } catch {
-                guard error.retryable, !isStopping else { throw FeedError("feed \(feed) stops: \(error.message)") }
+                if isStopping, giveUpNs == nil { giveUpNs = time.monotonicNs() + stopWaitNs }
+                guard error.retryable, giveUpNs.map({ time.monotonicNs() < $0 }) ?? true else {
+                    throw FeedError("feed \(feed) stops: \(error.message)")
+                }
                 let message = error.message
                 if state.withLock({ state in
                     defer { state.failure = message }
