@@ -138,9 +138,39 @@ final class BlockingSession: @unchecked Sendable {
         }
     }
 
-    /// Changes tables: nodes flush what they have to the disk and agree, which takes a busy cluster longer than a
-    /// request may. Idempotent statements only.
-    func changeSchema(_ text: String) throws(StoreError) { _ = try query(text, milliseconds: 60_000) }
+    /// Changes tables, and returns when the nodes that may be asked next know it. Nodes flush what they have to the
+    /// disk and agree, which takes a busy cluster longer than a request may. Idempotent statements only.
+    func changeSchema(_ text: String) throws(StoreError) {
+        _ = try query(text, milliseconds: 60_000)
+        let pause = Monitor()
+        for _ in 0..<600 {
+            if hasOneSchema() { return }
+            _ = pause.withLock { pause.wait(milliseconds: 100) { false } }
+        }
+        throw StoreError(
+            .unreachable,
+            "Cassandra at \(place): after a minute its nodes do not have the same schema; `nodetool describecluster` says "
+                + "which, then try again",
+            retryable: true)
+    }
+
+    /// Whether all nodes that requests go to have the same. They go round: as many again as there are nodes reach all.
+    private func hasOneSchema() -> Bool {
+        let count = loop.runAndWait { [session] _ in session.nodesOnLoop.filter(\.isUp).count }
+        let question = CQLRequest.query(
+            "SELECT schema_version FROM system.local WHERE key = 'local'", CQLParameters(consistency: .one))
+        var versions: Set<String> = []
+        for outcome in ask(
+            [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)](
+                repeating: (question, nil, nil), count: 2 * max(1, count)))
+        {
+            guard case .success(let answer) = outcome, case .result(.rows(let rows)) = answer.response,
+                let value = try? rows.values().first?.first
+            else { return false }
+            versions.insert("\(value)")
+        }
+        return versions.count == 1
+    }
 
     /// Carries out a statement that is not prepared; all its rows. Without `milliseconds` it has a request's time.
     func query(

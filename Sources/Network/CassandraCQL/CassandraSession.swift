@@ -64,6 +64,9 @@ public final class CassandraSession: Sendable {
     /// Whether every node of the cluster keeps every row of a keyspace, as far as is known now. On the loop only.
     public func isOnEveryNode(keyspace: String) -> Bool { core.value.isOnEveryNode(keyspace) }
 
+    /// As ``nodes()``, at once. On the loop only.
+    public var nodesOnLoop: [(node: CQLNode, isUp: Bool)] { core.value.nodes }
+
     /// As ``close()``, at once. On the loop only.
     public func closeOnLoop() { core.value.close() }
 
