@@ -149,8 +149,8 @@ final class BlockingSession: @unchecked Sendable {
         }
         throw StoreError(
             .unreachable,
-            "Cassandra at \(place): after a minute its nodes do not have the same schema; `nodetool describecluster` says "
-                + "which, then try again",
+            "Cassandra at \(place): after a minute its nodes do not have the same schema; "
+                + "`nodetool describecluster` says which; then try again",
             retryable: true)
     }
 
