@@ -77,7 +77,7 @@ public final class ServerCall: HTTP2Stream {
     // The attribute is not known in other modules: what they look at for each call is computed there.
     @exclusivity(unchecked) private var storedPermissions: (any CallerPermissions)?
     @exclusivity(unchecked) private var storedBeganNs: Int64 = 0
-    @exclusivity(unchecked) var isAuthorizing = false
+    @exclusivity(unchecked) var storedHasAuthorization = false
 
     let context: ServerContext
     @exclusivity(unchecked) var reader: RequestReader
@@ -98,7 +98,7 @@ public final class ServerCall: HTTP2Stream {
     @exclusivity(unchecked) var isHeldDeliveryScheduled = false
     @exclusivity(unchecked) var isHeadRead = false
     /// Whether the request has the header `authorization`.
-    public var hasAuthorization: Bool { isAuthorizing }
+    public var hasAuthorization: Bool { storedHasAuthorization }
     @exclusivity(unchecked) var isEndReceived = false
     @exclusivity(unchecked) var isEndDelivered = false
     @exclusivity(unchecked) var isEndSent = false

@@ -48,7 +48,7 @@ extension ServerCall {
             return fail(GRPCStatus(.internalError, "the header te: trailers is missing"))
         }
         rawMetadata = context.metadata.finish()
-        isAuthorizing = head.hasAuthorization
+        storedHasAuthorization = head.hasAuthorization
         guard let entry = context.paths.find(head.path) else {
             let path = RequestHead.string(head.path)
             makeRare().unknownPath = path

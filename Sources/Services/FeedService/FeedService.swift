@@ -48,7 +48,8 @@ public final class FeedService: Sendable {
     private let stopWaitNs: Int64
     private let report: @Sendable (_ kind: String, _ what: () -> String) -> Void
     private let state = Mutex(FeedCounters())
-    private let stopping = Atomic<Bool>(false)
+    /// When it was asked to stop, monotonic; the last moment of all before that.
+    private let stopNs = Atomic<Int64>(.max)
 
     /// `report` takes what people should know: a fixed name of its kind (`feed.gap`), and what happened. It is called
     /// on the feed's thread each time; whoever writes it down does so once per kind and period. `stopWaitNs`: how long
@@ -70,7 +71,9 @@ public final class FeedService: Sendable {
     public var counters: FeedCounters { state.withLock { $0 } }
 
     /// Asks ``run()`` to return once what it has is in the log. From any thread.
-    public func stop() { stopping.store(true, ordering: .releasing) }
+    public func stop() {
+        _ = stopNs.compareExchange(expected: .max, desired: time.monotonicNs(), ordering: .acquiringAndReleasing)
+    }
 
     /// Runs until the source ends or ``stop()``; blocks the calling thread.
     public func run() throws(FeedError) {
@@ -86,7 +89,7 @@ public final class FeedService: Sendable {
         }
     }
 
-    private var isStopping: Bool { stopping.load(ordering: .acquiring) }
+    private var isStopping: Bool { stopNs.load(ordering: .acquiring) != .max }
 
     // MARK: Simulated venue
 
@@ -182,14 +185,13 @@ public final class FeedService: Sendable {
     /// A full disk, or brokers that take nothing, are waited for: the feed holds what it has and tries again.
     private func append(_ blocks: [Block], _ feed: String) throws(FeedError) {
         var pauseNs: Int64 = 10_000_000
-        var giveUpNs: Int64?
         while true {
             do {
                 try log.append(blocks, consumed: [])
                 return
             } catch {
-                if isStopping, giveUpNs == nil { giveUpNs = time.monotonicNs() + stopWaitNs }
-                guard error.retryable, giveUpNs.map({ time.monotonicNs() < $0 }) ?? true else {
+                let nowNs = time.monotonicNs()
+                guard error.retryable, nowNs - stopWaitNs < stopNs.load(ordering: .acquiring) else {
                     throw FeedError("feed \(feed) stops: \(error.message)")
                 }
                 let message = error.message
