@@ -298,7 +298,7 @@ let package = Package(
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
         tests("TLSTests", ["TLS", "EventLoop", "COpenSSL", "TestSupport"]),
         tests(
-            "GRPCTests", ["GRPC", "HTTP2", "TLS", "EventLoop", "Protobuf", "Simulation", "TestSupport"],
+            "GRPCTests", ["GRPC", "HTTP2", "TLS", "EventLoop", "Protobuf", "Simulation", "TestSupport", "CNGHTTP2"],
             exclude: ["Fixtures"]),
         tests(
             "GRPCClientTests", ["GRPC", "HTTP2", "EventLoop", "Protobuf", "DNSCodec", "Simulation", "TestSupport"],

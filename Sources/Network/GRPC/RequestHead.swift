@@ -53,6 +53,25 @@ struct RequestHead {
     static func string(_ bytes: Bytes) -> String { String(decoding: bytes, as: UTF8.self) }
 }
 
+/// What a head comes to that has nothing of its own, such as a deadline: clients send the same with each call, and the
+/// connection's fields keep it for when they come again.
+final class PlainHead {
+    let entry: GRPCServiceTable.Entry
+    let metadata: RawMetadata
+    let hasAuthorization: Bool
+    let acceptedCompressions: [GRPCCompression]
+
+    init(
+        entry: GRPCServiceTable.Entry, metadata: RawMetadata, hasAuthorization: Bool,
+        acceptedCompressions: [GRPCCompression]
+    ) {
+        self.entry = entry
+        self.metadata = metadata
+        self.hasAuthorization = hasAuthorization
+        self.acceptedCompressions = acceptedCompressions
+    }
+}
+
 extension UnsafeRawBufferPointer {
     /// Without spaces at either end.
     var trimmed: UnsafeRawBufferPointer {

@@ -19,12 +19,13 @@ extension ServerCall {
         guard !isHeadRead else { return }
         isHeadRead = true
         isEndReceived = endsStream
-        fields.withFields { fields in
+        if let plain = fields.reading { return begin(unsafeDowncast(plain, to: PlainHead.self)) }
+        fields.withFields { bytes in
             var head = RequestHead()
             let metadata = context.metadata
             metadata.begin()
-            fields.forEach { name, value in if head.read(name, value) { metadata.append(name, value) } }
-            begin(&head)
+            bytes.forEach { name, value in if head.read(name, value) { metadata.append(name, value) } }
+            begin(&head, fields)
         }
     }
 
@@ -33,7 +34,7 @@ extension ServerCall {
         refuseLargeHeaders(GRPCStatus(.resourceExhausted, "the request's headers are larger than the limit"))
     }
 
-    private func begin(_ head: inout RequestHead) {
+    private func begin(_ head: inout RequestHead, _ fields: HTTP2FieldBlock) {
         if RequestHead.equal(head.method, "OPTIONS"), !head.origin.isEmpty { return answerPreflight(head) }
         guard RequestHead.equal(head.method, "POST") else {
             makeRare().isHeadersOnly = RequestHead.equal(head.method, "HEAD")
@@ -59,7 +60,26 @@ extension ServerCall {
         guard rawMetadata.isBinaryValid else {
             return fail(GRPCStatus(.internalError, "a value of a -bin header is no base64"))
         }
-        if let timeout = head.timeout { startDeadline(timeout) }
+        if let timeout = head.timeout {
+            startDeadline(timeout)
+        } else if rare?.web == nil, rare?.requestCompression == nil {
+            fields.reading = PlainHead(
+                entry: entry, metadata: rawMetadata, hasAuthorization: head.hasAuthorization,
+                acceptedCompressions: rare?.acceptedCompressions ?? [])
+        }
+        begin(entry)
+    }
+
+    /// A head that came before.
+    private func begin(_ head: PlainHead) {
+        rawMetadata = head.metadata
+        storedHasAuthorization = head.hasAuthorization
+        if !head.acceptedCompressions.isEmpty { makeRare().acceptedCompressions = head.acceptedCompressions }
+        entry = head.entry
+        begin(head.entry)
+    }
+
+    private func begin(_ entry: GRPCServiceTable.Entry) {
         askInterceptors()
         guard end == nil, entry.takesStream else { return }
         let sink = entry.begin(self)

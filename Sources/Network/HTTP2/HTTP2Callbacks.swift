@@ -14,7 +14,7 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.with(me) { $0.sendBody(header!, length) }
             return 0
         }
-        let option = makeOption(settings)
+        let option = makeOption(settings, isServer: isServer)
         defer { nghttp2_option_del(option) }
         var session: OpaquePointer?
         if isServer {
@@ -25,7 +25,7 @@ enum HTTP2Callbacks {
         return session
     }
 
-    private static func makeOption(_ settings: HTTP2Settings) -> OpaquePointer? {
+    private static func makeOption(_ settings: HTTP2Settings, isServer: Bool) -> OpaquePointer? {
         var option: OpaquePointer?
         nghttp2_option_new(&option)
         // Windows are given back when the bytes were taken, not when they arrived.
@@ -33,6 +33,8 @@ enum HTTP2Callbacks {
         nghttp2_option_set_max_outbound_ack(option, settings.acksWaitingMax)
         nghttp2_option_set_stream_reset_rate_limit(option, settings.resetsMax, settings.resetsPerSecond)
         nghttp2_option_set_max_continuations(option, settings.continuationsMax)
+        // HTTP2RequestRules has them for requests, and looks at what comes again once.
+        if isServer { nghttp2_option_set_no_http_messaging(option, 1) }
         return option
     }
 
@@ -41,13 +43,8 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.with(me) { $0.beginHeaders(frame!.pointee.hd.stream_id) }
             return 0
         }
-        nghttp2_session_callbacks_set_on_header_callback(callbacks) {
-            _, _, name, nameLength, value, valueLength, _, me in
-            HTTP2Callbacks.with(me) {
-                $0.header(
-                    UnsafeRawBufferPointer(start: name, count: nameLength),
-                    UnsafeRawBufferPointer(start: value, count: valueLength))
-            }
+        nghttp2_session_callbacks_set_on_header_callback2(callbacks) { _, _, name, value, _, me in
+            HTTP2Callbacks.with(me) { $0.header(name!, value!) }
             return 0
         }
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { _, _, id, bytes, count, me in

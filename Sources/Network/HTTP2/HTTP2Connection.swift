@@ -49,7 +49,7 @@ public final class HTTP2Connection: ByteStreamOwner {
     /// Server: the peer is told that nothing was done of what is behind it.
     @exclusivity(unchecked) private var lastStreamTaken = Int32.max
     /// The block that is being received: header blocks of a connection do not interleave.
-    private let fields = HTTP2FieldBlock()
+    private let fields: HTTP2FieldBlock
     /// The stream of the last frame, which is mostly that of the next; one of `streams`.
     @exclusivity(unchecked) private var current: (id: Int32, stream: Unmanaged<HTTP2Stream>)?
     /// Streams to be reset once their response is sent: nghttp2 drops what waits on a stream that is being reset.
@@ -80,6 +80,7 @@ public final class HTTP2Connection: ByteStreamOwner {
         self.transport = transport
         self.isServer = isServer
         self.settings = settings
+        fields = HTTP2FieldBlock(ofRequests: isServer)
         self.owner = owner
         self.output = output
         self.deadlines = deadlines ?? DeadlineQueue(loop: transport.loop)
@@ -97,7 +98,7 @@ public final class HTTP2Connection: ByteStreamOwner {
         scheduleFlush()
     }
 
-    deinit { nghttp2_session_del(session) }
+    deinit { if session != nil { deleteSession() } }
 
     private func submitSettings() {
         var entries = [
@@ -300,6 +301,7 @@ extension HTTP2Connection {
 
     /// On the loop: its memory is the loop's, and the last reference to this may be gone anywhere.
     private func deleteSession() {
+        fields.forget()
         nghttp2_session_del(session)
         session = nil
     }
@@ -424,7 +426,7 @@ extension HTTP2Connection {
     }
 
     func beginHeaders(_ id: Int32) {
-        fields.clear()
+        fields.begin()
         guard isServer, id <= lastStreamTaken, streams.find(id) == nil, let owner else { return }
         let stream = owner.makeStream(on: self)
         stream.id = id
@@ -434,12 +436,17 @@ extension HTTP2Connection {
         if streams.count == 1 { lifetime.streamsChanged(open: 1, now: transport.loop.nowMilliseconds) }
     }
 
-    func header(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+    @inline(__always)
+    func header(_ name: OpaquePointer, _ value: OpaquePointer) {
         fields.append(name, value, listBytesMax: Int(settings.headerListBytesMax))
     }
 
     func headersDone(_ id: Int32, endsStream: Bool) {
+        fields.finish()
         with(id) { stream in
+            guard !isServer || stream.accepts(fields, endsStream: endsStream) else {
+                return stream.reset(HTTP2ErrorCode.protocolError)
+            }
             if fields.listBytes > Int(settings.headerListBytesMax) {
                 stream.receivedTooLargeHeaders()
             } else {
@@ -451,10 +458,10 @@ extension HTTP2Connection {
 
     func data(_ id: Int32, _ bytes: UnsafeRawBufferPointer) {
         guard id <= lastStreamTaken else { return consumeConnection(bytes.count) }
-        with(id) { $0.received(data: bytes) }
+        with(id) { $0.pass(body: bytes) }
     }
 
-    func endOfData(_ id: Int32) { with(id) { $0.receivedEnd() } }
+    func endOfData(_ id: Int32) { with(id) { $0.passEnd() } }
 
     func streamClosed(_ id: Int32, _ code: UInt32) {
         if current?.id == id { current = nil }

@@ -42,6 +42,11 @@ open class HTTP2Stream {
     /// The attribute is not known in other modules: what they look at for each call is computed there.
     @exclusivity(unchecked) private final var isOver = false
     public final var isClosed: Bool { isOver }
+    /// Server: the request's fields were accepted; a block that follows is its trailers.
+    @exclusivity(unchecked) private final var isHeadAccepted = false
+    /// Server: bytes of the request's body that came, and how many it has by its `content-length`, if it has one.
+    @exclusivity(unchecked) private final var bodyBytes = 0
+    @exclusivity(unchecked) private final var bodyLength: Int?
 
     public init(_ connection: HTTP2Connection) { self.connection = connection }
 
@@ -93,6 +98,34 @@ open class HTTP2Stream {
 
     /// Lets the peer send as many bytes more on this stream, after ``consumeFromConnection(_:)``.
     public final func consumeFromStream(_ count: Int) { if !isClosed { connection.consumeStream(self, count) } }
+
+    /// Server: whether a header block is one of a request or its trailers.
+    final func accepts(_ fields: HTTP2FieldBlock, endsStream: Bool) -> Bool {
+        guard !fields.isMalformed else { return false }
+        if isHeadAccepted {
+            if let length = fields.rules.bodyLength {
+                guard bodyLength == nil else { return false }
+                bodyLength = length
+            }
+            return fields.rules.isTrailers && endsStream && isBodyWhole
+        }
+        isHeadAccepted = true
+        bodyLength = fields.rules.bodyLength
+        return fields.rules.isRequest && (!endsStream || isBodyWhole)
+    }
+
+    /// Bytes of the body came.
+    final func pass(body: UnsafeRawBufferPointer) {
+        bodyBytes += body.count
+        if bodyBytes <= bodyLength ?? .max { return received(data: body) }
+        consume(body.count)
+        reset(HTTP2ErrorCode.protocolError)
+    }
+
+    /// The body ended.
+    final func passEnd() { isBodyWhole ? receivedEnd() : reset(HTTP2ErrorCode.protocolError) }
+
+    private final var isBodyWhole: Bool { bodyLength == nil || bodyLength == bodyBytes }
 
     final func wasClosed(_ code: UInt32) {
         guard !isClosed else { return }

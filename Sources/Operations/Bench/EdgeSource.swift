@@ -34,6 +34,8 @@ public final class EdgeSource: Sendable {
     /// Between two looks at readers that are behind, in microseconds: twice as long each time, as a look wakes every
     /// loop. In the longest no reader takes what it may be behind.
     private static let waitMicroseconds: ClosedRange<UInt32> = 1000...8000
+    /// Between two looks while there is no reader, in milliseconds: calls that are measured share the loops.
+    private static let restMilliseconds: Int32 = 20
     /// How often the open loop looks for what is due, in microseconds: as the Rust peer does.
     private static let paceMicroseconds = 200
 
@@ -58,7 +60,7 @@ public final class EdgeSource: Sendable {
         var wait = EdgeSource.waitMicroseconds.lowerBound
         while !isStopped.load(ordering: .acquiring) {
             guard let lag = slowestLagBytes() else {
-                poll(nil, 0, 5)
+                poll(nil, 0, EdgeSource.restMilliseconds)
                 continue
             }
             guard lag < EdgeSource.lagBytesMax else {
