@@ -1,8 +1,10 @@
 import Bench
 import Drills
 import EdgeService
+import EventLog
 import Glibc
 import Observability
+import SegmentLog
 
 /// `tapedeck bench-server`: the edge alone, fed by ``EdgeSource``.
 struct BenchServer {
@@ -17,7 +19,10 @@ struct BenchServer {
     /// Runs until a signal, or a failure that no retry mends.
     func run() throws -> ExitCode {
         let signals = Signals()
-        let platform = try EmbeddedPlatform(options, diagnostics)
+        var logConfiguration = EmbeddedPlatform.logConfiguration(options)
+        logConfiguration.segmentBytes = 4 << 20
+        logConfiguration.retentions[.ticksRaw] = SegmentLog.Configuration.Retention(timeNs: nil, bytes: 16 << 20)
+        let platform = try EmbeddedPlatform(options, diagnostics, log: logConfiguration)
         let sockets = try PlatformSockets(options, diagnostics)
         try platform.serve(options, loops: EdgeLoops.count(options), on: sockets, orderFeed: EdgeSource.feed)
         guard let edge = platform.edge else { return .failure }

@@ -65,7 +65,10 @@ final class EmbeddedPlatform {
     private var operations: PlatformOperations?
 
     /// Opens log and store, and starts the writer.
-    init(_ options: ResolvedOptions, _ diagnostics: Diagnostics, _ supervision: Supervision? = nil) throws {
+    init(
+        _ options: ResolvedOptions, _ diagnostics: Diagnostics, _ supervision: Supervision? = nil,
+        log configuration: SegmentLog.Configuration? = nil
+    ) throws {
         self.supervision = supervision
         self.diagnostics = diagnostics
         time = SystemTime()
@@ -75,8 +78,8 @@ final class EmbeddedPlatform {
         let time = time
         let disk = try FileDisk(directory: directory.log)
         var lastReportNs = started
-        log = try SegmentLog(disk: disk, time: time, configuration: EmbeddedPlatform.logConfiguration(options)) {
-            done, total in
+        let configuration = configuration ?? EmbeddedPlatform.logConfiguration(options)
+        log = try SegmentLog(disk: disk, time: time, configuration: configuration) { done, total in
             let nowNs = time.monotonicNs()
             guard nowNs - lastReportNs > 1_000_000_000 else { return }
             lastReportNs = nowNs
