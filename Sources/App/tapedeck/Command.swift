@@ -324,10 +324,10 @@ extension Command {
                     .tlsCert, .tlsKey, .tlsClientCA, .tlsClients, .access, .anonymous, .metricsListen,
                 ],
                 text: """
-                    The edge of `up` with everything that stands around it (metrics, access, deadlines), on a log that \
-                    a source fills as fast as the slowest stream of everything reads it, or at a rate. No venue, no \
-                    writer: what `make bench-edge` measures beside other servers. A data directory in memory \
-                    (/dev/shm) keeps the disk out of it.
+                    The edge of `up` with everything that stands around it (metrics, access, deadlines), on a log of \
+                    16 MiB that a source fills as fast as the slowest stream of everything reads it, or at a rate. No \
+                    venue, no writer: what `make bench-edge` measures beside other servers. A data directory in \
+                    memory (/dev/shm) keeps the disk out of it.
                     """,
                 examples: [
                     (

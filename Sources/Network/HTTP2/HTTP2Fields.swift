@@ -10,7 +10,7 @@ public final class HTTP2FieldBlock {
     @exclusivity(unchecked) private var bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1024, alignment: 8)
     @exclusivity(unchecked) private var used = 0
     /// Number of fields.
-    @exclusivity(unchecked) public private(set) var count = 0
+    @exclusivity(unchecked) private var count = 0
     /// Size by RFC 9113 section 6.5.2: names, values and 32 for each field.
     @exclusivity(unchecked) private(set) var listBytes = 0
     /// Server: what the fields are as those of a request, as far as they are kept.
