@@ -319,7 +319,7 @@ let package = Package(
                 "TickCodec", "MarketProto", "Protobuf", "DayFigures", "SimulatedExecution", "MarketModel",
                 "TestSupport",
             ], exclude: ["Fixtures"]),
-        tests("ObservabilityTests", ["Observability", "GRPC", "HTTP1Codec", "TestSupport"]),
+        tests("ObservabilityTests", ["Observability", "TimeSource", "GRPC", "HTTP1Codec", "TestSupport"]),
         tests(
             "InterceptorTests",
             ["AccessControl", "Observability", "GRPC", "EventLoop", "TimeSource", "Simulation", "TestSupport"]),
