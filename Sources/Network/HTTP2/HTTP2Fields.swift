@@ -208,7 +208,9 @@ public final class HTTP2FieldBlock {
     }
 
     private func know(_ name: OpaquePointer, _ value: OpaquePointer) {
-        guard isAllKnown, knownCount < HTTP2FieldBlock.knownMax else { return isAllKnown = false }
+        guard isAllKnown, knownCount < HTTP2FieldBlock.knownMax, used <= HTTP2FieldBlock.keptBytesMax else {
+            return isAllKnown = false
+        }
         nghttp2_rcbuf_incref(name)
         nghttp2_rcbuf_incref(value)
         (known + knownCount).initialize(
