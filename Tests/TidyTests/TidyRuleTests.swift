@@ -100,6 +100,13 @@ struct TidyRuleTests {
         #expect(rules("Sources/Network/GRPC/X.swift", "self.socket(1)").isEmpty)
     }
 
+    @Test func `An exit by way of C libraries is found in the program`() {
+        #expect(rules("Sources/App/tapedeck/X.swift", "exit(code.rawValue)") == ["exits"])
+        for line in ["_exit(1)", "thread.exit(1)", "func leave() { onExit() }"] {
+            #expect(rules("Sources/App/tapedeck/X.swift", line).isEmpty, "\(line)")
+        }
+    }
+
     @Test func `Traps, leftovers, machine paths and sleeping tests are found`() {
         for line in ["fatalError(\"x\")", "let a = try! f()", "a as! B"] {
             #expect(rules("Sources/Wire/Protobuf/X.swift", line) == ["traps"])

@@ -35,7 +35,8 @@ enum TidyRules {
 
     /// All rules that need nothing but the source itself.
     static func findings(_ source: SwiftText, requirements: Set<String> = []) -> [Finding] {
-        lengths(source) + clocksAndRandomness(source) + sockets(source) + traps(source) + words(source) + sleeps(source)
+        lengths(source) + clocksAndRandomness(source) + sockets(source) + traps(source) + exits(source) + words(source)
+            + sleeps(source)
             + documentation(source, requirements: requirements)
     }
 
@@ -150,6 +151,12 @@ enum TidyRules {
         return matches(source, #/\bfatalError\s*\(|\btry!|\bas!/#, rule: "traps") {
             "`\($0)`: throw an error, or state the invariant"
         }
+    }
+
+    /// What `exit` has C libraries free, threads may still use.
+    static func exits(_ source: SwiftText) -> [Finding] {
+        guard source.layerAndRoom?.layer == "App" else { return [] }
+        return matches(source, #/(?:^|[^.\w])exit\s*\(/#, rule: "exits") { "`\($0)`: flush, and `_exit`" }
     }
 
     static func sleeps(_ source: SwiftText) -> [Finding] {

@@ -9,6 +9,10 @@
 
 // OpenSSL's macros, which Swift cannot call.
 
+// Makes the library ready for a process whose threads may still use it while it exits: nothing is freed then. 0 on failure.
+// Before anything else of it.
+static inline int copenssl_begin(void) { return OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL); }
+
 static inline int copenssl_set_versions(SSL_CTX *context, int least, int most) {
     return SSL_CTX_set_min_proto_version(context, least) && SSL_CTX_set_max_proto_version(context, most);
 }

@@ -8,6 +8,9 @@ final class TLSContextHandle: @unchecked Sendable {
     /// Protocols as the wire has them (RFC 7301, 3.1), where the callback finds them.
     private let protocols: UnsafeMutableBufferPointer<UInt8>
 
+    /// The library does not clean up at the process's exit, under loops that still end their connections.
+    private static let isReady = copenssl_begin() == 1
+
     deinit {
         SSL_CTX_free(pointer)
         protocols.deallocate()
@@ -18,7 +21,7 @@ final class TLSContextHandle: @unchecked Sendable {
     ) throws(TLSError) {
         let wire = try TLSContextHandle.wire(applicationProtocols)
         ERR_clear_error()
-        guard let pointer = SSL_CTX_new(method) else {
+        guard TLSContextHandle.isReady, let pointer = SSL_CTX_new(method) else {
             throw TLSError("TLS cannot begin: \(TLSFailure.lastText())")
         }
         self.pointer = pointer
