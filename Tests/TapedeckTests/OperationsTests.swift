@@ -57,6 +57,7 @@ struct OperationsTests {
             "up", "--data", scratch(), "--listen", "127.0.0.1:0", "--metrics-listen", first.metrics,
         ])
         #expect(taken.status == 1 && taken.errors.contains("cannot listen on \(first.metrics)"), "\(taken.errors)")
+        #expect(taken.errors.contains("choose another with --metrics-listen"), "\(taken.errors)")
         // One of these two finds 9090 taken, by the other at least.
         let others = try (0..<2).map { _ in try BinaryTests.Platform(scratch(), defaultMetrics: true) }
         #expect(others[0].metrics != others[1].metrics)

@@ -16,8 +16,20 @@ struct PlatformSockets {
         for case let (socket?, what) in [(activation?.clients, "clients"), (activation?.metrics, "metrics")] {
             diagnostics.log(.info, "up", "\(what) come by \(Address(socket)), which the service manager has bound")
         }
-        clients = try activation?.clients ?? PlatformSockets.bind(options.address(.listen))
+        clients = try activation?.clients ?? PlatformSockets.clients(options)
         metrics = try activation?.metrics ?? PlatformSockets.metrics(options, diagnostics)
+    }
+
+    private static func clients(_ options: ResolvedOptions) throws -> ListeningSocket {
+        do {
+            return try bind(options.address(.listen))
+        } catch {
+            throw refused(error, "--listen")
+        }
+    }
+
+    private static func refused(_ error: AddressError, _ option: String) -> CommandError {
+        CommandError("\(error); end what has the address, or choose another with \(option)")
     }
 
     /// The one for those who watch alone.
@@ -26,7 +38,7 @@ struct PlatformSockets {
         do {
             return try bind(address)
         } catch {
-            guard options.source(.metricsListen) == .defaultValue else { throw error }
+            guard options.source(.metricsListen) == .defaultValue else { throw refused(error, "--metrics-listen") }
             let socket = try bind(Address(host: address.host, port: 0))
             diagnostics.log(.warning, "metrics", "\(error); serving metrics on \(socket.host):\(socket.port) instead")
             return socket
