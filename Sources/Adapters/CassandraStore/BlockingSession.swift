@@ -89,11 +89,26 @@ final class BlockingSession: @unchecked Sendable {
         }
     }
 
-    /// Sends frames for one partition at once and waits for all answers, in their order.
-    func send(_ frames: [CQLBuffer], token: Int64, keyspace: String) -> [CQLCall.Outcome] {
+    /// Sends frames at once, each to where its token lies, and waits for all answers, in their order.
+    func send(_ frames: [(frame: CQLBuffer, token: Int64)], keyspace: String) -> [CQLCall.Outcome] {
         wait(frames.count) { index, options, done in
-            CQLCall(frame: frames[index], token: token, keyspace: keyspace, options: options, done: done)
+            let (frame, token) = frames[index]
+            return CQLCall(frame: frame, token: token, keyspace: keyspace, options: options, done: done)
         }
+    }
+
+    /// Values of a prepared statement.
+    func bind(_ statement: CQLPrepared, _ values: [CQLValue]) throws(StoreError) -> CQLBoundValues {
+        do {
+            return try CQLBoundValues(values, for: statement.parameters.columns)
+        } catch {
+            throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
+        }
+    }
+
+    /// Whether every node that is asked keeps every row of the keyspace.
+    func isOnEveryNode(_ keyspace: String) -> Bool {
+        loop.runAndWait { [session] _ in session.isOnEveryNode(keyspace: keyspace) }
     }
 
     private func wait(

@@ -12,8 +12,9 @@ import TimeSource
 /// one keyspace; of writers, one per partition of the log.
 ///
 /// `apply` returns when its rows are on their way; what it and ``sync(_:)`` return is the offset that a writer would go
-/// on at, which is written after all rows below it are acknowledged, at most a second later. Until then a batch that
-/// fails is written again; an outage fills the window, and then `apply` throws a retryable error.
+/// on at. It is written after all rows below it are acknowledged, by a checkpoint that begins once a second and that
+/// neither call waits for. Until then a batch that fails is written again; an outage fills the window, and then `apply`
+/// throws a retryable error.
 public final class CassandraStore: TickStore, @unchecked Sendable {
     let configuration: CassandraStoreConfiguration
     let session: BlockingSession
@@ -24,14 +25,21 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     // Owned by the holder of applyLock.
     private let applier: TickApplier
     let held: HeldRecords
-    private let shared = Mutex(Shared())
+    private let checkpoints: Checkpoints
+    private let shared = Shared()
     private let selectLatest: CQLPrepared
     let selectRows: CQLPrepared
 
     /// Statements of `verify` and `repair`, prepared when first needed.
     let repairing = Mutex<RepairStatements?>(nil)
 
-    private struct Shared {
+    private final class Shared: Sendable {
+        private let state = Mutex(State())
+
+        func withLock<Value>(_ body: (inout sending State) -> sending Value) -> sending Value { state.withLock(body) }
+    }
+
+    private struct State {
         var isClosed = false
         /// What the writer of this process has applied, and what is written of it.
         var applied: [TopicPartition: UInt64] = [:]
@@ -70,6 +78,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             nodeClock = try NodeClock(session, time)
             applier = try TickApplier(session, window, configuration, nodeNs: nodeClock.nowNs)
             held = try HeldRecords(session, configuration)
+            checkpoints = try Checkpoints(session, window, applier, held, configuration, time: time)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
             selectRows = try session.prepare(TickScan.select(configuration.keyspace))
         } catch {
@@ -119,7 +128,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             try applier.apply(rows, from: applied ?? 0, of: place, wallNs: nodeClock.nowNs)
             held.add(rows, from: applied ?? 0, place)
             shared.withLock { $0.applied[place] = next }
-            try? flush(milliseconds: configuration.limits.stallMilliseconds)
+            beginCheckpoint()
             return durable(place)
         }
     }
@@ -127,21 +136,28 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     /// The offset that a writer would go on at.
     private func durable(_ place: TopicPartition) -> UInt64 { shared.withLock { $0.durable[place] ?? 0 } }
 
-    /// Where it is time: of each place of which everything is acknowledged, writes last ticks and figures, then the
-    /// offset through which they go. Places with rows that cannot be written are waited for only where
-    /// `waitsForFailing`. Where it is forced, a place that is left throws. With applyLock held.
-    private func flush(milliseconds: Int, isForced: Bool = false, waitsForFailing: Bool = false) throws(StoreError) {
-        let dirty = shared.withLock { shared in shared.applied.filter { shared.durable[$0.key] != $0.value } }
-        guard !dirty.isEmpty, isForced || applier.isFlushDue(time.monotonicNs()) else { return }
-        let clean = try window.drain(
-            Array(dirty.keys), milliseconds: milliseconds, waitsForFailing: waitsForFailing)
-        let written = dirty.filter { clean.contains($0.key) }
-        if !written.isEmpty {
-            try held.write(written.keys)
-            try applier.flush(written, wallNs: nodeClock.nowNs, monotonicNs: time.monotonicNs())
+    /// What was applied and is not written through its offset. A checkpoint that is being written may be of it.
+    private var behind: [TopicPartition: UInt64] {
+        shared.withLock { state in state.applied.filter { state.durable[$0.key] != $0.value } }
+    }
+
+    /// Where it is time. With applyLock held.
+    private func beginCheckpoint() {
+        checkpoints.begin({ behind }, wallNs: { nodeClock.nowNs }) { [shared] written in
             shared.withLock { $0.durable.merge(written) { _, new in new } }
         }
-        if isForced, written.count < dirty.count { throw window.stalled("rows wait to be acknowledged") }
+    }
+
+    /// Writes all that is behind now; throws where some of it is left. Places with rows that cannot be written are
+    /// waited for only where `waitsForFailing`. With applyLock held.
+    private func flush(milliseconds: Int, waitsForFailing: Bool = false) throws(StoreError) {
+        checkpoints.waitUntilIdle()
+        let behind = behind
+        guard !behind.isEmpty else { return }
+        let written = try checkpoints.write(
+            behind, wallNs: nodeClock.nowNs, milliseconds: milliseconds, waitsForFailing: waitsForFailing)
+        shared.withLock { $0.durable.merge(written) { _, new in new } }
+        if written.count < behind.count { throw window.stalled("rows wait to be acknowledged") }
     }
 
     public func nextOffset(_ place: TopicPartition) throws(StoreError) -> UInt64? {
@@ -179,7 +195,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
                 }
             }
             do throws(StoreError) {
-                try flush(milliseconds: configuration.limits.stallMilliseconds, isForced: true)
+                try flush(milliseconds: configuration.limits.stallMilliseconds)
             } catch {
                 guard shared.withLock({ $0.durable[place] == $0.applied[place] }) else { throw error }
             }
@@ -189,7 +205,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     public func sync(_ place: TopicPartition) throws(StoreError) -> UInt64 {
         try applyLock.withLock { _ throws(StoreError) -> UInt64 in
             try checkOpen()
-            try flush(milliseconds: configuration.limits.requestMilliseconds)
+            beginCheckpoint()
             return durable(place)
         }
     }
@@ -198,7 +214,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
         try applyLock.withLock { _ throws(StoreError) -> UInt64 in
             try checkOpen()
             do throws(StoreError) {
-                try flush(milliseconds: configuration.limits.requestMilliseconds, isForced: true)
+                try flush(milliseconds: configuration.limits.requestMilliseconds)
             } catch {
                 // Of other places something may be left.
                 guard shared.withLock({ $0.durable[place] == $0.applied[place] }) else { throw error }
@@ -213,10 +229,13 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             return shared.isClosed
         }
         if wasClosed { return }
-        defer { session.close() }
+        defer {
+            checkpoints.close()
+            session.close()
+        }
         try applyLock.withLock { _ throws(StoreError) in
             try flush(
-                milliseconds: configuration.limits.closeMilliseconds, isForced: true, waitsForFailing: true)
+                milliseconds: configuration.limits.closeMilliseconds, waitsForFailing: true)
         }
     }
 
@@ -225,7 +244,7 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
     public func instruments() throws(StoreError) -> [Instrument] {
         try checkOpen()
         try applyLock.withLock { _ throws(StoreError) in
-            try flush(milliseconds: configuration.limits.requestMilliseconds, isForced: true)
+            try flush(milliseconds: configuration.limits.requestMilliseconds)
         }
         let rows = try session.query(
             "SELECT exchange, symbol FROM \(configuration.keyspace).latest_ticks", [], configuration.readConsistency)

@@ -67,15 +67,23 @@ final class HeldRecords: @unchecked Sendable {
         }
     }
 
-    /// Writes what was added of these places, all at once; all ticks of it are acknowledged.
-    func write(_ places: some Sequence<TopicPartition>) throws(StoreError) {
+    /// What was added of these places and is not written yet.
+    func take(_ places: some Sequence<TopicPartition>) -> [TopicPartition: [FiledRecords]] {
+        state.withLock { state in
+            var taken: [TopicPartition: [FiledRecords]] = [:]
+            for place in places {
+                guard let runs = state.pending[place], !runs.isEmpty else { continue }
+                taken[place] = runs.values.sorted { $0.offsets.lowerBound < $1.offsets.lowerBound }
+            }
+            return taken
+        }
+    }
+
+    /// Writes what was taken, all at once; all ticks of it are acknowledged. While more is added.
+    func write(_ taken: [TopicPartition: [FiledRecords]]) throws(StoreError) {
         var requests: [Request] = []
         var written: [(place: TopicPartition, runs: [FiledRecords], held: HeldOffsets)] = []
-        for place in places {
-            let runs = state.withLock { state in
-                (state.pending[place] ?? [:]).values.sorted { $0.offsets.lowerBound < $1.offsets.lowerBound }
-            }
-            guard !runs.isEmpty else { continue }
+        for (place, runs) in taken {
             if state.withLock({ $0.held[place] == nil }) { try learn(place) }
             let known = offsets(place)
             var held = known
@@ -176,18 +184,10 @@ final class HeldRecords: @unchecked Sendable {
 
     private func number(_ offset: UInt64) -> CQLValue { .bigint(Int64(clamping: offset)) }
 
-    private func bind(_ statement: CQLPrepared, _ values: [CQLValue]) throws(StoreError) -> CQLBoundValues {
-        do {
-            return try CQLBoundValues(values, for: statement.parameters.columns)
-        } catch {
-            throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
-        }
-    }
-
     private func request(
         _ statement: CQLPrepared, _ values: [CQLValue], _ consistency: CQLConsistency, _ state: [UInt8]? = nil
     ) throws(StoreError) -> Request {
-        let bound = try bind(statement, values)
+        let bound = try session.bind(statement, values)
         var parameters = CQLParameters(consistency: consistency, values: bound)
         parameters.pageSize = 5000
         parameters.pagingState = state

@@ -236,7 +236,9 @@ extension CassandraStore: RepairableStore {
                 batch.finish(configuration.readConsistency)
                 frames.append(buffer)
             }
-            for outcome in session.send(frames, token: partition.token, keyspace: configuration.keyspace) {
+            for outcome in session.send(
+                frames.map { ($0, partition.token) }, keyspace: configuration.keyspace)
+            {
                 if case .failure(let error) = outcome {
                     throw session.failure(error, "repair rows of \(partition.name)")
                 }

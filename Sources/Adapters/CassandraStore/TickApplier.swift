@@ -8,19 +8,17 @@ import Synchronization
 import TickCodec
 import TickStore
 
-/// Turns rows into batches of one partition each, and keeps last ticks and day figures.
+/// Turns rows into batches of one partition each, and keeps last ticks and day figures for ``Checkpoints``.
 ///
-/// Owned by the holder of the store's apply lock, but for ``record(_:)`` and `counters`. Arrays are kept from apply to
-/// apply, so that a row costs no allocation.
+/// Owned by the holder of the store's apply lock, but for ``record(_:)``, ``putBack(_:)`` and `counters`. Arrays are
+/// kept from apply to apply, so that a row costs no allocation.
 final class TickApplier: @unchecked Sendable {
     private let session: BlockingSession
     private let window: WriteWindow
     private let configuration: CassandraStoreConfiguration
     private let insert: CQLPrepared
     private let partitionInsert: CQLPrepared
-    private let latestInsert: CQLPrepared
     private let latestSelect: CQLPrepared
-    private let offsetInsert: CQLPrepared
     /// Guards the catalog's records for those who only look; the applier itself is one thread.
     private let catalog: Mutex<Catalog>
     private var settled: SettledWidths
@@ -28,8 +26,6 @@ final class TickApplier: @unchecked Sendable {
 
     private var partitionCount = 0
     private var partitions: [PartitionID: TickPartition] = [:]
-    private var nextFlushNs: Int64 = .min
-    private var lastTimestamp: Int64 = 0
     /// Rows of a batch, as the window has them now.
     private var batchRowsMax = 0
     // Touched for each row, by one thread, and by no closure that is entered again.
@@ -65,10 +61,7 @@ final class TickApplier: @unchecked Sendable {
         insert = try session.prepare(TickRowEncoder.insert(keyspace))
         partitionInsert = try session.prepare(
             "INSERT INTO \(keyspace).tick_partitions (exchange, symbol, trade_date, bucket) VALUES (?, ?, ?, ?)")
-        latestInsert = try session.prepare(InstrumentRecord.insert(keyspace))
         latestSelect = try session.prepare(InstrumentRecord.select(keyspace))
-        offsetInsert = try session.prepare(
-            "INSERT INTO \(keyspace).writer_offsets (log, topic, partition, next_offset) VALUES (?, ?, ?, ?)")
         var catalog = Catalog()
         catalog.addFeed(FeedNumbers.direct, number: FeedNumbers.directNumber)
         for (name, number) in try FeedNumbers.all(session, keyspace) { catalog.addFeed(name, number: number) }
@@ -221,7 +214,7 @@ final class TickApplier: @unchecked Sendable {
             start += part.count
             var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
             for (_, instrument) in part {
-                let values = try bind(latestSelect, [.text(instrument.exchange), .text(instrument.symbol)])
+                let values = try session.bind(latestSelect, [.text(instrument.exchange), .text(instrument.symbol)])
                 let parameters = CQLParameters(consistency: configuration.readConsistency, values: values)
                 requests.append(
                     (
@@ -243,14 +236,6 @@ final class TickApplier: @unchecked Sendable {
                     }
                 }
             }
-        }
-    }
-
-    private func bind(_ statement: CQLPrepared, _ values: [CQLValue]) throws(StoreError) -> CQLBoundValues {
-        do {
-            return try CQLBoundValues(values, for: statement.parameters.columns)
-        } catch {
-            throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
         }
     }
 
@@ -420,66 +405,31 @@ final class TickApplier: @unchecked Sendable {
         return Int32(clamping: max(1, configuration.timeToLiveSeconds - seconds))
     }
 
-    // MARK: Last ticks, figures and offsets
+    // MARK: Last ticks and figures
 
-    func isFlushDue(_ monotonicNs: Int64) -> Bool { monotonicNs >= nextFlushNs }
-
-    /// Writes the records of these places that changed, and when those are acknowledged the offsets.
-    func flush(_ offsets: [TopicPartition: UInt64], wallNs: Int64, monotonicNs: Int64) throws(StoreError) {
-        let dirty = catalog.withLock { catalog in
-            catalog.entries.indices.filter { index in
-                let entry = catalog.entries[index]
-                return entry.isDirty && entry.record.map { offsets[$0.place] != nil } == true
+    /// The records of these places that changed since they were taken last, as they are now, and through where.
+    func takeRecords(_ offsets: [TopicPartition: UInt64]) -> [ChangedRecord] {
+        catalog.withLock { catalog in
+            var changed: [ChangedRecord] = []
+            for index in catalog.entries.indices where catalog.entries[index].isDirty {
+                guard var record = catalog.entries[index].record, let next = offsets[record.place] else { continue }
+                record.nextOffset = next
+                catalog.entries[index].record?.nextOffset = next
+                catalog.entries[index].isDirty = false
+                let instrument = catalog.entries[index].instrument
+                changed.append(ChangedRecord(number: index, instrument: instrument, record: record))
             }
+            return changed
         }
-        lastTimestamp = max(lastTimestamp + 1, floorDivide(wallNs, by: 1000))
-        var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
-        for number in dirty {
-            let values = catalog.withLock { catalog -> [CQLValue] in
-                let entry = catalog.entries[number]
-                guard var record = entry.record else { return [] }
-                record.nextOffset = offsets[record.place] ?? record.nextOffset
-                catalog.entries[number].record?.nextOffset = record.nextOffset
-                return [.text(entry.instrument.exchange), .text(entry.instrument.symbol)] + record.values
-            }
-            guard !values.isEmpty else { continue }
-            requests.append(request(latestInsert, try bind(latestInsert, values + [.bigint(lastTimestamp)])))
-        }
-        try carryOut(requests, "write last ticks")
-        for number in dirty { catalog.withLock { $0.entries[number].isDirty = false } }
-        requests = []
-        for (place, next) in offsets.sorted(by: { $0.key.partition < $1.key.partition }) {
-            requests.append(
-                request(
-                    offsetInsert,
-                    try bind(
-                        offsetInsert,
-                        [
-                            .text(configuration.log), .int(Int32(place.topic.number)), .int(Int32(place.partition)),
-                            .bigint(Int64(bitPattern: next)),
-                        ])))
-        }
-        try carryOut(requests, "write offsets")
-        nextFlushNs = monotonicNs &+ configuration.limits.flushIntervalNs
-        counters.withLock { $0.flushes += 1 }
     }
 
-    private func request(
-        _ statement: CQLPrepared, _ values: CQLBoundValues
-    ) -> (request: CQLRequest, token: Int64?, statement: CQLPrepared?) {
-        let parameters = CQLParameters(consistency: configuration.writeConsistency, values: values)
-        return (
-            .execute(CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID), parameters),
-            statement.token(values), statement
-        )
-    }
-
-    private func carryOut(
-        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], _ what: String
-    ) throws(StoreError) {
-        guard !requests.isEmpty else { return }
-        for outcome in session.ask(requests, keyspace: configuration.keyspace) {
-            if case .failure(let error) = outcome { throw session.failure(error, what) }
+    /// These were taken and not written. From any thread.
+    func putBack(_ records: [ChangedRecord]) {
+        guard !records.isEmpty else { return }
+        catalog.withLock { catalog in
+            for changed in records where catalog.entries[changed.number].record != nil {
+                catalog.entries[changed.number].isDirty = true
+            }
         }
     }
 }

@@ -19,6 +19,8 @@ final class PartitionWrite: @unchecked Sendable {
     let statements: Range<Int>
     /// When the ticks of its rows happened.
     let filingTimesNs: [Int64]
+    /// How often its source was marked when it was handed over. Guarded by the window's monitor.
+    fileprivate var markCount = 0
     // Owned by the loop.
     var pauseMilliseconds = 0
 
@@ -40,6 +42,9 @@ final class PartitionWrite: @unchecked Sendable {
 final class WriteSource: @unchecked Sendable {
     fileprivate(set) var openWrites = 0
     fileprivate(set) var openBytes = 0
+    /// How often it was marked, and what is open of before the last mark.
+    fileprivate var markCount = 0
+    fileprivate var openMarked = 0
     /// Partitions of Cassandra that its rows cannot be written to now.
     fileprivate(set) var failing = 0
 }
@@ -190,17 +195,28 @@ final class WriteWindow: @unchecked Sendable {
         return isEmpty
     }
 
-    /// Waits until everything of these places is acknowledged, but not for partitions that fail unless that is asked
-    /// for; returns the places of which everything is.
-    func drain(
+    /// What of these places is on its way now is what ``drainMarked(_:milliseconds:waitsForFailing:)`` waits for.
+    func mark(_ places: [TopicPartition]) {
+        let marked = places.map(source)
+        monitor.withLock {
+            for source in marked {
+                source.markCount += 1
+                source.openMarked = source.openWrites
+            }
+        }
+    }
+
+    /// Waits until what was marked of these places is acknowledged, but not for partitions that fail unless that is
+    /// asked for; returns the places of which everything is.
+    func drainMarked(
         _ places: [TopicPartition], milliseconds: Int, waitsForFailing: Bool
     ) throws(StoreError) -> Set<TopicPartition> {
         let waited = places.map(source)
         let clean = monitor.withLock {
             _ = monitor.wait(milliseconds: milliseconds) {
-                fatal != nil || waited.allSatisfy { $0.openWrites == 0 || ($0.failing > 0 && !waitsForFailing) }
+                fatal != nil || waited.allSatisfy { $0.openMarked == 0 || ($0.failing > 0 && !waitsForFailing) }
             }
-            return Set(zip(places, waited).filter { $0.1.openWrites == 0 }.map(\.0))
+            return Set(zip(places, waited).filter { $0.1.openMarked == 0 }.map(\.0))
         }
         try checkFatal()
         return clean
@@ -230,6 +246,7 @@ final class WriteWindow: @unchecked Sendable {
                 openWrites += 1
                 write.source.openWrites += 1
                 write.source.openBytes += write.bytes
+                write.markCount = write.source.markCount
             }
             written.openBytesMost = max(written.openBytesMost, openBytes)
         }
@@ -358,6 +375,7 @@ final class WriteWindow: @unchecked Sendable {
                 openBytes -= write.bytes
                 openWrites -= 1
                 write.source.openWrites -= 1
+                if write.markCount < write.source.markCount { write.source.openMarked -= 1 }
                 write.source.openBytes -= write.bytes
                 rows += write.rows
                 if !failing.isEmpty, let known = failing.removeValue(forKey: write.partition.number) {
