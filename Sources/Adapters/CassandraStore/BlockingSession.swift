@@ -76,10 +76,12 @@ final class BlockingSession: @unchecked Sendable {
             code, "Cassandra at \(place): cannot \(what): \(error.message)\(hint)", retryable: error.isRetryable)
     }
 
+    /// What is asked, where it lies, and the statement that a node may have forgotten.
+    typealias Request = (request: CQLRequest, token: Int64?, statement: CQLPrepared?)
+
     /// Sends all requests at once and waits for all answers, in their order.
     func ask(
-        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], keyspace: String? = nil,
-        milliseconds: Int? = nil
+        _ requests: [Request], keyspace: String? = nil, milliseconds: Int? = nil
     ) -> [CQLCall.Outcome] {
         wait(requests.count, milliseconds) { index, options, done in
             let request = requests[index]
@@ -104,6 +106,19 @@ final class BlockingSession: @unchecked Sendable {
         } catch {
             throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
         }
+    }
+
+    /// A prepared statement with its values. `pageSize`: of what it reads, which goes on at `state`.
+    func request(
+        _ statement: CQLPrepared, _ values: [CQLValue], _ consistency: CQLConsistency, pageSize: Int32? = nil,
+        from state: [UInt8]? = nil
+    ) throws(StoreError) -> Request {
+        let bound = try bind(statement, values)
+        var parameters = CQLParameters(consistency: consistency, values: bound)
+        parameters.pageSize = pageSize
+        parameters.pagingState = state
+        let id = CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID)
+        return (.execute(id, parameters), statement.token(bound), statement)
     }
 
     /// Whether every node that is asked keeps every row of the keyspace.
@@ -176,8 +191,7 @@ final class BlockingSession: @unchecked Sendable {
             "SELECT schema_version FROM system.local WHERE key = 'local'", CQLParameters(consistency: .one))
         var versions: Set<String> = []
         for outcome in ask(
-            [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)](
-                repeating: (question, nil, nil), count: 2 * max(1, count)))
+            [Request](repeating: (question, nil, nil), count: 2 * max(1, count)))
         {
             guard case .success(let answer) = outcome, case .result(.rows(let rows)) = answer.response,
                 let value = try? rows.values().first?.first

@@ -114,20 +114,21 @@ public final class CassandraClassStore: ClassStore, @unchecked Sendable {
         let chain = chains.withLock { $0[place] } ?? Chain()
         guard next > chain.next else { return }
         var hash = chain.hash
-        var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
+        var requests: [BlockingSession.Request] = []
         for record in records where record.offset >= chain.next {
             switch record.body {
-            case .execution(let row): requests.append(try request(insertExecution, values(row), consistency.trades))
+            case .execution(let row):
+                requests.append(try session.request(insertExecution, values(row), consistency.trades))
             case .event(let row):
                 hash = CassandraClassStore.link(hash, row.payload)
                 requests.append(
-                    try request(insertEvent, try values(row, record.offset, place, hash), consistency.events))
+                    try session.request(insertEvent, try values(row, record.offset, place, hash), consistency.events))
             case .book(let row):
                 for level in 0..<max(row.bids.count, row.asks.count, 1) {
-                    requests.append(try request(insertBook, values(row, level), consistency.books))
+                    requests.append(try session.request(insertBook, values(row, level), consistency.books))
                 }
             case .position(let row):
-                requests.append(try request(insertPosition, values(row), consistency.positions))
+                requests.append(try session.request(insertPosition, values(row), consistency.positions))
             }
         }
         // All of them, then how far they go.
@@ -137,34 +138,18 @@ public final class CassandraClassStore: ClassStore, @unchecked Sendable {
             .bigint(Int64(bitPattern: next)), .blob(hash),
         ]
         // As it is read: a level that is asked of one class holds up no other.
-        try carryOut([try request(insertOffset, offset, .localQuorum)], place)
+        try carryOut([try session.request(insertOffset, offset, .localQuorum)], place)
         let last = hash
         chains.withLock { $0[place] = Chain(next: next, hash: last) }
     }
 
     private func carryOut(
-        _ requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)], _ place: TopicPartition
+        _ requests: [BlockingSession.Request], _ place: TopicPartition
     ) throws(StoreError) {
         guard !requests.isEmpty else { return }
         for outcome in session.ask(requests, keyspace: configuration.keyspace) {
             if case .failure(let error) = outcome { throw session.failure(error, "write rows of \(place)") }
         }
-    }
-
-    private func request(
-        _ statement: CQLPrepared, _ values: [CQLValue], _ consistency: CQLConsistency
-    ) throws(StoreError) -> (request: CQLRequest, token: Int64?, statement: CQLPrepared?) {
-        let bound: CQLBoundValues
-        do {
-            bound = try CQLBoundValues(values, for: statement.parameters.columns)
-        } catch {
-            throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
-        }
-        let parameters = CQLParameters(consistency: consistency, values: bound)
-        return (
-            .execute(CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID), parameters),
-            statement.token(bound), statement
-        )
     }
 
     // MARK: Rows

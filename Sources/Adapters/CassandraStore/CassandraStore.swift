@@ -260,18 +260,11 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             let applied = shared.withLock { $0.applied[place] } ?? record.nextOffset
             return CassandraStore.latest(record, through: applied)
         }
-        guard
-            let values = try? CQLBoundValues(
-                [.text(instrument.exchange), .text(instrument.symbol)], for: selectLatest.parameters.columns)
-        else { return nil }
         // The offsets first: a record that is read later goes as far at least.
         let offsets = try writtenOffsets()
-        let parameters = CQLParameters(consistency: configuration.readConsistency, values: values)
-        let request = CQLRequest.execute(
-            CQLPreparedID(id: selectLatest.id, resultMetadataID: selectLatest.shape.metadataID), parameters)
-        let outcome = session.ask(
-            [(request, selectLatest.token(values), selectLatest)], keyspace: configuration.keyspace)[0]
-        switch outcome {
+        let key: [CQLValue] = [.text(instrument.exchange), .text(instrument.symbol)]
+        let request = try session.request(selectLatest, key, configuration.readConsistency)
+        switch session.ask([request], keyspace: configuration.keyspace)[0] {
         case .failure(let error): throw session.failure(error, "read the last tick of \(instrument)")
         case .success(let answer):
             guard case .result(.rows(let rows)) = answer.response, let row = try? rows.values().first else {

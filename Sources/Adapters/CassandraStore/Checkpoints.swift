@@ -167,17 +167,13 @@ final class Checkpoints: @unchecked Sendable {
     }
 
     private func write(_ offsets: [TopicPartition: UInt64]) throws(StoreError) {
-        var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
+        var requests: [BlockingSession.Request] = []
         for (place, next) in offsets.sorted(by: { $0.key.partition < $1.key.partition }) {
-            let values = try session.bind(
-                offsetInsert,
-                [
-                    .text(configuration.log), .int(Int32(place.topic.number)), .int(Int32(place.partition)),
-                    .bigint(Int64(bitPattern: next)),
-                ])
-            let parameters = CQLParameters(consistency: configuration.writeConsistency, values: values)
-            let statement = CQLPreparedID(id: offsetInsert.id, resultMetadataID: offsetInsert.shape.metadataID)
-            requests.append((.execute(statement, parameters), offsetInsert.token(values), offsetInsert))
+            let values: [CQLValue] = [
+                .text(configuration.log), .int(Int32(place.topic.number)), .int(Int32(place.partition)),
+                .bigint(Int64(bitPattern: next)),
+            ]
+            requests.append(try session.request(offsetInsert, values, configuration.writeConsistency))
         }
         try check(session.ask(requests, keyspace: configuration.keyspace), "write offsets")
     }

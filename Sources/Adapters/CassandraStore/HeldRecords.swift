@@ -30,6 +30,7 @@ final class HeldRecords: @unchecked Sendable {
 
     /// How many records one run can have: what is applied at once is one run.
     private static let runMax: UInt64 = 1 << 20
+    private static let pageSize: Int32 = 5000
 
     init(_ session: BlockingSession, _ configuration: CassandraStoreConfiguration) throws(StoreError) {
         self.session = session
@@ -81,7 +82,7 @@ final class HeldRecords: @unchecked Sendable {
 
     /// Writes what was taken, all at once; all ticks of it are acknowledged. While more is added.
     func write(_ taken: [TopicPartition: [FiledRecords]]) throws(StoreError) {
-        var requests: [Request] = []
+        var requests: [BlockingSession.Request] = []
         var written: [(place: TopicPartition, runs: [FiledRecords], held: HeldOffsets)] = []
         for (place, runs) in taken {
             if state.withLock({ $0.held[place] == nil }) { try learn(place) }
@@ -91,12 +92,12 @@ final class HeldRecords: @unchecked Sendable {
                 held.insert(run.offsets)
                 let values = key(place) + [number(run.offsets.lowerBound), number(run.offsets.upperBound)]
                 requests.append(
-                    try request(
+                    try session.request(
                         insertRun, values + [.blob(HeldRecords.bytes(run.times))], configuration.writeConsistency))
             }
             for range in held.ranges where !known.ranges.contains(range) {
                 let values = key(place) + [number(range.lowerBound), number(range.upperBound)]
-                requests.append(try request(insertHeld, values, configuration.writeConsistency))
+                requests.append(try session.request(insertHeld, values, configuration.writeConsistency))
             }
             written.append((place, runs, held))
         }
@@ -143,8 +144,9 @@ final class HeldRecords: @unchecked Sendable {
     func learn(_ place: TopicPartition) throws(StoreError) {
         let outcomes = session.ask(
             [
-                try request(selectHeld, key(place), configuration.readConsistency),
-                try request(selectOldest, key(place), configuration.readConsistency),
+                try session.request(
+                    selectHeld, key(place), configuration.readConsistency, pageSize: HeldRecords.pageSize),
+                try session.request(selectOldest, key(place), configuration.readConsistency),
             ], keyspace: configuration.keyspace)
         let held = try HeldRecords.held(try rows(outcomes[0]), try rows(outcomes[1]))
         state.withLock { $0.held[place] = held }
@@ -158,8 +160,9 @@ final class HeldRecords: @unchecked Sendable {
         var runs: [FiledRecords] = []
         var state: [UInt8]?
         repeat {
-            let request = try request(
-                selectRuns, key(place) + [after, number(offsets.upperBound)], configuration.readConsistency, state)
+            let request = try session.request(
+                selectRuns, key(place) + [after, number(offsets.upperBound)], configuration.readConsistency,
+                pageSize: HeldRecords.pageSize, from: state)
             let page = try page(session.ask([request], keyspace: configuration.keyspace)[0])
             for row in page.rows {
                 guard row.count == 3, let first = row[0].integer, let end = row[1].integer,
@@ -176,26 +179,11 @@ final class HeldRecords: @unchecked Sendable {
 
     // MARK: Small things
 
-    private typealias Request = (request: CQLRequest, token: Int64?, statement: CQLPrepared?)
-
     private func key(_ place: TopicPartition) -> [CQLValue] {
         [.text(configuration.log), .int(Int32(place.topic.number)), .int(Int32(place.partition))]
     }
 
     private func number(_ offset: UInt64) -> CQLValue { .bigint(Int64(clamping: offset)) }
-
-    private func request(
-        _ statement: CQLPrepared, _ values: [CQLValue], _ consistency: CQLConsistency, _ state: [UInt8]? = nil
-    ) throws(StoreError) -> Request {
-        let bound = try session.bind(statement, values)
-        var parameters = CQLParameters(consistency: consistency, values: bound)
-        parameters.pageSize = 5000
-        parameters.pagingState = state
-        return (
-            .execute(CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID), parameters),
-            statement.token(bound), statement
-        )
-    }
 
     private func page(_ outcome: CQLCall.Outcome) throws(StoreError) -> (rows: [[CQLValue]], next: [UInt8]?) {
         switch outcome {

@@ -96,18 +96,12 @@ extension CassandraStore: RepairableStore {
 
     public func forEachRow(_ bucket: StoredBucket, _ body: (AuditedRow) -> Void) throws(StoreError) {
         let statement = try repairStatements().select
-        let values = try bind(statement, key(bucket))
         var state: [UInt8]?
         var builder = RowBytes(bucket.instrument)
         repeat {
-            var parameters = CQLParameters(consistency: configuration.readConsistency, values: values)
-            parameters.pageSize = TickScan.pageSize
-            parameters.pagingState = state
-            let request = CQLRequest.execute(
-                CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID), parameters)
-            let outcome = session.ask(
-                [(request, statement.token(values), statement)], keyspace: configuration.keyspace)[0]
-            switch outcome {
+            let request = try session.request(
+                statement, key(bucket), configuration.readConsistency, pageSize: TickScan.pageSize, from: state)
+            switch session.ask([request], keyspace: configuration.keyspace)[0] {
             case .failure(let error): throw session.failure(error, "read \(bucket)")
             case .success(let answer):
                 guard case .result(.rows(let rows)) = answer.response,
@@ -139,14 +133,6 @@ extension CassandraStore: RepairableStore {
             .text(place.instrument.exchange), .text(place.instrument.symbol),
             .text(CivilTime.date(day: place.bucket.day)), .int(place.bucket.number),
         ]
-    }
-
-    private func bind(_ statement: CQLPrepared, _ values: [CQLValue]) throws(StoreError) -> CQLBoundValues {
-        do {
-            return try CQLBoundValues(values, for: statement.parameters.columns)
-        } catch {
-            throw StoreError(.io, "cannot bind values of \"\(statement.text)\": \(error)")
-        }
     }
 
     // MARK: Writing
@@ -207,11 +193,8 @@ extension CassandraStore: RepairableStore {
     }
 
     private func listPartition(_ bucket: StoredBucket, _ statement: CQLPrepared) throws(StoreError) {
-        let values = try bind(statement, key(bucket))
-        let request = CQLRequest.execute(
-            CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID),
-            CQLParameters(consistency: configuration.readConsistency, values: values))
-        let outcome = session.ask([(request, statement.token(values), statement)], keyspace: configuration.keyspace)[0]
+        let request = try session.request(statement, key(bucket), configuration.readConsistency)
+        let outcome = session.ask([request], keyspace: configuration.keyspace)[0]
         if case .failure(let error) = outcome { throw session.failure(error, "list the partition \(bucket)") }
     }
 

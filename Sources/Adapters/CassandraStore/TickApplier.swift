@@ -212,16 +212,10 @@ final class TickApplier: @unchecked Sendable {
         while start < missing.count {
             let part = missing[start..<min(start + 2000, missing.count)]
             start += part.count
-            var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
+            var requests: [BlockingSession.Request] = []
             for (_, instrument) in part {
-                let values = try session.bind(latestSelect, [.text(instrument.exchange), .text(instrument.symbol)])
-                let parameters = CQLParameters(consistency: configuration.readConsistency, values: values)
-                requests.append(
-                    (
-                        .execute(
-                            CQLPreparedID(id: latestSelect.id, resultMetadataID: latestSelect.shape.metadataID),
-                            parameters), latestSelect.token(values), latestSelect
-                    ))
+                let values: [CQLValue] = [.text(instrument.exchange), .text(instrument.symbol)]
+                requests.append(try session.request(latestSelect, values, configuration.readConsistency))
             }
             let outcomes = session.ask(requests, keyspace: configuration.keyspace)
             for ((number, instrument), outcome) in zip(part, outcomes) {

@@ -36,7 +36,7 @@ struct TickScan {
         while start < buckets.count {
             let part = Array(buckets[start..<min(start + TickScan.partitionsAtOnceMax, buckets.count)])
             start += part.count
-            var requests: [(request: CQLRequest, token: Int64?, statement: CQLPrepared?)] = []
+            var requests: [BlockingSession.Request] = []
             for bucket in part { requests.append(try request(bucket, from: nil)) }
             let outcomes = store.session.ask(requests, keyspace: store.configuration.keyspace)
             for (bucket, outcome) in zip(part, outcomes) {
@@ -54,25 +54,13 @@ struct TickScan {
 
     private func request(
         _ bucket: TickBucket, from state: [UInt8]?
-    ) throws(StoreError) -> (request: CQLRequest, token: Int64?, statement: CQLPrepared?) {
-        let statement = store.selectRows
-        let values: CQLBoundValues
-        do {
-            values = try CQLBoundValues(
-                [
-                    .text(instrument.exchange), .text(instrument.symbol), .text(CivilTime.date(day: bucket.day)),
-                    .int(bucket.number),
-                ], for: statement.parameters.columns)
-        } catch {
-            throw StoreError(.io, "cannot bind the key of \(instrument): \(error)")
-        }
-        var parameters = CQLParameters(consistency: store.configuration.readConsistency, values: values)
-        parameters.pageSize = TickScan.pageSize
-        parameters.pagingState = state
-        return (
-            .execute(CQLPreparedID(id: statement.id, resultMetadataID: statement.shape.metadataID), parameters),
-            statement.token(values), statement
-        )
+    ) throws(StoreError) -> BlockingSession.Request {
+        let key: [CQLValue] = [
+            .text(instrument.exchange), .text(instrument.symbol), .text(CivilTime.date(day: bucket.day)),
+            .int(bucket.number),
+        ]
+        return try store.session.request(
+            store.selectRows, key, store.configuration.readConsistency, pageSize: TickScan.pageSize, from: state)
     }
 
     private func rows(_ outcome: CQLCall.Outcome, _ bucket: TickBucket) throws(StoreError) -> CQLRows {
