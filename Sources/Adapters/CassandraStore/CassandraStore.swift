@@ -78,9 +78,10 @@ public final class CassandraStore: TickStore, @unchecked Sendable {
             nodeClock = try NodeClock(session, time)
             applier = try TickApplier(session, window, configuration, nodeNs: nodeClock.nowNs)
             held = try HeldRecords(session, configuration)
-            checkpoints = try Checkpoints(session, window, applier, held, configuration, time: time)
             selectLatest = try session.prepare(InstrumentRecord.select(configuration.keyspace))
             selectRows = try session.prepare(TickScan.select(configuration.keyspace))
+            // The last that can fail: it has a thread.
+            checkpoints = try Checkpoints(session, window, applier, held, configuration, time: time)
         } catch {
             session.close()
             throw error
