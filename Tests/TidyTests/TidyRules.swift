@@ -156,7 +156,7 @@ enum TidyRules {
     /// What `exit` has C libraries free, threads may still use.
     static func exits(_ source: SwiftText) -> [Finding] {
         guard source.layerAndRoom?.layer == "App" else { return [] }
-        return matches(source, #/(?:^|[^.\w])exit\s*\(/#, rule: "exits") { "`\($0)`: flush, and `_exit`" }
+        return matches(source, #/(?:^|[^.\w]|\bGlibc\.)exit\s*\(/#, rule: "exits") { "`\($0)`: flush, and `_exit`" }
     }
 
     static func sleeps(_ source: SwiftText) -> [Finding] {

@@ -105,8 +105,7 @@ struct RunCommand {
         settings.stopsAtLostRecords = options.string(.lostRecords) == "stop"
         settings.drainsLog = false
         if store is CassandraStore {
-            // Rows of many instruments go together as they come, whatever a batch is: waiting longer makes no request
-            // fewer.
+            // Rows of many instruments are put together again where they are sent.
             settings.batchIntervalNs = 2_000_000
         }
         let diagnostics = diagnostics
