@@ -151,9 +151,15 @@ struct ThreadTests {
             bytes = try log.describeSegments().flatMap(\.places).reduce(0) { $0 + $1.byteCount }
         }
         #expect(bytes <= 384 << 10, "\(bytes) bytes are kept")
-        let start = log.startOffset(ticks0)
+        // Retention may still be at work: who reads from a start that has gone meanwhile begins at the new one.
+        var start: UInt64
+        var texts: [String]?
+        repeat {
+            start = log.startOffset(ticks0)
+            do { texts = try readAll(log, ticks0, from: start) } catch is Unexpected { texts = nil }
+        } while texts == nil && log.startOffset(ticks0) != start
         #expect(start > 0)
-        #expect(try readAll(log, ticks0, from: start).count == 20_000 - Int(start))
+        #expect(try #require(texts).count == 20_000 - Int(start))
         try log.close()
     }
 
