@@ -101,8 +101,12 @@ import Testing
             brokers.nodes.map(SimulatedBrokers.address), options: options, transport: brokers, loop: brokers.loop)
     }
 
-    private static func fetcher(_ brokers: SimulatedBrokers) -> (KafkaFetcher, any LoopTimer) {
-        let fetcher = KafkaFetcher(client(brokers), limits: KafkaFetcher.Limits())
+    private static func fetcher(
+        _ brokers: SimulatedBrokers, intervalMs: Int = 0
+    ) -> (KafkaFetcher, any LoopTimer) {
+        var limits = KafkaFetcher.Limits()
+        limits.intervalMs = intervalMs...intervalMs
+        let fetcher = KafkaFetcher(client(brokers), limits: limits)
         return (fetcher, brokers.loop.repeatTimer(everyMilliseconds: 50) { fetcher.tick() })
     }
 
@@ -278,6 +282,47 @@ import Testing
         let end = loop.nowMilliseconds + 5000
         _ = loop.run(until: { loop.nowMilliseconds >= end })
         #expect(lost.errors == [.offsetOutOfRange] && lost.seen.isEmpty)
+        timer.cancel()
+        fetcher.close()
+    }
+
+    @Test func `Who is behind does not wait between requests, who has all there was does`() {
+        let loop = SimulatedLoop()
+        let brokers = SimulatedBrokers(loop, seed: 1, topics: ["a": 2])
+        for log in brokers.logs.values { log.leader = 1 }
+        let writer = Writer(brokers)
+        let places = [0, 1].map { SimulatedBrokers.Place(topic: "a", partition: $0) }
+        let (fetcher, timer) = Self.fetcher(brokers, intervalMs: 100)
+        let readers = places.map { place in
+            let reader = Reader(from: 0)
+            reader.stream = fetcher.add(topic: "a", partition: place.partition, at: 0) { reader.take($0) }
+            return reader
+        }
+        let isDone = { zip(places, readers).allSatisfy { $1.next == brokers.logs[$0]?.end && $1.end == $1.next } }
+        func requestsUntilDone() -> (requests: Int, milliseconds: UInt64) {
+            let (before, start) = (brokers.requests[1] ?? 0, loop.nowMilliseconds)
+            #expect(loop.run(until: isDone))
+            return ((brokers.requests[1] ?? 0) - before, loop.nowMilliseconds - start)
+        }
+        for _ in 0..<200 { writer.append(places[0]) }
+        let first = requestsUntilDone()
+        #expect(first.requests >= 10 && first.milliseconds < 500, "\(first)")
+        // One whose reader had to catch its breath is behind, too, whatever the others did meanwhile.
+        readers[0].stream?.isWanted = false
+        Self.wait(loop, 300)
+        for _ in 0..<200 { writer.append(places[0]) }
+        readers[0].stream?.isWanted = true
+        fetcher.resume()
+        let second = requestsUntilDone()
+        #expect(second.requests >= 10 && second.milliseconds < 500, "\(second)")
+        let before = brokers.requests[1] ?? 0
+        for _ in 0..<100 {
+            writer.append(places[1])
+            Self.wait(loop, 10)
+        }
+        // Some are those of partitions where little comes, which a partition joins and leaves.
+        let last = (brokers.requests[1] ?? 0) - before
+        #expect((8...50).contains(last), "\(last) for 100 batches")
         timer.cancel()
         fetcher.close()
     }

@@ -79,7 +79,7 @@ import TickCodec
         linger.sent(nowNs: 1_000_000_000)
         #expect(wait(1_000_000_000, pending: 1) == 1_000_000)
         #expect(wait(1_000_000_000, pending: 1, partitions: 640) == 2_000_000)
-        #expect(wait(1_000_000_000, pending: 1, partitions: 8) == 500_000)
+        #expect(wait(1_000_000_000, pending: 1, partitions: 8) == 1_000_000)
         #expect(wait(1_000_000_000, pending: 1, partitions: 96) == 1_500_000)
         #expect(wait(1_001_000_000, pending: 1) == 0)
         #expect(wait(1_000_000_000, pending: 499) == 1_000_000)

@@ -137,10 +137,12 @@ extension KafkaLog {
         }
     }
 
-    /// The loop of all cursors: a reader that is behind waits for some bytes, and a writer gathers for as long anyway.
+    /// The loop of all cursors. Who reads here gathers what comes into batches, which these fetches do for it: each
+    /// wakes the broker, its reader and the store once for all partitions.
     private func fetching(_ state: inout State) throws(LogError) -> FetchLoop {
         if let known = state.fetching { return known }
-        let made = try FetchLoop("kafka-fetch", configuration, bytesLeast: 1024, intervalMs: 2...5, partitionsPerMs: 12)
+        let made = try FetchLoop(
+            "kafka-fetch", configuration, bytesLeast: 1024, intervalMs: 7...10, partitionsPerMs: 12)
         state.fetching = made
         return made
     }

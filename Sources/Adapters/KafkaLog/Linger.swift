@@ -3,7 +3,7 @@
 struct Linger {
     /// A millisecond for so many partitions.
     private static let partitionsPerMillisecond: Int64 = 64
-    private static let leastNs: Int64 = 500_000
+    private static let leastNs: Int64 = 1_000_000
 
     private let mostNs: Int64
     private let recordsMax: Int

@@ -105,8 +105,9 @@ struct RunCommand {
         settings.stopsAtLostRecords = options.string(.lostRecords) == "stop"
         settings.drainsLog = false
         if store is CassandraStore {
-            // Rows of many instruments are put together again where they are sent.
-            settings.batchIntervalNs = 2_000_000
+            // A fetch has gathered them, and rows of many instruments are put together again where they are sent: only
+            // the other partitions of the same fetch are waited for.
+            settings.batchIntervalNs = 200_000
         }
         let diagnostics = diagnostics
         let writer = WriterService(log: log, store: store, time: time, configuration: settings) {

@@ -13,8 +13,8 @@ public final class KafkaFetcher {
         public var bytesLeast: Int32 = 1
         public var bytesMax: Int32 = 10 << 20
         public var partitionBytesMax: Int32 = 1 << 20
-        /// The least time between two requests of a session where little comes, milliseconds: one for each so many
-        /// partitions that the broker has to look at, within these.
+        /// The least time between two requests of a session that has read all there was, milliseconds: one for each so
+        /// many partitions that the broker has to look at, within these.
         public var intervalMs = 0...0
         public var partitionsPerMs = 64
 
@@ -74,6 +74,7 @@ public final class KafkaFetcher {
         fileprivate var isRemoved = false
         /// Where the partition ended when its session said so last.
         fileprivate var ends: (end: Int64, highWatermark: Int64)?
+        fileprivate var isBehind: Bool { ends.map { next < $0.end } ?? false }
         fileprivate var isTold = false
         /// In the session of those where little comes.
         fileprivate var isQuiet = false
@@ -127,8 +128,6 @@ public final class KafkaFetcher {
         }
     }
 
-    /// An answer of so many bytes: there is more.
-    private static let muchBytes = 64 << 10
     private static let retryMilliseconds: UInt64 = 100
     private static let refusedMilliseconds: UInt64 = 1000
     /// A partition is quiet after this long without records, and no more where some come twice within it.
@@ -227,9 +226,12 @@ public final class KafkaFetcher {
         sessions[key] = session
         guard !session.isOut else { return }
         let now = brokers.loop.nowMilliseconds
-        if session.notBefore > now { return pause(session, Int(session.notBefore - now)) }
         let wanted = streams.filter {
             $0.leader == key.node && $0.isWanted && $0.notBefore <= now && $0.belongs(toQuiet: key.isQuiet, now)
+        }
+        // Who is known to be behind waits for nothing to come.
+        if session.notBefore > now, !wanted.contains(where: \.isBehind) {
+            return pause(session, Int(session.notBefore - now))
         }
         guard !wanted.isEmpty, let connection = brokers.connection(to: key.node, number: key.isQuiet ? 1 : 0) else {
             return
@@ -313,7 +315,7 @@ public final class KafkaFetcher {
             brokers.distrust()
             return
         }
-        if isNew || bytes.count >= KafkaFetcher.muchBytes { session.notBefore = 0 }
+        if isNew { session.notBefore = 0 }
         var reader = KafkaReader(bytes)
         do throws(KafkaFormatError) {
             let fetched = try KafkaFetched(&reader)
