@@ -2,6 +2,7 @@ import EventLoop
 import HTTP2
 import Simulation
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import GRPC
@@ -137,7 +138,7 @@ struct ChannelTests {
     }
 
     @Test func `Calls that wait until ready live through a restart; others are told`() async throws {
-        let first = try EchoServer()
+        let first = try EchoServer(port: ToolServer.freePort())
         let channel = try GRPCChannel(target: "127.0.0.1:\(first.port)", options: ChannelTests.quick())
         defer { channel.close() }
         #expect(await ChannelTests.echo(channel).status == .ok)

@@ -3,6 +3,7 @@ import MarketProto
 import Protobuf
 import Simulation
 import Synchronization
+import TestSupport
 import Testing
 import TickCodec
 
@@ -139,7 +140,7 @@ struct ClientTests {
     }
 
     @Test func `A failover to another log goes on from its latest values`() async throws {
-        let first = try PriceServer()
+        let first = try PriceServer(port: ToolServer.freePort())
         let client = try ClientTests.client(port: first.port)
         defer { client.close() }
         first.publish(ClientTests.ticks(1...5))
