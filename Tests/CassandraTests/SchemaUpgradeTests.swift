@@ -120,7 +120,7 @@ struct SchemaUpgradeTests {
         try store.close()
         let session = try BlockingSession(source)
         defer { session.close() }
-        for statement in SchemaOne.statements(keyspace) { try session.changeSchema(statement) }
+        try session.changeSchema { SchemaOne.statements(keyspace) }
         for (table, columns) in SchemaOne.written {
             for row in try session.query("SELECT JSON \(columns) FROM \(source.keyspace).\(table)") {
                 let text = (row.first?.string ?? "").split(separator: "'", omittingEmptySubsequences: false)
@@ -158,7 +158,7 @@ struct SchemaUpgradeTests {
             let statements = try SchemaTool(configuration, replication: nil).plan().statements
             let session = try BlockingSession(configuration)
             defer { session.close() }
-            for statement in statements.prefix(3) { try session.changeSchema(statement) }
+            try session.changeSchema { Array(statements.prefix(3)) }
             #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
         }
         let apply = try await Self.tapedeck(["schema", "apply"] + cassandra)
@@ -246,11 +246,13 @@ struct SchemaUpgradeTests {
     private static func expectUpgradedFromTwo(
         _ configuration: CassandraStoreConfiguration, _ session: BlockingSession
     ) throws {
-        for statement in [
-            "DROP TABLE newer.bucket_widths",
-            "DELETE FROM newer.schema_versions WHERE scope = 'tapedeck' AND version = 3",
-            "INSERT INTO newer.schema_versions (scope, version) VALUES ('tapedeck', 2)",
-        ] { try session.changeSchema(statement) }
+        try session.changeSchema {
+            [
+                "DROP TABLE newer.bucket_widths",
+                "DELETE FROM newer.schema_versions WHERE scope = 'tapedeck' AND version = 3",
+                "INSERT INTO newer.schema_versions (scope, version) VALUES ('tapedeck', 2)",
+            ]
+        }
         #expect(throws: StoreError.self) { try CassandraStore(configuration, time: SystemClock()) }
         let tool = try SchemaTool(configuration, replication: nil)
         let plan = try tool.apply()

@@ -81,9 +81,9 @@ final class BlockingSession: @unchecked Sendable {
 
     /// Sends all requests at once and waits for all answers, in their order.
     func ask(
-        _ requests: [Request], keyspace: String? = nil, milliseconds: Int? = nil
+        _ requests: [Request], keyspace: String? = nil, milliseconds: Int? = nil, isIdempotent: Bool = true
     ) -> [CQLCall.Outcome] {
-        wait(requests.count, milliseconds) { index, options, done in
+        wait(requests.count, milliseconds, isIdempotent: isIdempotent) { index, options, done in
             let request = requests[index]
             return CQLCall(
                 request.request, session.version, token: request.token, keyspace: keyspace,
@@ -127,14 +127,14 @@ final class BlockingSession: @unchecked Sendable {
     }
 
     private func wait(
-        _ count: Int, _ milliseconds: Int? = nil,
+        _ count: Int, _ milliseconds: Int? = nil, isIdempotent: Bool = true,
         _ call: (Int, CQLCallOptions, @escaping @Sendable (CQLCall.Outcome) -> Void) -> CQLCall
     ) -> [CQLCall.Outcome] {
         let monitor = Monitor()
         let outcomes = Mutex<(left: Int, list: [CQLCall.Outcome?])>(
             (count, [CQLCall.Outcome?](repeating: nil, count: count)))
         var options = CQLCallOptions()
-        options.isIdempotent = true
+        options.isIdempotent = isIdempotent
         options.timeoutMilliseconds = milliseconds
         let calls = (0..<count).map { index in
             call(index, options) { outcome in
@@ -168,10 +168,46 @@ final class BlockingSession: @unchecked Sendable {
         }
     }
 
-    /// Changes tables, and returns when the nodes that may be asked next know it. Nodes flush what they have to the
-    /// disk and agree, which takes a busy cluster longer than a request may. Idempotent statements only.
-    func changeSchema(_ text: String) throws(StoreError) {
-        _ = try query(text, milliseconds: 60_000)
+    /// Changes tables: carries out the statements that `left` gives, in order, each when the nodes that may be asked
+    /// next know of the one before. A statement of which nobody can tell whether it was carried out is not sent again:
+    /// the nodes agree first, and `left` is asked again, five times at most for one. `progress` hears of each.
+    func changeSchema(
+        _ progress: (String) -> Void = { _ in }, _ left: () throws(StoreError) -> [String]
+    ) throws(StoreError) {
+        var failures = 0
+        var statements = try left()
+        while let statement = statements.first {
+            progress(statement)
+            if let open = try changeOnce(statement) {
+                failures += 1
+                guard failures <= 5 else { throw open }
+                progress(
+                    "-- nobody can tell whether that was carried out, so what is left is asked again: \(open.message)")
+                try awaitOneSchema()
+                statements = try left()
+            } else {
+                try awaitOneSchema()
+                statements.removeFirst()
+                failures = 0
+            }
+        }
+    }
+
+    /// Returns what leaves open whether the statement was carried out; throws where it was not. Nodes flush what they
+    /// have to the disk and agree, which takes a busy cluster longer than a request may.
+    private func changeOnce(_ statement: String) throws(StoreError) -> StoreError? {
+        let request = CQLRequest.query(statement, CQLParameters(consistency: .localOne))
+        switch ask([(request, nil, nil)], milliseconds: 60_000, isIdempotent: false)[0] {
+        case .success: return nil
+        case .failure(let error):
+            let failure = failure(error, "carry out \"\(statement)\"")
+            guard error.mayHaveBeenDone else { throw failure }
+            return failure
+        }
+    }
+
+    /// Returns when the nodes that may be asked have the same schema.
+    private func awaitOneSchema() throws(StoreError) {
         let pause = Monitor()
         for _ in 0..<600 {
             if hasOneSchema() { return }
@@ -201,10 +237,9 @@ final class BlockingSession: @unchecked Sendable {
         return versions.count == 1
     }
 
-    /// Carries out a statement that is not prepared; all its rows. Without `milliseconds` it has a request's time.
+    /// Carries out a statement that is not prepared; all its rows.
     func query(
-        _ text: String, _ values: [(CQLValue, CQLType)] = [], _ consistency: CQLConsistency = .localOne,
-        milliseconds: Int? = nil
+        _ text: String, _ values: [(CQLValue, CQLType)] = [], _ consistency: CQLConsistency = .localOne
     ) throws(StoreError) -> [[CQLValue]] {
         var rows: [[CQLValue]] = []
         var state: [UInt8]?
@@ -215,7 +250,7 @@ final class BlockingSession: @unchecked Sendable {
             var parameters = CQLParameters(consistency: consistency, values: bound)
             parameters.pageSize = 5000
             parameters.pagingState = state
-            switch ask([(.query(text, parameters), nil, nil)], milliseconds: milliseconds)[0] {
+            switch ask([(.query(text, parameters), nil, nil)])[0] {
             case .failure(let error): throw failure(error, "carry out \"\(text)\"")
             case .success(let answer):
                 guard case .result(.rows(let page)) = answer.response else { return rows }

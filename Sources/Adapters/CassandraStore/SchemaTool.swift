@@ -98,17 +98,28 @@ public final class SchemaTool {
         return plan
     }
 
-    /// Does what the plan says; returns it. Throws where something cannot be changed, before anything is.
+    /// Does what the plan says; returns it. Throws where something cannot be changed, before anything is. `progress`
+    /// hears each statement before it is sent.
     public func apply(_ progress: (String) -> Void = { _ in }) throws(StoreError) -> Plan {
-        let plan = try plan()
-        if let conflict = plan.findings.first(where: { $0.kind == .conflict }) {
-            throw StoreError(.unknownFormat, "\(conflict.place): \(conflict.message)")
+        var first: Plan?
+        try session.changeSchema(progress) { () throws(StoreError) in
+            let plan = try plan()
+            if let conflict = plan.findings.first(where: { $0.kind == .conflict }) {
+                throw StoreError(.unknownFormat, "\(conflict.place): \(conflict.message)")
+            }
+            first = first ?? plan
+            return plan.statements
         }
-        for statement in plan.statements {
-            progress(statement)
-            try session.changeSchema(statement)
+        return first ?? Plan()
+    }
+
+    /// Removes the keyspace with all that is in it; one that is not there is removed.
+    public func removeKeyspace() throws(StoreError) {
+        try session.changeSchema { () throws(StoreError) in
+            let rows = try session.query(
+                "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?", [(.text(keyspace), .text)])
+            return rows.isEmpty ? [] : ["DROP KEYSPACE IF EXISTS \(keyspace)"]
         }
-        return plan
     }
 
     private func add(_ kind: Finding.Kind, _ place: String, _ message: String, _ plan: inout Plan) {

@@ -38,7 +38,8 @@ struct ClusterDrillCommand {
         var cassandra = try StoreChoice.cassandra(options)
         cassandra.keyspace = id
         try makeTopics(admin, kafka.prefix)
-        _ = try SchemaTool(cassandra, replication: try SchemaCommand.replication(options)).apply()
+        let schema = try SchemaTool(cassandra, replication: try SchemaCommand.replication(options))
+        _ = try schema.apply()
         let result = try ClusterDrill(name, setup(scratch.path, kafka, cassandra)).run(progress: progress)
         print(options.bool(.json) ? json(result) : text(result))
         guard result.passed else {
@@ -47,7 +48,11 @@ struct ClusterDrillCommand {
             return .failure
         }
         try admin.removeTopics(ClusterDrillCommand.topics)
-        try remove(keyspace: cassandra)
+        do {
+            try schema.removeKeyspace()
+        } catch {
+            throw CommandError("the drill passed, but its keyspace \(id) is left: \(error.message)")
+        }
         scratch.remove()
         return .success
     }
@@ -146,28 +151,6 @@ struct ClusterDrillCommand {
         let isWhole = result.isClean && comparison.pending == 0 && comparison.extra == 0
         if !isWhole { comparison.lines = VerifyText.table(result) }
         return comparison
-    }
-
-    private func remove(keyspace configuration: CassandraStoreConfiguration) throws {
-        var sessionOptions = CQLSessionOptions(contactPoints: configuration.contactPoints)
-        sessionOptions.localDataCenter = configuration.localDataCenter
-        sessionOptions.connection.credentials = configuration.credentials
-        sessionOptions.requestMilliseconds = 60_000
-        let loop = EventLoop(name: "cql")
-        defer { loop.stop() }
-        let statement = "DROP KEYSPACE \(configuration.keyspace)"
-        let removed = Blocking.wait { [sessionOptions] () async -> Result<Void, any Error> in
-            do {
-                let session = try await CassandraSession.open(
-                    sessionOptions, on: loop, transport: CQLSockets(tls: configuration.tls))
-                _ = try await session.query(statement)
-                loop.execute { session.closeOnLoop() }
-                return .success(())
-            } catch {
-                return .failure(error)
-            }
-        }
-        try removed.get()
     }
 
     // MARK: What is said
