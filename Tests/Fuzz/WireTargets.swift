@@ -111,7 +111,7 @@ extension FuzzTarget {
         run: { bytes in
             guard let reader = try? TickReader(bytes) else { return }
             if let message = try? Proto.PriceUpdate(decoding: bytes) { agree(reader, message) }
-            reencode(reader)
+            reencode(reader, bytes)
         })
 
     private static func agree(_ reader: TickReader, _ message: Proto.PriceUpdate) {
@@ -164,14 +164,19 @@ extension FuzzTarget {
             ], "presence")
     }
 
-    private static func reencode(_ reader: TickReader) {
+    private static func reencode(_ reader: TickReader, _ bytes: UnsafeRawBufferPointer) {
         // Reads what is out of range too.
         let tick = reader.tick()
         _ = reader.filingTimeNs
-        guard (try? reader.check()) != nil else { return }
         let encoder = TickEncoder(
             exchange: String(decoding: reader.exchange, as: UTF8.self),
             symbol: String(decoding: reader.symbol, as: UTF8.self), feed: String(decoding: reader.feed, as: UTF8.self))
+        let isSame = encode(tick, encoder).elementsEqual(bytes)
+        let hasMore = reader.hasConditions || reader.hasConflation || reader.hasExact
+        withUnsafeTemporaryAllocation(byteCount: encoder.lengthMax, alignment: 16) { scratch in
+            require(encoder.givesBack(reader, scratch: scratch) == (isSame && !hasMore), "given back: \(isSame)")
+        }
+        guard (try? reader.check()) != nil else { return }
         encode(tick, encoder).withUnsafeBytes { encoded in
             guard let again = try? TickReader(encoded), (try? again.check()) != nil else {
                 return require(false, "an encoded tick is refused")

@@ -57,35 +57,13 @@ struct HostileInputTests {
         }
     }
 
-    /// Where the fields of an encoded tick end.
-    private func boundaries(_ bytes: [UInt8]) -> Set<Int> {
-        var ends: Set<Int> = [0]
-        var place = 0
-        func varint() -> Int {
-            var value = 0
-            var shift = 0
-            while true {
-                let byte = Int(bytes[place])
-                place += 1
-                if shift < 56 { value |= (byte & 0x7f) << shift }
-                shift += 7
-                if byte < 0x80 { return value }
-            }
-        }
-        while place < bytes.count {
-            if varint() & 7 == 2 { place += varint() } else { _ = varint() }
-            ends.insert(place)
-        }
-        return ends
-    }
-
     @Test func `A tick cut at any byte is refused, but between two fields`() {
         var random = SeededRandom(seed: 21)
         let page = GuardedPage()
         for _ in 0..<(Checkout.isSoak ? 5000 : 200) {
             let encoder = TickEncoder(exchange: "BINANCE", symbol: "BTCUSDT", feed: random.name())
             let bytes = encoded(random.tick(), encoder)
-            let ends = boundaries(bytes)
+            let ends = Set(fieldEnds(bytes))
             for count in 0...bytes.count {
                 let prefix = Array(bytes[..<count])
                 agree(prefix, page)

@@ -109,3 +109,25 @@ func line(_ reader: TickReader) -> String {
 func line(_ bytes: [UInt8]) throws -> String {
     try bytes.withUnsafeBytes { line(try TickReader($0)) }
 }
+
+/// Where the fields of an encoded tick end, from 0 on.
+func fieldEnds(_ bytes: [UInt8]) -> [Int] {
+    var ends = [0]
+    var place = 0
+    func varint() -> Int {
+        var value = 0
+        var shift = 0
+        while true {
+            let byte = Int(bytes[place])
+            place += 1
+            if shift < 56 { value |= (byte & 0x7f) << shift }
+            shift += 7
+            if byte < 0x80 { return value }
+        }
+    }
+    while place < bytes.count {
+        if varint() & 7 == 2 { place += varint() } else { _ = varint() }
+        ends.append(place)
+    }
+    return ends
+}

@@ -170,9 +170,10 @@ final class BlockingSession: @unchecked Sendable {
 
     /// Changes tables: carries out the statements that `left` gives, in order, each when the nodes that may be asked
     /// next know of the one before. A statement of which nobody can tell whether it was carried out is not sent again:
-    /// the nodes agree first, and `left` is asked again, five times at most for one. `progress` hears of each.
+    /// the nodes agree first, and `left` is asked again, five times at most for one. `progress` hears of each. Without
+    /// `isAwaited` nobody needs to know of one that was carried out.
     func changeSchema(
-        _ progress: (String) -> Void = { _ in }, _ left: () throws(StoreError) -> [String]
+        _ progress: (String) -> Void = { _ in }, isAwaited: Bool = true, _ left: () throws(StoreError) -> [String]
     ) throws(StoreError) {
         var failures = 0
         var statements = try left()
@@ -186,7 +187,7 @@ final class BlockingSession: @unchecked Sendable {
                 try awaitOneSchema()
                 statements = try left()
             } else {
-                try awaitOneSchema()
+                if isAwaited { try awaitOneSchema() }
                 statements.removeFirst()
                 failures = 0
             }

@@ -13,7 +13,7 @@ struct OpenBatch {
     private var filingTimesNs: [Int64] = []
 
     /// Bytes of a row, roughly.
-    private static let rowBytes = 260
+    private static let rowBytes = 500
 
     /// `rows` is how many are likely to come.
     init(_ partition: TickPartition, _ bucket: TickBucket, _ version: CQLVersion, rows: Int) {

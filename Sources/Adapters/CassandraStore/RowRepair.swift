@@ -158,7 +158,7 @@ extension CassandraStore: RepairableStore {
             buffer.append(partition.key)
             let isTick = row.update.withUnsafeBytes { update -> Bool in
                 guard let reader = try? TickReader(update) else { return false }
-                let isMadeAgain = bytes.givesBack(reader, update, feed: row.feed)
+                let isMadeAgain = bytes.givesBack(reader, feed: row.feed)
                 row.feed.withUnsafeBytes { feed in
                     let place = TickRowEncoder.Place(
                         identity: identity, feed: feed,
@@ -259,17 +259,20 @@ private struct RowBytes {
     }
 
     /// Whether the columns give these very bytes back.
-    mutating func givesBack(_ reader: TickReader, _ update: UnsafeRawBufferPointer, feed: [UInt8]) -> Bool {
-        guard !reader.hasConditions, !reader.hasConflation, !reader.hasExact else { return false }
-        return encode(reader.tick(), feed: feed).elementsEqual(update)
+    mutating func givesBack(_ reader: TickReader, feed: [UInt8]) -> Bool {
+        let encoder = encoder(feed)
+        return encoder.givesBack(reader, scratch: room(for: encoder))
+    }
+
+    private mutating func room(for encoder: TickEncoder) -> UnsafeMutableRawBufferPointer {
+        made.removeAll(keeping: 1 << 20)
+        return UnsafeMutableRawBufferPointer(
+            start: made.append(uninitialized: encoder.lengthMax), count: encoder.lengthMax)
     }
 
     private mutating func encode(_ tick: Tick, feed: [UInt8]) -> UnsafeRawBufferPointer {
         let encoder = encoder(feed)
-        made.removeAll(keeping: 1 << 20)
-        let space = UnsafeMutableRawBufferPointer(
-            start: made.append(uninitialized: encoder.lengthMax), count: encoder.lengthMax)
-        let length = encoder.encode(tick, into: space)
+        let length = encoder.encode(tick, into: room(for: encoder))
         made.truncate(to: length)
         return made.bytes
     }

@@ -113,9 +113,10 @@ public final class SchemaTool {
         return first ?? Plan()
     }
 
-    /// Removes the keyspace with all that is in it; one that is not there is removed.
+    /// Removes the keyspace with all that is in it; one that is not there is removed. A node that is away hears of it
+    /// when it is back.
     public func removeKeyspace() throws(StoreError) {
-        try session.changeSchema { () throws(StoreError) in
+        try session.changeSchema(isAwaited: false) { () throws(StoreError) in
             let rows = try session.query(
                 "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?", [(.text(keyspace), .text)])
             return rows.isEmpty ? [] : ["DROP KEYSPACE IF EXISTS \(keyspace)"]

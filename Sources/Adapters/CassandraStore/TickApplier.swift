@@ -2,7 +2,6 @@ import CQLFrames
 import CassandraCQL
 import DayFigures
 import EventLog
-import Glibc
 import MarketModel
 import Synchronization
 import TickCodec
@@ -273,14 +272,14 @@ final class TickApplier: @unchecked Sendable {
         let (first, leads) = record(group, rows, place, catalog)
         var record = first
         var open: OpenBatch?
-        var newest: (block: Block, record: Int)?
+        var newest: Int?
         var reader = TickReader()
         var run = TrackRun()
         var index = Int(group.first)
         var rowsLeft = group.count
         var block = rows.blocks[Int(rows.rows[index].block)]
         while index >= 0 {
-            let row = rows.rows[index]
+            let (row, number) = (rows.rows[index], index)
             let slot = Int(rowSlots[index])
             index = Int(nextRow[index])
             rowsLeft -= 1
@@ -312,7 +311,7 @@ final class TickApplier: @unchecked Sendable {
                 let expected = min(rowsLeft + 1, batchRowsMax)
                 open = OpenBatch(partition, bucket, session.session.version, rows: expected)
             }
-            let isWhole = run.encoder.map { isMadeAgain(reader, payload, $0) } ?? false
+            let isWhole = run.encoder.map { isMadeAgain(reader, $0) } ?? false
             run.feed.withUnsafeBytes { name in
                 let place = TickRowEncoder.Place(
                     identity: identity, feed: name, timestampMicroseconds: floorDivide(row.filingTimeNs, by: 1000),
@@ -325,11 +324,12 @@ final class TickApplier: @unchecked Sendable {
             let isNew = record.figures.apply(
                 filingTimeNs: row.filingTimeNs, epoch: run.epoch, sequence: sequence,
                 trade: row.tradePrice.map { DayTrade(price: $0, size: row.tradeSize) })
-            if isNew { newest = (block, Int(row.record)) }
+            if isNew { newest = number }
         }
         if let open { writes.append(open.finish(configuration.writeConsistency, source)) }
         if let newest {
-            record.update = Array(newest.block.payload(newest.record))
+            let row = rows.rows[newest]
+            record.update = Array(rows.blocks[Int(row.block)].payload(Int(row.record)))
             record.place = place
             catalog.entries[group.instrument].isDirty = true
         }
@@ -378,18 +378,13 @@ final class TickApplier: @unchecked Sendable {
             encoder: source.encoder, isPrimary: feed.name == primaryFeed)
     }
 
-    /// Whether the columns give these very bytes back.
-    private func isMadeAgain(_ reader: TickReader, _ payload: UnsafeRawBufferPointer, _ encoder: TickEncoder) -> Bool {
-        guard !reader.hasConditions, !reader.hasConflation, !reader.hasExact else { return false }
+    /// Whether the columns give back the very bytes that were read.
+    private func isMadeAgain(_ reader: TickReader, _ encoder: TickEncoder) -> Bool {
         if encoded.count < encoder.lengthMax {
             encoded.deallocate()
             encoded = .allocate(byteCount: encoder.lengthMax * 2, alignment: 16)
         }
-        let length = encoder.encode(reader.tick(), into: encoded)
-        guard length == payload.count, let made = encoded.baseAddress, let given = payload.baseAddress else {
-            return false
-        }
-        return memcmp(made, given, length) == 0
+        return encoder.givesBack(reader, scratch: encoded)
     }
 
     /// Of what is left of a row's time, at least a second; of a clock that is behind the log's no more than all.

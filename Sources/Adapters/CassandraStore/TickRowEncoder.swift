@@ -66,45 +66,53 @@ enum TickRowEncoder {
         _ reader: TickReader, _ place: Place, update: UnsafeRawBufferPointer?, absent: Absent = .unset,
         to buffer: CQLBuffer
     ) {
-        let words = place.identity.words
-        buffer.append(valueHigh: words.high, low: words.low)
-        append(reader.bidMicros, absent, to: buffer)
-        append(reader.askMicros, absent, to: buffer)
-        append(reader.lastMicros, absent, to: buffer)
-        append(reader.volume, absent, to: buffer)
-        let start = buffer.count
-        buffer.append(bigEndian: Int32(0))
-        appendDetail(reader, place.feed, to: buffer)
-        buffer.set(bigEndian: Int32(buffer.count - start - 4), at: start)
-        if let update { buffer.append(value: update) } else { append(absent, to: buffer) }
-        buffer.append(value: place.timestampMicroseconds)
-        buffer.append(value: place.timeToLive)
+        let room = fixedBytesMax + place.feed.count + (update?.count ?? 0)
+        buffer.append(atMost: room) { values in
+            let words = place.identity.words
+            values.append(valueHigh: words.high, low: words.low)
+            append(reader.bidMicros, absent, to: &values)
+            append(reader.askMicros, absent, to: &values)
+            append(reader.lastMicros, absent, to: &values)
+            append(reader.volume, absent, to: &values)
+            values.append(nested: { appendDetail(reader, place.feed, to: &$0) })
+            if let update { values.append(value: update) } else { append(absent, to: &values) }
+            values.append(value: place.timestampMicroseconds)
+            values.append(value: place.timeToLive)
+        }
+    }
+
+    /// What values take without feed and update: none of the columns, and of the fields of `tick_detail`, has more than
+    /// 12 bytes but the row's id.
+    private static let fixedBytesMax = 20 + 4 * 12 + (4 + 19 * 12) + 4 + 12 + 8
+
+    @inline(__always)
+    private static func append(_ value: Int64?, _ absent: Absent, to values: inout CQLValueCursor) {
+        if let value { values.append(value: value) } else { append(absent, to: &values) }
     }
 
     @inline(__always)
-    private static func append(_ value: Int64?, _ absent: Absent, to buffer: CQLBuffer) {
-        if let value { buffer.append(value: value) } else { append(absent, to: buffer) }
-    }
-
-    private static func append(_ absent: Absent, to buffer: CQLBuffer) {
+    private static func append(_ absent: Absent, to values: inout CQLValueCursor) {
         switch absent {
-        case .unset: buffer.appendUnset()
-        case .null: buffer.appendNull()
+        case .unset: values.appendUnset()
+        case .null: values.appendNull()
         }
     }
 
     /// The fields of `tick_detail` in their order, up to the last that is there.
-    private static func appendDetail(_ reader: TickReader, _ feed: UnsafeRawBufferPointer, to buffer: CQLBuffer) {
-        field(reader.eventTimeNs, to: buffer)
-        buffer.append(value: reader.receivedTimeNs)
-        buffer.append(value: reader.publishTimeNs)
-        buffer.append(value: feed)
-        buffer.append(value: Int64(bitPattern: reader.epoch))
-        buffer.append(value: Int64(bitPattern: reader.sequence))
-        byteField(reader.kindNumber, to: buffer)
-        field(reader.venueSequence == 0 ? nil : Int64(bitPattern: reader.venueSequence), to: buffer)
-        field(reader.bidSizeMicros, to: buffer)
-        field(reader.askSizeMicros, to: buffer)
+    @inline(__always)
+    private static func appendDetail(
+        _ reader: TickReader, _ feed: UnsafeRawBufferPointer, to values: inout CQLValueCursor
+    ) {
+        field(reader.eventTimeNs, to: &values)
+        values.append(value: reader.receivedTimeNs)
+        values.append(value: reader.publishTimeNs)
+        values.append(value: feed)
+        values.append(value: Int64(bitPattern: reader.epoch))
+        values.append(value: Int64(bitPattern: reader.sequence))
+        byteField(reader.kindNumber, to: &values)
+        field(reader.venueSequence == 0 ? nil : Int64(bitPattern: reader.venueSequence), to: &values)
+        field(reader.bidSizeMicros, to: &values)
+        field(reader.askSizeMicros, to: &values)
         let rests =
             reader.bidNanoRemainder | reader.askNanoRemainder | reader.lastNanoRemainder
             | reader.bidSizeNanoRemainder | reader.askSizeNanoRemainder
@@ -112,32 +120,31 @@ enum TickRowEncoder {
         let isTrade =
             reader.aggressorSideNumber != 0 || !reader.tradeID.isEmpty || reader.volumeNanoRemainder != 0
         guard isRare || isTrade else { return }
-        byteField(reader.aggressorSideNumber, to: buffer)
-        field(reader.tick().tradeID.map { Int64(bitPattern: $0) }, to: buffer)
-        intField(reader.volumeNanoRemainder, to: buffer)
+        byteField(reader.aggressorSideNumber, to: &values)
+        field(reader.numericTradeID.map { Int64(bitPattern: $0) }, to: &values)
+        intField(reader.volumeNanoRemainder, to: &values)
         guard isRare else { return }
-        intField(reader.bidNanoRemainder, to: buffer)
-        intField(reader.askNanoRemainder, to: buffer)
-        intField(reader.lastNanoRemainder, to: buffer)
-        intField(reader.bidSizeNanoRemainder, to: buffer)
-        intField(reader.askSizeNanoRemainder, to: buffer)
-        byteField(reader.stateNumber, to: buffer)
+        intField(reader.bidNanoRemainder, to: &values)
+        intField(reader.askNanoRemainder, to: &values)
+        intField(reader.lastNanoRemainder, to: &values)
+        intField(reader.bidSizeNanoRemainder, to: &values)
+        intField(reader.askSizeNanoRemainder, to: &values)
+        byteField(reader.stateNumber, to: &values)
     }
 
     @inline(__always)
-    private static func field(_ value: Int64?, to buffer: CQLBuffer) {
-        if let value { buffer.append(value: value) } else { buffer.appendNull() }
-    }
-
-    private static func intField(_ value: Int32, to buffer: CQLBuffer) {
-        if value == 0 { buffer.appendNull() } else { buffer.append(value: value) }
+    private static func field(_ value: Int64?, to values: inout CQLValueCursor) {
+        if let value { values.append(value: value) } else { values.appendNull() }
     }
 
     @inline(__always)
-    private static func byteField(_ value: Int32, to buffer: CQLBuffer) {
-        guard value != 0 else { return buffer.appendNull() }
-        buffer.append(bigEndian: Int32(1))
-        buffer.append(byte: UInt8(truncatingIfNeeded: value))
+    private static func intField(_ value: Int32, to values: inout CQLValueCursor) {
+        if value == 0 { values.appendNull() } else { values.append(value: value) }
+    }
+
+    @inline(__always)
+    private static func byteField(_ value: Int32, to values: inout CQLValueCursor) {
+        if value == 0 { values.appendNull() } else { values.append(value: UInt8(truncatingIfNeeded: value)) }
     }
 }
 

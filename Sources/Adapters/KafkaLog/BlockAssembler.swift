@@ -29,7 +29,7 @@ final class BlockAssembler {
 
     let place: TopicPartition
     // An assembler belongs to one thread at a time and no closure re-enters it.
-    @exclusivity(unchecked) private var builder: BlockBuilder
+    private let builder: BlockBuilder
     @exclusivity(unchecked) private var table = KeyTable()
     private let recent = RecentKeys()
     @exclusivity(unchecked) private(set) var latest: [Latest] = []
@@ -108,7 +108,7 @@ final class BlockAssembler {
     }
 
     private func forgetKeys() {
-        builder = BlockBuilder(place, capacity: 16 << 10)
+        builder.forgetKeys()
         table = KeyTable()
         recent.forget()
         latest = []

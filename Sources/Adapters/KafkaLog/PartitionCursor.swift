@@ -18,7 +18,7 @@ final class PartitionCursor: @unchecked Sendable {
     private var queue: FetchQueue?
     private let end = FetchQueue.Shared()
     private let decoder: FetchDecoder
-    private var assembler: BlockAssembler
+    private let assembler: BlockAssembler
     /// Blocks fetched and not asked for yet, ascending.
     private var blocks: [Block] = []
     /// After what was decoded; nil while nothing is read.
@@ -151,16 +151,25 @@ final class PartitionCursor: @unchecked Sendable {
                 : fetching.error("reading \(place)", code: Int32(chunk.error.code))
             return
         }
+        // By names of its own: a record costs a third of what it does by the cursor's.
+        let assembler = assembler
+        let first = next ?? 0
+        var (goesOn, count) = (first, UInt64(0))
+        var ended: [Block] = []
         do throws(LogError) {
-            let first = next ?? 0
+            defer {
+                next = goesOn
+                blocks += ended
+                recordsRead += count
+            }
             try decoder.read(chunk.batches, from: first) { record, timestampNs in
                 let block = assembler.add(
                     record.value, key: record.key, offset: UInt64(record.offset), timestampNs: timestampNs)
-                if let block { blocks.append(block) }
-                next = UInt64(record.offset) + 1
-                recordsRead += 1
+                if let block { ended.append(block) }
+                goesOn = UInt64(record.offset) + 1
+                count += 1
             }
-            next = chunk.next
+            goesOn = chunk.next
         } catch {
             failure = error
         }

@@ -45,8 +45,8 @@ public final class BlockBuilder {
     }
 
     public let topicPartition: TopicPartition
-    /// This builder's among all of the process, from 1 on.
-    private let number = BlockBuilder.made.add(1, ordering: .relaxed).newValue
+    /// Of the keys that this builder knows, among those of all builders of the process, from 1 on.
+    private var number = BlockBuilder.made.add(1, ordering: .relaxed).newValue
     private static let made = Atomic<UInt64>(0)
     // A builder belongs to one thread and no closure re-enters it, so that accesses need no checks at run time: they
     // were a third of what an append costs.
@@ -87,7 +87,7 @@ public final class BlockBuilder {
     public var byteCount: Int { recordsLength }
     public var isEmpty: Bool { recordCount == 0 }
 
-    /// Makes a key known to this builder, for as long as the builder lives. Returns its number.
+    /// Makes a key known to this builder, until it forgets its keys. Returns its number.
     public func register(_ key: Key) -> Int {
         let start = names.count
         names += key.exchange
@@ -99,6 +99,15 @@ public final class BlockBuilder {
             Registered(keyHash: key.keyHash, lengths: lengths, start: start, count: names.count - start))
         trackOfKey.append(-1)
         return keys.count - 1
+    }
+
+    /// Forgets all keys, which are numbered anew from then on. Only while it is empty.
+    public func forgetKeys() {
+        precondition(isEmpty)
+        keys = []
+        names = []
+        trackOfKey = []
+        number = BlockBuilder.made.add(1, ordering: .relaxed).newValue
     }
 
     /// Appends one record: `encode` writes at most `lengthMax` bytes into the buffer and returns how many. Where every

@@ -28,7 +28,6 @@ struct Batch {
     mutating func add(_ block: Block, from index: Int, _ place: TopicPartition, deadLetteredThrough: UInt64) {
         let blockIndex = Int32(rows.blocks.count)
         rows.blocks.append(block)
-        rows.rows.reserveCapacity(rows.rows.count + block.recordCount - index)
         var checked = CheckedTicks(block)
         for record in index..<block.recordCount {
             if let row = checked?.row(record, blockIndex) {

@@ -176,37 +176,117 @@ public final class CQLBuffer {
 
     // MARK: Values, as they are bound to a statement
 
+    /// Has values written into room for at most so many bytes, which is made once; what was written counts.
+    @inlinable @inline(__always)
+    public func append(atMost room: Int, _ body: (inout CQLValueCursor) -> Void) {
+        if used &+ room > capacity { grow(room) }
+        var cursor = CQLValueCursor(base + used)
+        body(&cursor)
+        let written = cursor.place - (base + used)
+        precondition(written <= room, "more bytes than there was room for")
+        used &+= written
+    }
+
     /// Null.
-    @inlinable public func appendNull() { append(bigEndian: Int32(-1)) }
+    @inlinable public func appendNull() { append(atMost: 4) { $0.appendNull() } }
+
     /// Not set: what the row has stays.
-    @inlinable public func appendUnset() { append(bigEndian: Int32(-2)) }
+    @inlinable public func appendUnset() { append(atMost: 4) { $0.appendUnset() } }
 
     /// An `int`.
     @inlinable
-    public func append(value: Int32) {
-        append(bigEndian: Int32(4))
-        append(bigEndian: value)
-    }
+    public func append(value: Int32) { append(atMost: 8) { $0.append(value: value) } }
 
     /// A `bigint`, `timestamp` or `time`.
     @inlinable
-    public func append(value: Int64) {
-        append(bigEndian: Int32(8))
-        append(bigEndian: value)
-    }
+    public func append(value: Int64) { append(atMost: 12) { $0.append(value: value) } }
 
     /// A `text`, `ascii` or `blob`.
     @inlinable
     public func append(value bytes: UnsafeRawBufferPointer) {
-        append(bigEndian: Int32(bytes.count))
-        append(bytes)
+        append(atMost: 4 + bytes.count) { $0.append(value: bytes) }
     }
 
     /// A `uuid` or `timeuuid`.
     @inlinable
     public func append(valueHigh high: UInt64, low: UInt64) {
+        append(atMost: 20) { $0.append(valueHigh: high, low: low) }
+    }
+}
+
+/// Writes bound values one behind the other, into room that was made for all of them: to ask for it at each would be
+/// most of a value's cost. Bytes go where they go, checked by nobody: see ``CQLBuffer/append(atMost:_:)``.
+public struct CQLValueCursor {
+    /// Where the next byte goes.
+    @usableFromInline var place: UnsafeMutableRawPointer
+
+    @inlinable @inline(__always)
+    init(_ place: UnsafeMutableRawPointer) { self.place = place }
+
+    @inlinable @inline(__always)
+    public mutating func append<T: FixedWidthInteger>(bigEndian value: T) {
+        place.storeBytes(of: value.bigEndian, as: T.self)
+        place += MemoryLayout<T>.size
+    }
+
+    /// Bytes of any number.
+    @inlinable @inline(__always)
+    public mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        guard let start = bytes.baseAddress, bytes.count > 0 else { return }
+        place.copyMemory(from: start, byteCount: bytes.count)
+        place += bytes.count
+    }
+
+    /// Null.
+    @inlinable @inline(__always)
+    public mutating func appendNull() { append(bigEndian: Int32(-1)) }
+
+    /// Not set: what the row has stays.
+    @inlinable @inline(__always)
+    public mutating func appendUnset() { append(bigEndian: Int32(-2)) }
+
+    /// A `tinyint`.
+    @inlinable @inline(__always)
+    public mutating func append(value: UInt8) {
+        append(bigEndian: Int32(1))
+        append(bigEndian: value)
+    }
+
+    /// An `int`.
+    @inlinable @inline(__always)
+    public mutating func append(value: Int32) {
+        append(bigEndian: Int32(4))
+        append(bigEndian: value)
+    }
+
+    /// A `bigint`, `timestamp` or `time`.
+    @inlinable @inline(__always)
+    public mutating func append(value: Int64) {
+        append(bigEndian: Int32(8))
+        append(bigEndian: value)
+    }
+
+    /// A `text`, `ascii` or `blob`.
+    @inlinable @inline(__always)
+    public mutating func append(value bytes: UnsafeRawBufferPointer) {
+        append(bigEndian: Int32(bytes.count))
+        append(bytes)
+    }
+
+    /// A `uuid` or `timeuuid`.
+    @inlinable @inline(__always)
+    public mutating func append(valueHigh high: UInt64, low: UInt64) {
         append(bigEndian: Int32(16))
         append(bigEndian: high)
         append(bigEndian: low)
+    }
+
+    /// A value that `body` writes behind its length: of a user's type, a tuple, a collection.
+    @inlinable @inline(__always)
+    public mutating func append(nested body: (inout CQLValueCursor) -> Void) {
+        let start = place
+        place += 4
+        body(&self)
+        start.storeBytes(of: Int32(place - start - 4).bigEndian, as: Int32.self)
     }
 }

@@ -23,7 +23,12 @@ public final class CQLFrameEncoder {
         case .frames(.lz4): addCompressed(frame)
         case .segments:
             if gathered.count + frame.count > CQLSegment.payloadBytesMax { seal() }
-            if frame.count <= CQLSegment.payloadBytesMax { return gathered.append(frame) }
+            if frame.count <= CQLSegment.payloadBytesMax / 2 { return gathered.append(frame) }
+            // Few others would share its segment: it is copied once, not twice.
+            seal()
+            if frame.count <= CQLSegment.payloadBytesMax {
+                return CQLSegment.append(frame, isSelfContained: true, framing, to: output)
+            }
             var rest = frame
             while rest.count > 0 {
                 let part = min(rest.count, CQLSegment.payloadBytesMax)

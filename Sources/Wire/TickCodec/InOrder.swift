@@ -74,9 +74,23 @@ private struct Words {
         return gatherWord(groups)
     }
 
-    /// Negative prices, epochs that are hashes. Count 0 where it is longer than 64 bits or cut off.
+    /// One of any length. Count 0 where it is longer than 64 bits or cut off.
     @inline(never)
     static func anyVarint(_ base: UnsafeRawPointer, _ place: Int, _ end: Int) -> (value: UInt64, count: Int) {
+        if _fastPath(end &- place >= 10) {
+            let bytes = base.loadUnaligned(fromByteOffset: place, as: UInt64.self)
+            let ends = ~bytes & 0x8080_8080_8080_8080
+            if _fastPath(ends != 0) {
+                // Its bytes are those up to the first without the top bit.
+                let groups = bytes & (ends ^ (ends &- 1)) & 0x7f7f_7f7f_7f7f_7f7f
+                return (gatherWord(groups), ends.trailingZeroBitCount &>> 3 &+ 1)
+            }
+            // Negative prices, epochs that are hashes.
+            let low = gatherWord(bytes & 0x7f7f_7f7f_7f7f_7f7f)
+            let rest = base.loadUnaligned(fromByteOffset: place &+ 8, as: UInt16.self)
+            if rest & 0x80 == 0 { return (low | UInt64(rest & 0x7f) &<< 56, 9) }
+            return rest &>> 8 > 1 ? (0, 0) : (low | UInt64(rest & 0x7f) &<< 56 | UInt64(rest &>> 8) &<< 63, 10)
+        }
         var input = Input(base: base, end: end)
         input.place = place
         guard let value = try? input.varint() else { return (0, 0) }
@@ -252,6 +266,7 @@ extension TickReader {
     }
 
     /// One field from 16 to 26 in its usual form; its length in bytes, 0 for any other.
+    /// So is one that stands behind a field of a greater number, or again.
     @inline(never)
     private mutating func readHigh(_ place: Int, _ found: inout UInt32) -> Int {
         let left = count &- place
@@ -260,7 +275,7 @@ extension TickReader {
         let first = base.load(fromByteOffset: place &+ 2, as: UInt8.self)
         if tag & 0xff87 == 0x0180 {
             let field = 16 &+ Int(tag &>> 3 & 15)
-            guard field <= 25 else { return 0 }
+            guard field <= 25, found &>> UInt32(truncatingIfNeeded: field) == 0 else { return 0 }
             found |= 1 &<< UInt32(truncatingIfNeeded: field)
             if first < 0x80 {
                 store(UInt64(first), in: field)
@@ -272,7 +287,7 @@ extension TickReader {
             return number.count &+ 2
         }
         // A trade's id.
-        guard tag == 0x01d2, first < 0x80, Int(first) &+ 3 <= left else { return 0 }
+        guard tag == 0x01d2, first < 0x80, Int(first) &+ 3 <= left, found &>> 26 == 0 else { return 0 }
         tradeIDRange = ByteRange(place &+ 3, Int(first))
         found |= 1 &<< 26
         return Int(first) &+ 3

@@ -10,9 +10,9 @@ public struct TickEncoder: Sendable {
     /// Fields 1 and 2, then from `feedStart` field 9, as they stand on the wire, each padded to whole blocks of 16
     /// bytes.
     let templates: [UInt8]
-    private let namesCount: Int
+    let namesCount: Int
     let feedStart: Int
-    private let feedCount: Int
+    let feedCount: Int
 
     /// The least size in bytes of a buffer given to ``encode(_:into:)``. No tick of this instrument is longer.
     public let lengthMax: Int

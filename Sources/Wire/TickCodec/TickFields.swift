@@ -151,7 +151,7 @@ extension TickReader {
     }
 
     /// The trade id as a number; nil where it is absent, not decimal, or written with leading zeros.
-    private var numericTradeID: UInt64? {
+    public var numericTradeID: UInt64? {
         let text = tradeID
         if text.isEmpty || text.count > 1 && text[0] == UInt8(ascii: "0") { return nil }
         var value: UInt64 = 0

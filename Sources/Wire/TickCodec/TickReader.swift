@@ -20,6 +20,8 @@ public struct TickReader {
     @usableFromInline var count: Int
     /// Bit n: field n stands in the bytes. What is stored of others is of messages before.
     @usableFromInline var present: UInt32 = 0
+    /// All fields stand once, in the order of their numbers, and are known ones up to 26.
+    @usableFromInline var isOrdered = false
     @usableFromInline var exchangeRange = ByteRange()
     @usableFromInline var symbolRange = ByteRange()
     @usableFromInline var feedRange = ByteRange()
@@ -79,7 +81,8 @@ public struct TickReader {
         present = 0
         guard count <= Self.lengthMax else { throw TickCodecError(.outOfRange, field: 0, offset: 0) }
         let place = readOrdered()
-        if place == count { return }
+        isOrdered = place == count
+        if isOrdered { return }
         do {
             try readAny(from: place)
         } catch {
