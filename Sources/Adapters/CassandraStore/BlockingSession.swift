@@ -170,10 +170,9 @@ final class BlockingSession: @unchecked Sendable {
 
     /// Changes tables: carries out the statements that `left` gives, in order, each when the nodes that may be asked
     /// next know of the one before. A statement of which nobody can tell whether it was carried out is not sent again:
-    /// the nodes agree first, and `left` is asked again, five times at most for one. `progress` hears of each. Without
-    /// `isAwaited` nobody needs to know of one that was carried out.
+    /// the nodes agree first, and `left` is asked again, five times at most for one. `progress` hears of each.
     func changeSchema(
-        _ progress: (String) -> Void = { _ in }, isAwaited: Bool = true, _ left: () throws(StoreError) -> [String]
+        _ progress: (String) -> Void = { _ in }, _ left: () throws(StoreError) -> [String]
     ) throws(StoreError) {
         var failures = 0
         var statements = try left()
@@ -187,7 +186,7 @@ final class BlockingSession: @unchecked Sendable {
                 try awaitOneSchema()
                 statements = try left()
             } else {
-                if isAwaited { try awaitOneSchema() }
+                try awaitOneSchema()
                 statements.removeFirst()
                 failures = 0
             }
@@ -196,7 +195,7 @@ final class BlockingSession: @unchecked Sendable {
 
     /// Returns what leaves open whether the statement was carried out; throws where it was not. Nodes flush what they
     /// have to the disk and agree, which takes a busy cluster longer than a request may.
-    private func changeOnce(_ statement: String) throws(StoreError) -> StoreError? {
+    func changeOnce(_ statement: String) throws(StoreError) -> StoreError? {
         let request = CQLRequest.query(statement, CQLParameters(consistency: .localOne))
         switch ask([(request, nil, nil)], milliseconds: 60_000, isIdempotent: false)[0] {
         case .success: return nil

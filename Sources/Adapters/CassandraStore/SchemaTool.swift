@@ -116,10 +116,16 @@ public final class SchemaTool {
     /// Removes the keyspace with all that is in it; one that is not there is removed. A node that is away hears of it
     /// when it is back.
     public func removeKeyspace() throws(StoreError) {
-        try session.changeSchema(isAwaited: false) { () throws(StoreError) in
+        let pause = Monitor()
+        for attempt in 1... {
             let rows = try session.query(
                 "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?", [(.text(keyspace), .text)])
-            return rows.isEmpty ? [] : ["DROP KEYSPACE IF EXISTS \(keyspace)"]
+            // Once more is as good as once: nodes need not agree first.
+            guard !rows.isEmpty, let open = try session.changeOnce("DROP KEYSPACE IF EXISTS \(keyspace)") else {
+                return
+            }
+            guard attempt < 5 else { throw open }
+            _ = pause.withLock { pause.wait(milliseconds: 1000 * attempt) { false } }
         }
     }
 
