@@ -151,7 +151,7 @@ final class PartitionCursor: @unchecked Sendable {
                 : fetching.error("reading \(place)", code: Int32(chunk.error.code))
             return
         }
-        // By names of its own: a record costs a third of what it does by the cursor's.
+        // The cursor's own would be retained, or grown, for each record.
         let assembler = assembler
         let first = next ?? 0
         var (goesOn, count) = (first, UInt64(0))
