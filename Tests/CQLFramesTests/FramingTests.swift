@@ -10,7 +10,7 @@ struct FramingTests {
     private func frames(_ random: inout RandomCQL, count: Int) -> [[UInt8]] {
         (0..<count).map { index in
             let buffer = CQLBuffer()
-            let length = [0, 1, 500, 600, 40_000, 131_062, 131_063, 300_000][random.below(8)]
+            let length = [0, 1, 500, 600, 40_000, 65_500, 65_540, 100_000, 131_062, 131_063, 300_000][random.below(11)]
             let text =
                 random.chance(50)
                 ? String(repeating: "a", count: length)

@@ -42,18 +42,13 @@ private enum Fault: String, CaseIterable {
         case .requestOpcode: changed[4] = CQLOpcode.query.rawValue
         case .warnedGarbage: changed[1] |= CQLFrameFlags.warning.rawValue
         case .halfAndCut: return (Array(frame[..<(frame.count / 2)]), true)
-        case .unknownError: return (Fault.error(0x6666, frame), false)
-        case .unprepared: return (Fault.error(0x2500, frame) + [0, 2, 7, 7], false)
+        case .unknownError: return (ProxiedFrames.error(0x6666, "x", to: frame), false)
+        case .unprepared:
+            // The statement's id behind it.
+            changed = ProxiedFrames.error(0x2500, "x", to: frame) + [0, 2, 7, 7]
+            changed[8] += 4
         }
         return (changed, false)
-    }
-
-    private static func error(_ code: Int32, _ frame: [UInt8]) -> [UInt8] {
-        let message: [UInt8] = [0, 1, 0x78]
-        let extra = code == 0x2500 ? 4 : 0
-        let length = UInt8(4 + message.count + extra)
-        return [frame[0], 0, frame[2], frame[3], CQLOpcode.error.rawValue, 0, 0, 0, length]
-            + withUnsafeBytes(of: code.bigEndian, Array.init) + message
     }
 }
 
@@ -90,7 +85,7 @@ private final class FaultProxy: Sendable {
 
 private final class FaultyPair: ProxiedConnection {
     private let state: FaultProxy.State
-    private let decoder = CQLFrameDecoder(.frames(.none))
+    private let frames = ProxiedFrames()
     private var answers = 0
 
     init(_ client: Socket, _ server: Socket, _ state: FaultProxy.State) {
@@ -100,22 +95,13 @@ private final class FaultyPair: ProxiedConnection {
 
     override func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
         guard isFromServer else { return server.write(bytes) }
-        decoder.feed(bytes)
-        defer { decoder.endFeed() }
-        while let frame = try? decoder.next() {
-            let buffer = CQLBuffer()
-            let start = frame.header.begin(buffer)
-            buffer.append(frame.body)
-            CQLFrameHeader.end(buffer, start)
+        frames.read(bytes) { opcode, frame in
             answers += 1
             // The handshake and the driver's questions about the cluster are let through.
-            guard let fault = state.fault, answers == state.after, frame.header.opcode == .result else {
-                client.write(buffer.bytes)
-                continue
-            }
+            guard let fault = state.fault, answers == state.after, opcode == .result else { return client.write(frame) }
             state.made.add(1, ordering: .relaxed)
-            let broken = fault.bytes(Array(buffer.bytes))
-            broken.bytes.withUnsafeBytes { client.write($0) }
+            let broken = fault.bytes(frame)
+            client.write(broken.bytes)
             if broken.ends { close() }
         }
     }

@@ -39,7 +39,7 @@ final class RefusingProxy: Sendable {
         proxy.execute { [state] in
             state.held = held.map { ($0.opcode, Array($0.text.utf8)) }
             guard held == nil else { return }
-            for (server, bytes) in state.waiting { bytes.withUnsafeBytes { server.write($0) } }
+            for (server, bytes) in state.waiting { server.write(bytes) }
             state.waiting = []
         }
     }
@@ -49,7 +49,7 @@ final class RefusingProxy: Sendable {
 
 private final class RefusingPair: ProxiedConnection {
     private let state: RefusingProxy.State
-    private let decoder = CQLFrameDecoder(.frames(.none))
+    private let frames = ProxiedFrames()
 
     init(_ client: Socket, _ server: Socket, _ state: RefusingProxy.State) {
         self.state = state
@@ -58,33 +58,17 @@ private final class RefusingPair: ProxiedConnection {
 
     override func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
         guard !isFromServer else { return client.write(bytes) }
-        decoder.feed(bytes)
-        defer { decoder.endFeed() }
-        while let frame = try? decoder.next() {
-            let buffer = CQLBuffer()
-            let start = frame.header.begin(buffer)
-            buffer.append(frame.body)
-            CQLFrameHeader.end(buffer, start)
-            if let held = state.held, frame.header.opcode == held.opcode,
-                Array(frame.body).firstRange(of: held.text) != nil
-            {
-                state.waiting.append((server, Array(buffer.bytes)))
-                continue
+        frames.read(bytes) { opcode, frame in
+            if let held = state.held, opcode == held.opcode, frame.firstRange(of: held.text) != nil {
+                state.waiting.append((server, frame))
+                return
             }
-            guard frame.header.opcode == .batch, let refused = state.refused,
-                Array(frame.body).firstRange(of: refused) != nil
-            else {
-                server.write(buffer.bytes)
-                continue
+            guard opcode == .batch, let refused = state.refused, frame.firstRange(of: refused) != nil else {
+                return server.write(frame)
             }
             state.made.add(1, ordering: .relaxed)
-            // Overloaded, by v4.
-            let message = Array("not this one".utf8)
-            let sent = Array(buffer.bytes)
-            let error: [UInt8] =
-                [0x84, 0, sent[2], sent[3], CQLOpcode.error.rawValue, 0, 0, 0, UInt8(6 + message.count)]
-                + [0, 0, 0x10, 0x01, 0, UInt8(message.count)] + message
-            error.withUnsafeBytes { client.write($0) }
+            // Overloaded.
+            client.write(ProxiedFrames.error(0x1001, "not this one", to: frame))
         }
     }
 }

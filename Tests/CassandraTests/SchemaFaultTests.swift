@@ -11,52 +11,42 @@ import Testing
 /// Passes frames of protocol v4 between a tool and a node. Of two changes of tables that the node has made, it keeps
 /// the answer to one back: its connection ends, or an error of the server takes the answer's place.
 private final class ForgetfulProxy: Sendable {
-    fileprivate let changes = Atomic<Int>(0)
-    private let proxy: Mutex<ConnectionProxy?> = Mutex(nil)
-
-    init(to port: Int) throws {
-        let made = try ConnectionProxy(to: port) { [unowned self] in ForgetfulPair($0, $1, self) }
-        proxy.withLock { $0 = made }
+    fileprivate final class State: Sendable {
+        let changes = Atomic<Int>(0)
     }
 
-    var port: Int { proxy.withLock { $0?.port ?? 0 } }
-    var kept: Int { (changes.load(ordering: .relaxed) + 1) / 2 }
-    func stop() { proxy.withLock { $0?.stop() } }
+    private let proxy: ConnectionProxy
+    private let state = State()
+    var port: Int { proxy.port }
+
+    init(to port: Int) throws {
+        proxy = try ConnectionProxy(to: port) { [state] in ForgetfulPair($0, $1, state) }
+    }
+
+    var kept: Int { (state.changes.load(ordering: .relaxed) + 1) / 2 }
+
+    func stop() { proxy.stop() }
 }
 
 private final class ForgetfulPair: ProxiedConnection {
-    private let owner: ForgetfulProxy
-    private let decoder = CQLFrameDecoder(.frames(.none))
+    private let state: ForgetfulProxy.State
+    private let frames = ProxiedFrames()
 
-    init(_ client: Socket, _ server: Socket, _ owner: ForgetfulProxy) {
-        self.owner = owner
+    init(_ client: Socket, _ server: Socket, _ state: ForgetfulProxy.State) {
+        self.state = state
         super.init(client, server)
     }
 
     override func received(_ bytes: UnsafeRawBufferPointer, isFromServer: Bool) {
         guard isFromServer else { return server.write(bytes) }
-        decoder.feed(bytes)
-        defer { decoder.endFeed() }
-        while let frame = try? decoder.next() {
-            let body = Array(frame.body)
-            let buffer = CQLBuffer()
-            let start = frame.header.begin(buffer)
-            buffer.append(frame.body)
-            CQLFrameHeader.end(buffer, start)
+        frames.read(bytes) { opcode, frame in
             // A result of kind 5 is a change of the schema.
-            guard frame.header.opcode == .result, body.starts(with: [0, 0, 0, 5]),
-                case let number = owner.changes.add(1, ordering: .relaxed).oldValue, number % 2 == 0
-            else {
-                client.write(buffer.bytes)
-                continue
+            guard opcode == .result, frame.dropFirst(9).starts(with: [0, 0, 0, 5]) else { return client.write(frame) }
+            switch state.changes.add(1, ordering: .relaxed).oldValue % 4 {
+            case 0: client.write(ProxiedFrames.error(0x0000, "Unknown CF", to: frame))
+            case 2: close()
+            default: client.write(frame)
             }
-            guard number % 4 == 0 else { return close() }
-            let message = Array("Unknown CF".utf8)
-            let header = Array(buffer.bytes[..<4])
-            let error =
-                [header[0], 0, header[2], header[3], CQLOpcode.error.rawValue, 0, 0, 0, UInt8(6 + message.count)]
-                + [0, 0, 0, 0, 0, UInt8(message.count)] + message
-            error.withUnsafeBytes { client.write($0) }
         }
     }
 }

@@ -22,18 +22,16 @@ public final class CQLFrameEncoder {
         case .frames(.none): output.append(frame)
         case .frames(.lz4): addCompressed(frame)
         case .segments:
-            if gathered.count + frame.count > CQLSegment.payloadBytesMax { seal() }
-            if frame.count <= CQLSegment.payloadBytesMax / 2 { return gathered.append(frame) }
-            // Few others would share its segment: it is copied once, not twice.
-            seal()
-            if frame.count <= CQLSegment.payloadBytesMax {
-                return CQLSegment.append(frame, isSelfContained: true, framing, to: output)
-            }
+            // Few others would share the segment of a large one: it is copied once, not twice.
+            let isShared = frame.count <= CQLSegment.payloadBytesMax / 2
+            if !isShared || gathered.count + frame.count > CQLSegment.payloadBytesMax { seal() }
+            if isShared { return gathered.append(frame) }
+            let isWhole = frame.count <= CQLSegment.payloadBytesMax
             var rest = frame
             while rest.count > 0 {
                 let part = min(rest.count, CQLSegment.payloadBytesMax)
                 CQLSegment.append(
-                    UnsafeRawBufferPointer(rebasing: rest[..<part]), isSelfContained: false, framing, to: output)
+                    UnsafeRawBufferPointer(rebasing: rest[..<part]), isSelfContained: isWhole, framing, to: output)
                 rest = UnsafeRawBufferPointer(rebasing: rest[part...])
             }
         }
