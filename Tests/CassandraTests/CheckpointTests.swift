@@ -3,6 +3,7 @@ import EventLog
 import Foundation
 import MarketModel
 import Simulation
+import Synchronization
 import TestSupport
 import Testing
 import TickStore
@@ -82,6 +83,56 @@ struct CheckpointTests {
         }
         #expect(count == 1050)
         try after.close()
+        try store.close()
+    }
+
+    @Test func `Rows and last ticks of many instruments go together, as much as Cassandra takes without a warning`()
+        async throws
+    {
+        let node = try await SharedCassandra.shared.node()
+        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
+            Thread.detachNewThread { done.resume(with: Result { try Self.fill(node.port) }) }
+        }
+    }
+
+    private static func fill(_ port: Int) throws {
+        let time = SystemClock()
+        var configuration = CassandraStoreConfiguration(contactPoints: [CQLAddress(host: "127.0.0.1", port: port)])
+        configuration.keyspace = "checkpoint_sizes"
+        configuration.limits.openMilliseconds = 30_000
+        configuration.limits.flushIntervalNs = .max / 2
+        _ = try SchemaTool(configuration, replication: nil).apply()
+        let warnings = Mutex<[String]>([])
+        let store = try CassandraStore(
+            configuration, time: time,
+            report: { event in
+                if case .warning(let text, _) = event { warnings.withLock { $0.append(text) } }
+            })
+        let places = (0..<40).map { TopicPartition(.ticksRaw, UInt16($0)) }
+        let nowNs = floorDivide(time.wallNs(), by: 3_600_000_000_000) * 3_600_000_000_000
+        for place in places {
+            #expect(try store.nextOffset(place) == nil)
+            _ = try store.apply(placeRows(place, from: 0, count: 3, nowNs: nowNs), through: 3, of: place)
+        }
+        func requests() -> UInt64 {
+            let answer = Mutex<UInt64>(0)
+            let isThere = DispatchSemaphore(value: 0)
+            Task {
+                let counters = await store.session.session.counters()
+                answer.withLock { $0 = counters.requests }
+                isThere.signal()
+            }
+            isThere.wait()
+            return answer.withLock { $0 }
+        }
+        for _ in 0..<15_000 where store.writeCounters.rowsSum < 40 * 4 { time.sleep(ns: 2_000_000) }
+        let before = requests()
+        #expect(try store.flush(places[0]) == 3)
+        // The first place had its checkpoint with its first rows. Of the others what is filed, through where without a
+        // gap, and an offset; and all their records in a few requests.
+        let count = requests() - before
+        #expect((39 * 3 + 4...39 * 3 + 8).contains(Int(count)), "\(count) requests")
+        #expect(warnings.withLock { $0 } == [])
         try store.close()
     }
 }

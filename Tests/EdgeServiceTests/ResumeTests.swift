@@ -99,7 +99,7 @@ struct ResumeTests {
         let world = try RestartWorld()
         let loops = EventLoopsApart(log: world.log)
         let edge = try EdgeService(
-            log: loops, store: SimulatedStore(), time: world.time, loops: loops.group)
+            log: loops.log, store: SimulatedStore(), time: world.time, loops: loops.group)
         defer { edge.stop(withinMilliseconds: 1000) }
         let target = "127.0.0.1:\(try edge.listen(host: "127.0.0.1", port: 0).port)"
         // The first connection goes to the first loop, the second to the other.

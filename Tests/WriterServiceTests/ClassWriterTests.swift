@@ -72,7 +72,7 @@ struct ClassWriterTests {
     }
 
     /// Runs a writer until it has moved past everything.
-    private func write(_ log: SegmentLog, _ topic: Topic, _ rows: ClassRows) throws -> WriterCounters {
+    private func write(_ log: any EventLog, _ topic: Topic, _ rows: ClassRows) throws -> WriterCounters {
         let holder = Mutex<ClassWriter?>(nil)
         let place = TopicPartition(topic, 0)
         let end = log.endOffset(place, .durable)
@@ -120,8 +120,14 @@ struct ClassWriterTests {
         return report
     }
 
-    @Test func `Trades are stored once, however often they come; what is none goes to the dead letters`() throws {
+    /// A log that is fetched from elsewhere does not have at once what is read again.
+    @Test(arguments: [false, true])
+    func `Trades are stored once, however often they come; what is none goes to the dead letters`(
+        isFetched: Bool
+    ) throws {
         let log = try log()
+        let fetched = FetchedReads(log, time)
+        let source: any EventLog = isFetched ? InterposedLog(log, fetched: fetched) : log
         let rows = ClassRows()
         var unsided = Self.execution(1)
         unsided.side = "HOLD"
@@ -138,7 +144,8 @@ struct ClassWriterTests {
         let good = (0..<1500).map { Self.execution($0).encodedBytes() }
         try append(log, .tradesExecuted, key: "ACC-1", good + bad + good)
         rows.contents.withLock { $0.failures = 3 }
-        let counters = try write(log, .tradesExecuted, rows)
+        let counters = try write(source, .tradesExecuted, rows)
+        if isFetched { #expect((3...100).contains(fetched.emptyReads), "\(fetched.emptyReads)") }
         #expect(counters.deadLetters == 5 && counters.retries == 3 && counters.failure == nil)
         let stored = rows.contents.withLock { $0.executions }
         #expect(stored.count == 1500)
@@ -162,7 +169,7 @@ struct ClassWriterTests {
             contents.next = [:]
             return contents.executions
         }
-        #expect(try write(log, .tradesExecuted, rows).deadLetters == 0)
+        #expect(try write(source, .tradesExecuted, rows).deadLetters == 0)
         #expect(rows.contents.withLock { $0.executions } == before)
     }
 

@@ -42,6 +42,9 @@ public struct CassandraStoreLimits: Sendable {
     /// `batch_size_warn_threshold`); 1 partition: each batch goes alone.
     public var mixedPartitionsMax = 10
     public var mixedBytesMax = 5000
+    /// What Cassandra counts of a value beyond what it takes in a request: timestamp, time to live and time of
+    /// deletion, 20 bytes, less the 4 of its length.
+    static let cellBytes = 16
     /// So many requests on their way are enough to wait for while what waits would be a small one.
     public var mixedInFlight = 4
     /// Batches of one partition that are written at the same time.

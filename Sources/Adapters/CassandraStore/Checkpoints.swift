@@ -151,7 +151,8 @@ final class Checkpoints: @unchecked Sendable {
                     recordInsert,
                     [.text(record.instrument.exchange), .text(record.instrument.symbol)] + record.record.values
                         + [.bigint(timestampMicroseconds)])
-                if batch.count > 0, batch.byteCount + values.bytes.count > limits.mixedBytesMax { break }
+                let cellBytes = (batch.count + 1) * InstrumentRecord.columns.count * CassandraStoreLimits.cellBytes
+                if batch.count > 0, batch.byteCount + values.bytes.count + cellBytes > limits.mixedBytesMax { break }
                 if batch.count == 0 { token = recordInsert.token(values) ?? 0 }
                 batch.statement(recordInsert.id, values: values.count)
                 frame.append(values.bytes)

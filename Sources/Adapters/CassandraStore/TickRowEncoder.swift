@@ -37,6 +37,8 @@ enum TickRowEncoder {
     ]
     /// With timestamp and time to live.
     static let valueCount = columns.count + 2
+    /// Columns that are not of the key.
+    static let cellsMax = columns.count - 5
 
     static func insert(_ keyspace: String) -> String {
         let marks = columns.map { _ in "?" }.joined(separator: ", ")

@@ -17,6 +17,8 @@ final class PartitionWrite: @unchecked Sendable {
     let source: WriteSource
     /// Where the statements lie in the frame: what can go together with others. Empty of what goes alone.
     let statements: Range<Int>
+    /// Of the statements, as Cassandra counts them.
+    var countedBytes: Int { statements.count + rows * TickRowEncoder.cellsMax * CassandraStoreLimits.cellBytes }
     /// When the ticks of its rows happened.
     let filingTimesNs: [Int64]
     /// How often its source was marked when it was handed over. Guarded by the window's monitor.
@@ -291,14 +293,14 @@ final class WriteWindow: @unchecked Sendable {
             if mixes, inFlight >= limits.mixedInFlight, waitingRows < limits.mixedPartitionsMax { return }
             guard let first = take({ _ in true }) else { return }
             var writes = [first]
-            var bytes = first.statements.count
-            while mixes, bytes > 0, writes.count < limits.mixedPartitionsMax,
+            var bytes = first.countedBytes
+            while mixes, !first.statements.isEmpty, writes.count < limits.mixedPartitionsMax,
                 let next = take({
-                    !$0.statements.isEmpty && bytes + $0.statements.count <= limits.mixedBytesMax
+                    !$0.statements.isEmpty && bytes + $0.countedBytes <= limits.mixedBytesMax
                 })
             {
                 writes.append(next)
-                bytes += next.statements.count
+                bytes += next.countedBytes
             }
             send(writes)
         }

@@ -149,7 +149,11 @@ public final class ClassWriter: Sendable {
                 next = end
             }
         }
-        guard next > from else { return false }
+        guard next > from else {
+            // What it reads again is being fetched.
+            if partition.waiting != nil { partition.retryAtNs = time.monotonicNs() + ClassWriter.retryNs }
+            return false
+        }
         if let last = corrupt.last {
             try DeadLetterRecord.append(
                 corrupt, of: partition.place, to: log, group: ClassWriter.deadLetterGroup(topic),

@@ -272,6 +272,11 @@ public final class WriterService: Sendable {
                 state.withLock { $0.heldBytesMost = max($0.heldBytesMost, held) }
                 moved = true
             case .atEnd, .onDisk:
+                if isTriedAgain, partition.batch.next == partition.next {
+                    // What it let go of is being fetched again.
+                    partition.retryAtNs = time.monotonicNs() + configuration.retryIntervalNs
+                    return moved
+                }
                 if !isLast, !isTriedAgain, let firstNs = partition.firstNs,
                     firstNs + work.size.intervalNs > time.monotonicNs()
                 {
@@ -303,11 +308,7 @@ public final class WriterService: Sendable {
         _ partition: inout Partition, _ work: inout Work, _ group: any GroupMembership, full: Bool
     ) throws -> Bool {
         let batch = partition.batch
-        guard batch.next > partition.next else {
-            // What it waited with went to the log's retention.
-            if partition.waiting != nil { resume(&partition) }
-            return false
-        }
+        guard batch.next > partition.next else { return false }
         if !batch.corrupt.isEmpty {
             try deadLetter(partition.place, batch.corrupt)
             partition.deadLetteredThrough = batch.corrupt[batch.corrupt.count - 1].offset + 1
