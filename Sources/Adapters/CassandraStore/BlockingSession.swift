@@ -33,7 +33,7 @@ final class BlockingSession: @unchecked Sendable {
             options, on: loop, transport: configuration.transport ?? CQLSockets(tls: configuration.tls), report: report
         ) { opened in
             result.withLock { $0 = opened }
-            monitor.withLock { monitor.broadcast() }
+            monitor.withLock { monitor.wake() }
         }
         // The session ends the wait itself.
         while result.withLock({ $0 == nil }) {
@@ -143,7 +143,7 @@ final class BlockingSession: @unchecked Sendable {
                     state.left -= 1
                     return state.left
                 }
-                if left == 0 { monitor.withLock { monitor.broadcast() } }
+                if left == 0 { monitor.withLock { monitor.wake() } }
             }
         }
         session.submit(calls)

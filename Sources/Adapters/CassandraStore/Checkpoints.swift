@@ -86,7 +86,7 @@ final class Checkpoints: @unchecked Sendable {
             if let offsets = try? write(checkpoint, milliseconds: limit, waitsForFailing: false) { written(offsets) }
             monitor.withLock {
                 isWriting = false
-                monitor.broadcast()
+                monitor.wake()
             }
         }
     }

@@ -388,7 +388,7 @@ final class WriteWindow: @unchecked Sendable {
             written.count(latencyNs: latencyNs, rows: rows)
             keepBounds()
             if openWrites == 0 { lastError = nil }
-            monitor.broadcast()
+            monitor.wake()
             return over
         }
         for partition in over { report(partition, true) }
@@ -441,7 +441,7 @@ final class WriteWindow: @unchecked Sendable {
             known.partition.reason = error.message
             failing[number] = known
             if isNew { known.source.failing += 1 }
-            monitor.broadcast()
+            monitor.wake()
             return isNew ? known.partition : nil
         }
         if let begun { report(begun, false) }

@@ -2,7 +2,7 @@ import CRdKafka
 
 /// How often the coordinator of a group is asked again that is not ready to answer: one that still reads what the group
 /// committed, as in the seconds after the first group of a cluster has formed, one that is not chosen yet, or one that
-/// no longer is. Pure: it says how long to wait.
+/// no longer is; or that knows of a transaction which may move the offset asked for. Pure: it says how long to wait.
 struct CoordinatorRetry: Sendable {
     /// How often is asked at most.
     let attemptsMax: Int
@@ -26,7 +26,7 @@ struct CoordinatorRetry: Sendable {
     static func passes(_ code: rd_kafka_resp_err_t) -> Bool {
         switch code {
         case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
-            RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
+            RD_KAFKA_RESP_ERR_NOT_COORDINATOR, RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT:
             true
         default: false
         }

@@ -15,6 +15,13 @@ public final class KafkaAdmin: @unchecked Sendable {
         handle = try KafkaHandle(.consumer, configuration, ConsumerSettings.common, report: report)
     }
 
+    /// Asks by a client that is somebody else's to let go.
+    init(_ configuration: KafkaConfiguration, by handle: KafkaHandle, report: @escaping KafkaReport) {
+        self.configuration = configuration
+        self.report = report
+        self.handle = handle
+    }
+
     /// Lets the client go.
     public func close() { handle.destroy() }
 

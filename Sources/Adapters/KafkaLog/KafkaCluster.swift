@@ -90,33 +90,6 @@ struct KafkaCluster {
         }
     }
 
-    /// What a group committed; places without are left out. `group` has the group's id.
-    func committed(_ group: KafkaHandle, _ places: [TopicPartition]) throws(LogError) -> [TopicPartition: UInt64] {
-        guard !places.isEmpty else { return [:] }
-        let list = PartitionList(capacity: places.count)
-        for place in places {
-            list.add(
-                configuration.name(of: place.topic), Int32(place.partition), offset: Int64(RD_KAFKA_OFFSET_INVALID))
-        }
-        let code = rd_kafka_committed(group.rk, list.list, timeoutMs)
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw group.fail("asking for a group's offsets", code) }
-        return try read(list, "asking for the group's offset", places)
-    }
-
-    /// Commits for a group that has no members now, or whose members commit themselves elsewhere.
-    func commit(_ group: KafkaHandle, _ offsets: [GroupOffset]) throws(LogError) {
-        let list = PartitionList(capacity: offsets.count)
-        for offset in offsets {
-            list.add(
-                configuration.name(of: offset.place.topic), Int32(offset.place.partition),
-                offset: Int64(clamping: offset.offset))
-        }
-        let code = rd_kafka_commit(group.rk, list.list, 0)
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-            throw group.fail("committing for group \(offsets.first?.group ?? "")", code)
-        }
-    }
-
     private func read(
         _ list: borrowing PartitionList, _ what: String, _ places: [TopicPartition]
     ) throws(LogError) -> [TopicPartition: UInt64] {

@@ -45,6 +45,11 @@ struct KafkaErrors {
                     + "\(brokers): the broker that looks after the group is not ready yet; try again in some seconds, "
                     + "and where it stays so, see that every partition of __consumer_offsets has a leader",
                 retryable: true)
+        case RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT:
+            return LogError(
+                .unavailable,
+                "\(what): \(why): a transaction that may move the offset is not over yet; who began it ends it when "
+                    + "started again under its name, and the brokers do after its timeout", retryable: true)
         case RD_KAFKA_RESP_ERR__AUTHENTICATION, RD_KAFKA_RESP_ERR__SSL, RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
             RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
             RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:

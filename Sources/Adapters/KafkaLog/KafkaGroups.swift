@@ -89,22 +89,49 @@ extension KafkaAdmin {
 
     /// What a group committed, of this platform's topics.
     private func committed(_ group: String) throws(LogError) -> [TopicPartition: UInt64] {
-        let request = rd_kafka_ListConsumerGroupOffsets_new(group, nil)
+        try committed(group, nil) { (list) throws(Refusal) in try offsets(list) }
+    }
+
+    /// What a group committed of a place; nil where it did not. An offset that a transaction may move that is not over
+    /// yet is waited for, and an error where that takes longer.
+    func committed(_ group: String, _ place: TopicPartition) throws(LogError) -> UInt64? {
+        let list = PartitionList(capacity: 1)
+        list.add(
+            configuration.name(of: place.topic), Int32(place.partition), offset: Int64(RD_KAFKA_OFFSET_INVALID))
+        return try committed(group, list.list) { (list) throws(Refusal) in
+            guard let list, list.pointee.cnt == 1 else { return nil }
+            let entry = list.pointee.elems[0]
+            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+                throw place.description.withCString { Refusal(entry.err, $0) }
+            }
+            return entry.offset >= 0 ? UInt64(entry.offset) : nil
+        }
+    }
+
+    /// `places`: nil for all; those asked for are waited for while a transaction may move them.
+    private func committed<Answer>(
+        _ group: String, _ places: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?,
+        _ read: (UnsafePointer<rd_kafka_topic_partition_list_t>?) throws(Refusal) -> Answer
+    ) throws(LogError) -> Answer {
+        let request = rd_kafka_ListConsumerGroupOffsets_new(group, places)
         var requests: [OpaquePointer?] = [request]
         defer { if let request { rd_kafka_ListConsumerGroupOffsets_destroy(request) } }
         let what = "asking for the offsets of group \(group)"
-        return try askCoordinator(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, what) {
-            rd_kafka_ListConsumerGroupOffsets($0, &requests, 1, $1, $2)
-        } _: { (event) throws(Refusal) -> [TopicPartition: UInt64] in
+        return try askCoordinator(RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, what) { rk, options, queue in
+            if places != nil, let error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1) {
+                rd_kafka_error_destroy(error)
+            }
+            rd_kafka_ListConsumerGroupOffsets(rk, &requests, 1, options, queue)
+        } _: { (event) throws(Refusal) -> Answer in
             var count = 0
             guard
                 let results = rd_kafka_ListConsumerGroupOffsets_result_groups(
                     rd_kafka_event_ListConsumerGroupOffsets_result(event), &count), count > 0, let result = results[0]
-            else { return [:] }
+            else { return try read(nil) }
             if let error = rd_kafka_group_result_error(result) {
                 throw Refusal(rd_kafka_error_code(error), rd_kafka_error_string(error))
             }
-            return try offsets(rd_kafka_group_result_partitions(result))
+            return try read(rd_kafka_group_result_partitions(result))
         }
     }
 

@@ -39,7 +39,6 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         var catchUp: CatchUpReads?
         var memberships: [KafkaMembership] = []
         var starts: [TopicPartition: UInt64] = [:]
-        var groups: [String: GroupClient] = [:]
         /// The newest records of topics that are not followed, read when first asked for.
         var lastPlaces: [Topic: [LastPlace]] = [:]
         var isClosed = false
@@ -258,7 +257,6 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
                 state.cursors = [:]
                 state.fetching = nil
                 state.catchUp = nil
-                state.groups = [:]
             }
             return state.isClosed ? nil : state
         }
@@ -269,7 +267,6 @@ public final class KafkaLog: EventLog, @unchecked Sendable {
         tip?.stop()
         for cursor in open.cursors.values { cursor.monitor.locked { cursor.close() } }
         open.fetching?.stop()
-        for group in open.groups.values { group.handle.destroy() }
         open.transactions?.close()
         var failure: LogError?
         if let spill = open.spill {

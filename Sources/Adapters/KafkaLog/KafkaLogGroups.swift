@@ -59,58 +59,20 @@ extension KafkaLog {
     }
 
     public func committedOffset(group: String, _ place: TopicPartition) throws(LogError) -> UInt64? {
-        try asking(group) { handle throws(LogError) in try cluster.committed(handle, [place])[place] }
+        try asking().committed(configuration.name(ofGroup: group), place)
     }
 
     public func fence() throws(LogError) { try transactions().fence() }
 
     public func commit(_ offsets: [GroupOffset]) throws(LogError) {
-        for group in Set(offsets.map(\.group)) {
-            try asking(group) { handle throws(LogError) in
-                try cluster.commit(handle, offsets.filter { $0.group == group })
-            }
+        for (group, offsets) in Dictionary(grouping: offsets, by: \.group) {
+            let places = Dictionary(offsets.map { ($0.place, $0.offset) }) { $1 }
+            try asking().reset(configuration.name(ofGroup: group), to: places)
         }
     }
 
-    /// Calls `body` with a client that speaks for a group without being a member of it.
-    private func asking<R>(_ group: String, _ body: (KafkaHandle) throws(LogError) -> R) throws(LogError) -> R {
-        let handle = try state.withLock { state throws(LogError) in
-            if state.isClosed { throw LogError(.closed, "the log is closed") }
-            if let known = state.groups[group] {
-                state.groups[group]?.users += 1
-                return known.handle
-            }
-            let made = try KafkaHandle(
-                .consumer, configuration,
-                ConsumerSettings.common + [("group.id", configuration.name(ofGroup: group))], report: notify)
-            state.groups[group] = GroupClient(handle: made)
-            return made
-        }
-        defer {
-            state.withLock { state in
-                state.groups[group]?.users -= 1
-                state.groups[group]?.usedNs = time.monotonicNs()
-            }
-        }
-        return try body(handle)
+    private func asking() throws(LogError) -> KafkaAdmin {
+        if state.withLock({ $0.isClosed }) { throw LogError(.closed, "the log is closed") }
+        return KafkaAdmin(configuration, by: reader, report: notify)
     }
-
-    /// A client costs processor time though nobody asks: those that were not asked for a while go.
-    func dropIdleGroups(_ nowNs: Int64) {
-        let idle = state.withLock { state in
-            let idle = state.groups.filter { $0.value.users == 0 && nowNs - $0.value.usedNs > KafkaLog.groupIdleNs }
-            for group in idle.keys { state.groups[group] = nil }
-            return idle
-        }
-        for group in idle.values { group.handle.destroy() }
-    }
-
-    private static let groupIdleNs: Int64 = 5_000_000_000
-}
-
-/// A client that speaks for a group, and who is asking by it.
-struct GroupClient {
-    let handle: KafkaHandle
-    var users = 1
-    var usedNs: Int64 = 0
 }

@@ -163,7 +163,6 @@ final class KafkaMembership: GroupMembership, @unchecked Sendable {
             if nowNs - committedNs >= limits.commitIntervalNs {
                 committedNs = nowNs
                 commit(nil)
-                log.dropIdleGroups(nowNs)
             }
         }
         commit(nil)
