@@ -106,11 +106,13 @@ struct WriterTests {
     @Test func `The size of a batch grows while batches come in full, and comes back`() {
         let configuration = WriterConfiguration()
         var size = BatchSize(configuration)
-        for _ in 0..<20 { size.adapt(full: true, applyNs: 1_000_000) }
-        #expect(size.rows == configuration.batchRowsMax)
-        for _ in 0..<20 { size.adapt(full: false, applyNs: 1_000_000) }
+        for (tracks, most) in [(1, 4096), (32, 4096), (100, 12_800), (100_000, 32_768), (1, 4096)] {
+            for _ in 0..<20 { size.adapt(full: true, tracks: tracks, applyNs: 1_000_000) }
+            #expect(size.rows == most, "\(tracks) tracks")
+        }
+        for _ in 0..<20 { size.adapt(full: false, tracks: 1, applyNs: 1_000_000) }
         #expect(size.rows == 200 && size.intervalNs == 50_000_000)
-        size.adapt(full: false, applyNs: 400_000_000)
+        size.adapt(full: false, tracks: 1, applyNs: 400_000_000)
         #expect(size.intervalNs == configuration.batchIntervalNsMax)
     }
 }

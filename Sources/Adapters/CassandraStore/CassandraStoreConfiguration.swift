@@ -50,7 +50,7 @@ public struct CassandraStoreLimits: Sendable {
     /// Batches of one partition that are written at the same time.
     public var partitionBatchesMax = 2
     /// Bytes of batches that were not acknowledged; the writer waits for room.
-    public var openBytesMax = 24 << 20
+    public var openBytesMax = 12 << 20
     /// Of these, bytes of one partition of the log while rows of it cannot be written.
     public var failingBytesMax = 2 << 20
     /// An answer that takes longer means that the node has too much to do: fewer batches go out at once.

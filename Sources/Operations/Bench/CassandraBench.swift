@@ -13,7 +13,7 @@ public enum CassandraBench {
         One node, on the same machine. driver: prepared INSERTs of a text, an int and 100 bytes, one row each, 256 \
         in flight on one connection, closed loop, protocol v5; driver_batch: the same rows in unlogged batches of 100 \
         within a partition, 16 in flight; read: prepared SELECTs of one row by key, 256 in flight. writer: ticks of \
-        50 instruments, as in the bench `store`, encoded beforehand and applied in batches of 16,384, as the writer's \
+        50 instruments, as in the bench `store`, encoded beforehand and applied in batches of 4,096, as the writer's \
         grow to while it is behind, to an empty keyspace, to the end of a final sync; writer_v4 by protocol v4. Rates \
         count what was acknowledged; cpu is this process's user and system time per row or request. A warm-up of a \
         tenth precedes each of the driver's. Keyspaces that begin with `tapedeck_bench` are left behind.
@@ -46,7 +46,7 @@ public enum CassandraBench {
             var tapeSize = StoreBench.Size()
             tapeSize.ticks = size.ticks
             // What the writer's batches grow to while it is behind.
-            tapeSize.batchTicks = 16_384
+            tapeSize.batchTicks = 4096
             let tape = StoreBench.Tape(tapeSize, appendTimeNs: time.wallNs())
             for run in 1...max(1, runs) {
                 for kind in DriverLoad.Kind.allCases {

@@ -17,6 +17,8 @@ struct Batch {
     private(set) var rows = TickRows()
     private(set) var corrupt: [Corrupt] = []
     private(set) var bytes = 0
+    /// The most tracks of one of its blocks: about how many instruments it has.
+    private(set) var tracks = 0
     /// One past the last record that the batch accounts for.
     var next: UInt64
 
@@ -47,6 +49,7 @@ struct Batch {
             }
         }
         bytes += block.recordsLength
+        tracks = max(tracks, block.trackCount)
         next = block.endOffset
     }
 

@@ -15,7 +15,11 @@ public struct WriterConfiguration: Sendable {
     public var batchRowsMin = 200
     /// … or its first row has waited this long.
     public var batchIntervalNs: Int64 = 50_000_000
-    /// What the two may grow to while the writer is behind.
+    /// What the two may grow to while the writer is behind: in rows to the first where so many hold some of each
+    /// instrument, as what is read and made of them stays in a processor's caches; of many instruments to so many rows
+    /// of each, as a store takes a partition's rows together, and to the last at most.
+    public var batchRowsOfFew = 4096
+    public var batchRowsOfEach = 128
     public var batchRowsMax = 32_768
     public var batchIntervalNsMax: Int64 = 500_000_000
     /// Bytes of records in a batch, and in all batches that are not applied yet: this bounds the writer's memory.
@@ -324,7 +328,7 @@ public final class WriterService: Sendable {
             return false
         }
         let nowNs = time.monotonicNs()
-        work.size.adapt(full: full, applyNs: nowNs - started)
+        work.size.adapt(full: full, tracks: batch.tracks, applyNs: nowNs - started)
         let latencyNs = nowNs - (partition.firstNs ?? started)
         work.heldBytes -= batch.bytes
         partition.next = batch.next
@@ -446,8 +450,11 @@ struct BatchSize {
         intervalNs = configuration.batchIntervalNs
     }
 
-    mutating func adapt(full: Bool, applyNs: Int64) {
-        rows = full ? min(rows * 2, configuration.batchRowsMax) : max(rows / 2, configuration.batchRowsMin)
+    /// `tracks`: instruments of a feed in the batch.
+    mutating func adapt(full: Bool, tracks: Int, applyNs: Int64) {
+        let most = min(
+            max(configuration.batchRowsOfFew, tracks * configuration.batchRowsOfEach), configuration.batchRowsMax)
+        rows = full ? min(rows * 2, most) : max(rows / 2, configuration.batchRowsMin)
         // A store that takes longer than the interval gets fewer, larger batches.
         intervalNs = min(max(configuration.batchIntervalNs, 2 * applyNs), configuration.batchIntervalNsMax)
     }
