@@ -19,7 +19,10 @@ final class PartitionCursor: @unchecked Sendable {
     private let end = FetchQueue.Shared()
     private let decoder: FetchDecoder
     private let assembler: BlockAssembler
-    /// Blocks fetched and not asked for yet, ascending.
+    /// What was fetched and is not decoded yet: no more is than makes a block, which a processor's caches still have
+    /// when it is read.
+    private var rest: (chunk: FetchQueue.Chunk, batches: FetchedBatches)?
+    /// Blocks decoded and not asked for yet, ascending.
     private var blocks: [Block] = []
     /// After what was decoded; nil while nothing is read.
     private var next: UInt64?
@@ -108,6 +111,7 @@ final class PartitionCursor: @unchecked Sendable {
         queue = made
         next = offset
         reached = offset
+        rest = nil
         blocks = []
         failure = nil
     }
@@ -119,18 +123,26 @@ final class PartitionCursor: @unchecked Sendable {
         self.queue = nil
         next = nil
         reached = nil
+        rest = nil
         blocks = []
         failure = nil
         assembler.restart()
     }
 
+    /// Decodes until there is a block more, or nothing is left that was fetched.
     private func fetch() throws(LogError) {
         guard let queue else { return }
-        let (chunk, resumes) = queue.take()
-        if resumes { fetching.execute { queue.resume($0) } }
         let known = blocks.count
-        if let chunk { take(chunk) }
-        if let block = assembler.end() { blocks.append(block) }
+        while blocks.count == known, failure == nil {
+            if rest == nil {
+                let (chunk, resumes) = queue.take()
+                if resumes { fetching.execute { queue.resume($0) } }
+                guard let chunk else { break }
+                open(chunk)
+            }
+            decode()
+        }
+        if rest == nil, let block = assembler.end() { blocks.append(block) }
         if blocks.count > known {
             let nowNs = time.wallNs()
             for block in blocks[known...] { latency.add(nowNs - block.appendTimeNs) }
@@ -142,37 +154,42 @@ final class PartitionCursor: @unchecked Sendable {
         }
     }
 
-    private func take(_ chunk: FetchQueue.Chunk) {
-        guard failure == nil else { return }
-        guard chunk.error == .none else {
+    private func open(_ chunk: FetchQueue.Chunk) {
+        if chunk.error == .none {
+            rest = (chunk, chunk.batches)
+        } else {
             failure =
                 chunk.error == .offsetOutOfRange
                 ? LogError(.lost, "\(place) has no offset \(next ?? 0)")
                 : fetching.error("reading \(place)", code: Int32(chunk.error.code))
-            return
         }
+    }
+
+    /// The next batch of what is left.
+    private func decode() {
+        guard var rest else { return }
         // The cursor's own would be retained, or grown, for each record.
         let assembler = assembler
         let first = next ?? 0
         var (goesOn, count) = (first, UInt64(0))
         var ended: [Block] = []
         do throws(LogError) {
-            defer {
-                next = goesOn
-                blocks += ended
-                recordsRead += count
-            }
-            try decoder.read(chunk.batches, from: first) { record, timestampNs in
+            try decoder.readNext(&rest.batches, from: first) { record, timestampNs in
                 let block = assembler.add(
                     record.value, key: record.key, offset: UInt64(record.offset), timestampNs: timestampNs)
                 if let block { ended.append(block) }
                 goesOn = UInt64(record.offset) + 1
                 count += 1
             }
-            goesOn = chunk.next
+            if rest.batches.isDone { goesOn = rest.chunk.next }
+            self.rest = rest.batches.isDone ? nil : rest
         } catch {
             failure = error
+            self.rest = nil
         }
+        next = goesOn
+        blocks += ended
+        recordsRead += count
     }
 }
 
