@@ -99,7 +99,7 @@ extension KafkaAdmin {
         list.add(
             configuration.name(of: place.topic), Int32(place.partition), offset: Int64(RD_KAFKA_OFFSET_INVALID))
         return try committed(group, list.list) { (list) throws(Refusal) in
-            guard let list, list.pointee.cnt == 1 else { return nil }
+            guard let list, list.pointee.cnt == 1 else { throw Refusal(RD_KAFKA_RESP_ERR__BAD_MSG) }
             let entry = list.pointee.elems[0]
             guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
                 throw place.description.withCString { Refusal(entry.err, $0) }
@@ -108,7 +108,8 @@ extension KafkaAdmin {
         }
     }
 
-    /// `places`: nil for all; those asked for are waited for while a transaction may move them.
+    /// `places`: nil for all; those asked for are waited for while a transaction may move them, an option that requests
+    /// of this kind have.
     private func committed<Answer>(
         _ group: String, _ places: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?,
         _ read: (UnsafePointer<rd_kafka_topic_partition_list_t>?) throws(Refusal) -> Answer
