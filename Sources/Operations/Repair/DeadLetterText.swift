@@ -1,3 +1,4 @@
+import MarketModel
 import Protobuf
 
 /// What `tapedeck dlq` prints.
@@ -11,7 +12,10 @@ public enum DeadLetterText {
 
     /// A letter with its bytes.
     public static func all(_ letter: DeadLetterEntry) -> [String] {
-        [line(letter), "put aside by \(letter.consumer) at \(letter.failedTimeNs.map { "\($0)" } ?? "?") ns"]
+        [
+            line(letter),
+            "put aside by \(letter.consumer) at \(letter.failedTimeNs.map { CivilTime.text(ns: $0) } ?? "?")",
+        ]
             + stride(from: 0, to: letter.value.count, by: 16).map { start in
                 let bytes = letter.value[start..<min(start + 16, letter.value.count)]
                 let offset = String(start, radix: 16)
