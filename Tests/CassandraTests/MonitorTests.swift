@@ -48,6 +48,31 @@ struct MonitorTests {
         #expect(count.returned == 8 && count.asked >= 8)
     }
 
+    /// Without it a waiter would still look every 20 ms.
+    @Test func `Who wakes asks what the others wait for`() async {
+        let (monitor, count) = (Monitor(), Count())
+        async let isSo = apart {
+            let waiter = pthread_self()
+            return monitor.withLock {
+                monitor.wait(milliseconds: 30_000) {
+                    if pthread_self() != waiter { count.asked += 1 }
+                    count.value = 1
+                    return count.asked > 0
+                }
+            }
+        }
+        async let hasWoken = apart {
+            monitor.withLock {
+                let waits = monitor.wait(milliseconds: 30_000) { count.value == 1 }
+                monitor.wake()
+                return waits
+            }
+        }
+        #expect(await isSo)
+        #expect(await hasWoken)
+        #expect(count.asked == 1)
+    }
+
     @Test func `What does not become so is waited for as long as was said`() {
         let monitor = Monitor()
         #expect(!monitor.withLock { monitor.wait(milliseconds: 30) { false } })

@@ -61,7 +61,7 @@ struct KafkaCluster {
             // A topic that was just made, or a broker that just went, has no leader for a moment.
             guard triesLeft > 0, codes.contains(where: KafkaCluster.passes) else {
                 guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw handle.fail("asking for offsets", code) }
-                return try read(list, "asking for the offset", places)
+                return try read(list, places)
             }
             triesLeft -= 1
             poll(nil, 0, KafkaCluster.retryMs)
@@ -91,14 +91,16 @@ struct KafkaCluster {
     }
 
     private func read(
-        _ list: borrowing PartitionList, _ what: String, _ places: [TopicPartition]
+        _ list: borrowing PartitionList, _ places: [TopicPartition]
     ) throws(LogError) -> [TopicPartition: UInt64] {
         var found: [TopicPartition: UInt64] = [:]
         for index in 0..<list.count {
             let entry = list[index]
             // The library keeps the order of what it was given.
             let place = places[index]
-            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else { throw handle.fail("\(what) of \(place)", entry.err) }
+            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+                throw handle.fail("asking for the offset of \(place)", entry.err)
+            }
             if entry.offset >= 0 { found[place] = UInt64(entry.offset) }
         }
         return found

@@ -59,7 +59,7 @@ extension KafkaLog {
     }
 
     public func committedOffset(group: String, _ place: TopicPartition) throws(LogError) -> UInt64? {
-        try asking().committed(configuration.name(ofGroup: group), place)
+        try admin().committed(configuration.name(ofGroup: group), place)
     }
 
     public func fence() throws(LogError) { try transactions().fence() }
@@ -67,11 +67,11 @@ extension KafkaLog {
     public func commit(_ offsets: [GroupOffset]) throws(LogError) {
         for (group, offsets) in Dictionary(grouping: offsets, by: \.group) {
             let places = Dictionary(offsets.map { ($0.place, $0.offset) }) { $1 }
-            try asking().reset(configuration.name(ofGroup: group), to: places)
+            try admin().reset(configuration.name(ofGroup: group), to: places)
         }
     }
 
-    private func asking() throws(LogError) -> KafkaAdmin {
+    private func admin() throws(LogError) -> KafkaAdmin {
         if state.withLock({ $0.isClosed }) { throw LogError(.closed, "the log is closed") }
         return KafkaAdmin(configuration, by: reader, report: notify)
     }

@@ -15,11 +15,11 @@ public struct WriterConfiguration: Sendable {
     public var batchRowsMin = 200
     /// … or its first row has waited this long.
     public var batchIntervalNs: Int64 = 50_000_000
-    /// What the two may grow to while the writer is behind: in rows to the first where so many hold some of each
-    /// instrument, as what is read and made of them stays in a processor's caches; of many instruments to so many rows
-    /// of each, as a store takes a partition's rows together, and to the last at most.
+    /// What the two may grow to while the writer is behind. Of few instruments a batch has no more rows than the first,
+    /// so that it, and what is made of it, stays in a processor's caches; of many it has about so many of each, as a
+    /// store takes the rows of an instrument together, and no more than the last.
     public var batchRowsOfFew = 4096
-    public var batchRowsOfEach = 128
+    public var batchRowsPerInstrument = 128
     public var batchRowsMax = 32_768
     public var batchIntervalNsMax: Int64 = 500_000_000
     /// Bytes of records in a batch, and in all batches that are not applied yet: this bounds the writer's memory.
@@ -453,7 +453,8 @@ struct BatchSize {
     /// `tracks`: instruments of a feed in the batch.
     mutating func adapt(full: Bool, tracks: Int, applyNs: Int64) {
         let most = min(
-            max(configuration.batchRowsOfFew, tracks * configuration.batchRowsOfEach), configuration.batchRowsMax)
+            max(configuration.batchRowsOfFew, tracks * configuration.batchRowsPerInstrument), configuration.batchRowsMax
+        )
         rows = full ? min(rows * 2, most) : max(rows / 2, configuration.batchRowsMin)
         // A store that takes longer than the interval gets fewer, larger batches.
         intervalNs = min(max(configuration.batchIntervalNs, 2 * applyNs), configuration.batchIntervalNsMax)
