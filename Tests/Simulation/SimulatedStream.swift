@@ -43,6 +43,7 @@ public final class SimulatedStream: ByteStream {
     /// Arrived while the owner did not read.
     private var inbox: [UInt8] = []
     private var isReading = false
+    private var neededBytes = 1
     private var isEnding = false
     /// Bytes that may still leave before the connection is cut, or silent; nil: never.
     private var cutAfter: Int?
@@ -103,6 +104,9 @@ public final class SimulatedStream: ByteStream {
 
     public func stopReading() { isReading = false }
 
+    /// To the byte, so that an owner who waits for more than will come is found out.
+    public func needs(bytes: Int) { neededBytes = max(bytes, 1) }
+
     public func write(_ bytes: UnsafeRawBufferPointer) {
         guard !isClosed else { return }
         waiting += bytes
@@ -145,7 +149,12 @@ public final class SimulatedStream: ByteStream {
             peer.close(StreamError("cut"))
             return close(StreamError("cut"))
         }
-        if flying.isEmpty, isEnding { return wire.isSilent ? () : peer.close() }
+        if flying.isEmpty, isEnding, !wire.isSilent {
+            peer.neededBytes = 1
+            peer.deliver()
+            peer.close()
+        }
+        if flying.isEmpty, isEnding { return }
         let hadWaiting = !waiting.isEmpty
         take()
         if hadWaiting, waiting.isEmpty, !isClosed { owner?.drained() }
@@ -159,7 +168,7 @@ public final class SimulatedStream: ByteStream {
     }
 
     private func deliver() {
-        guard isReading, !inbox.isEmpty, !isClosed else { return }
+        guard isReading, inbox.count >= neededBytes, !isClosed else { return }
         let bytes = inbox
         inbox = []
         bytes.withUnsafeBytes { owner?.received($0) }

@@ -90,6 +90,9 @@ public protocol ByteStream: AnyObject {
     func startReading()
     /// No bytes until reading starts again: the peer feels the pressure.
     func stopReading()
+    /// The owner can do nothing before so many bytes have come, at least 1: it need not hear of fewer, but may, and
+    /// does at the stream's end. Holds until it is called again.
+    func needs(bytes: Int)
     /// Writes bytes: at once what is taken, the rest when it is. `drained()` follows when something had to wait.
     func write(_ bytes: UnsafeRawBufferPointer)
     /// Whether several pieces are written as cheaply as one, so that nobody need copy them together.
@@ -107,6 +110,8 @@ extension ByteStream {
     public var peerCertificate: PeerCertificate? { nil }
 
     public var gathersPieces: Bool { false }
+
+    public func needs(bytes: Int) {}
 
     public func write(pieces: UnsafeBufferPointer<UnsafeRawBufferPointer>) { for piece in pieces { write(piece) } }
 }

@@ -14,6 +14,9 @@ public final class Socket: ByteStream {
     public private(set) var waitingBytes = 0
     /// In how many writes.
     private(set) var waitingWrites = 0
+    private static let neededBytesMax = 64 << 10
+    /// What the system waits for before it tells of bytes.
+    private var neededBytes: Int32 = 1
 
     /// `isCounted`: the loop's count of connections has it already.
     private init(loop: EventLoop, isCounted: Bool = false) {
@@ -145,6 +148,17 @@ public final class Socket: ByteStream {
     }
 
     public func stopReading() { if !isClosed { uv_read_stop(stream) } }
+
+    /// A peer that writes a message in pieces would wake this side for each. A long message is read while it comes.
+    public func needs(bytes: Int) {
+        var count = Int32(min(max(bytes, 1), Socket.neededBytesMax))
+        guard count != neededBytes, !isClosed else { return }
+        neededBytes = count
+        var descriptor: Int32 = -1
+        let any = UnsafeRawPointer(handle).assumingMemoryBound(to: uv_handle_t.self)
+        guard uv_fileno(any, &descriptor) == 0 else { return }
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVLOWAT, &count, socklen_t(MemoryLayout<Int32>.size))
+    }
 
     public func write(_ bytes: UnsafeRawBufferPointer) {
         guard !isClosed, bytes.count > 0 else { return }

@@ -120,6 +120,14 @@ public final class KafkaConnection: ByteStreamOwner {
     // MARK: The stream
 
     public func received(_ bytes: UnsafeRawBufferPointer) {
+        take(bytes)
+        guard !isEnded else { return }
+        // A broker writes an answer in pieces, two for each partition that has records in it.
+        let missing = input.count < 4 ? 1 : 4 + (length(input.bytes) ?? 0) - input.count
+        stream.needs(bytes: missing)
+    }
+
+    private func take(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
         if input.count > 0 {
             // No more than the answer that is begun has.
