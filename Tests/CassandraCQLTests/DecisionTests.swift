@@ -1,4 +1,5 @@
 import CQLFrames
+import EventLoop
 import Testing
 
 @testable import CassandraCQL
@@ -101,7 +102,7 @@ struct DecisionTests {
     }
 
     @Test func `Waits grow, vary and end`() {
-        var random = CQLRandom(seed: 1)
+        var random = SplitMix64(seed: 1)
         var backoff = CQLBackoff()
         backoff.initialMilliseconds = 100
         backoff.maxMilliseconds = 1000

@@ -1,3 +1,4 @@
+import EventLoop
 import GRPC
 import MarketProto
 import Protobuf
@@ -56,7 +57,7 @@ private final class PriceReader {
     private let channel: GRPCChannel
     private var subscription: Proto.PriceSubscription
     private var resume: PriceResume
-    private var random: PriceRandom
+    private var random: SplitMix64
     private var tracker = SequenceTracker()
     private var stream: GRPCClientStream?
     private var hasBegun = false
@@ -73,7 +74,7 @@ private final class PriceReader {
         if subscription.tokenIntervalMs == 0 {
             self.subscription.tokenIntervalMs = PriceReader.tokenIntervalMilliseconds
         }
-        random = PriceRandom(state: channel.options.seed)
+        random = SplitMix64(seed: channel.options.seed)
         let hasToken = !subscription.resumeToken.isEmpty
         resume = PriceResume(
             token: hasToken ? subscription.resumeToken : nil,
@@ -165,18 +166,5 @@ private final class PriceReader {
             isInterrupted = false
             pending.append(.resumed)
         }
-    }
-}
-
-/// SplitMix64, seeded by the channel.
-struct PriceRandom: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

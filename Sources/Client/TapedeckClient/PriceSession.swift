@@ -1,3 +1,4 @@
+import EventLoop
 import GRPC
 import MarketProto
 import Protobuf
@@ -179,7 +180,7 @@ private struct SessionState {
 
     var machine = SessionMachine()
     private var resume: PriceResume
-    private var random: PriceRandom
+    private var random: SplitMix64
     private var stream: GRPCClientStream?
     private var hasBegun = false
     private var isInterrupted = false
@@ -192,7 +193,7 @@ private struct SessionState {
 
     init(_ backoff: GRPCBackoff, seed: UInt64) {
         resume = PriceResume(token: nil, backoff: backoff)
-        random = PriceRandom(state: seed)
+        random = SplitMix64(seed: seed)
     }
 
     mutating func next(_ channel: GRPCChannel) -> Step {

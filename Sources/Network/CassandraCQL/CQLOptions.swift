@@ -115,7 +115,7 @@ public struct CQLBackoff: Hashable, Sendable {
     public init() {}
 
     /// The wait after so many failures in a row, from 1.
-    func milliseconds(afterFailures failures: Int, using random: inout CQLRandom) -> Int {
+    func milliseconds(afterFailures failures: Int, using random: inout some RandomNumberGenerator) -> Int {
         var wait = max(1, initialMilliseconds)
         var failure = 1
         while failure < failures, wait < maxMilliseconds {
@@ -124,20 +124,5 @@ public struct CQLBackoff: Hashable, Sendable {
         }
         let spread = wait * jitterPercent / 100
         return wait + (spread > 0 ? Int.random(in: -spread...spread, using: &random) : 0)
-    }
-}
-
-/// SplitMix64: a seed decides jitter and where rounds begin.
-struct CQLRandom: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

@@ -37,7 +37,7 @@ public final class CQLSessionCore {
     let options: CQLSessionOptions
     private let transport: any CQLTransport
     let report: (CQLSessionEvent) -> Void
-    private var random: CQLRandom
+    private var random: SplitMix64
     /// What all connections speak; known once the session is open.
     public private(set) var version: CQLVersion
     public internal(set) var counters = CQLSessionCounters()
@@ -80,7 +80,7 @@ public final class CQLSessionCore {
         self.options = options
         self.report = report
         version = options.connection.version
-        random = CQLRandom(seed: options.seed ?? seed)
+        random = SplitMix64(seed: options.seed ?? seed)
     }
 
     /// Finds the cluster; `done` is told once, when a node can be asked. From here on it lives until ``close()``.

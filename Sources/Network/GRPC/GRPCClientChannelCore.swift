@@ -28,7 +28,7 @@ final class GRPCChannelCore {
     let loop: any Loop
     private(set) var options: GRPCChannelOptions
     var throttle: GRPCRetryThrottle
-    var random: GRPCRandom
+    var random: SplitMix64
     /// For all calls of the channel.
     let compressors = Compressors()
     private let target: GRPCTarget
@@ -52,7 +52,7 @@ final class GRPCChannelCore {
         self.options = options
         self.loop = loop
         throttle = options.retryThrottle
-        var random = GRPCRandom(seed: options.seed)
+        var random = SplitMix64(seed: options.seed)
         switch options.balancing {
         case .pickFirst: balancer = GRPCPickFirst()
         case .roundRobin: balancer = GRPCRoundRobin(start: Int(random.next() >> 33))

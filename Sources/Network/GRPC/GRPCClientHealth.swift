@@ -7,7 +7,7 @@ final class GRPCHealthWatch: GRPCCallOwner {
     private weak var connection: GRPCClientConnection?
     private let service: String
     private let backoff: GRPCBackoff
-    private var random: GRPCRandom
+    private var random: SplitMix64
     private let tell: (Bool) -> Void
     private var call: ClientCall?
     private var failures = 0
@@ -23,7 +23,7 @@ final class GRPCHealthWatch: GRPCCallOwner {
         self.service = service
         self.backoff = backoff
         self.tell = tell
-        random = GRPCRandom(seed: seed)
+        random = SplitMix64(seed: seed)
         start()
     }
 

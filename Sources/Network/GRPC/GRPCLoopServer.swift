@@ -22,7 +22,7 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
         seed: UInt64
     ) {
         context = ServerContext(loop: loop, table: table, configuration: configuration, shared: shared)
-        random = SplitMix64(state: seed)
+        random = SplitMix64(seed: seed)
     }
 
     /// Connections open now.
@@ -91,18 +91,5 @@ public final class GRPCLoopServer: HTTP2ConnectionOwner {
         isClosed = true
         for entry in context.calls.connections.values { entry.connection.close(reason: "the server stopped") }
         context.deadlines.stop()
-    }
-}
-
-/// A small generator of numbers from a seed (Steele, Lea, Flood 2014).
-struct SplitMix64 {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

@@ -48,8 +48,8 @@ final class ServerShared: Sendable {
     /// The same for nobody else within the server's life; those of neighbouring seeds are far apart.
     func nextErrorID(seed: UInt64) -> String {
         let number = errorCount.add(1, ordering: .relaxed).newValue
-        var start = SplitMix64(state: seed)
-        var random = SplitMix64(state: start.next() &+ number)
+        var start = SplitMix64(seed: seed)
+        var random = SplitMix64(seed: start.next() &+ number)
         return String(random.next(), radix: 16)
     }
 

@@ -20,7 +20,7 @@ final class DrilledCluster {
     init(_ setup: ClusterDrill.Setup, _ progress: @escaping (String) -> Void) throws {
         self.setup = setup
         self.progress = progress
-        random = SplitMix64(state: setup.seed)
+        random = SplitMix64(seed: setup.seed)
         log = try setup.openLog()
         store = try setup.openStore(log)
     }

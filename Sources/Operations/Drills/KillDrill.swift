@@ -3,6 +3,7 @@
 // must be contiguous; at the end log and store must agree.
 
 import EventLog
+import EventLoop
 import GRPC
 import Glibc
 import MarketProto
@@ -67,7 +68,7 @@ public struct KillDrill: Sendable {
     /// Carries the drill out; `progress` takes a line per kill. Throws ``DrillError``.
     public func run(progress: (String) -> Void) throws -> Result {
         var result = Result()
-        var random = SplitMix64(state: setup.seed)
+        var random = SplitMix64(seed: setup.seed)
         var tape = TapeCheck()
         for round in 1...setup.times {
             let seen = try runRound(&result, aliveMilliseconds: 50 + Int(random.next() % 900))
@@ -211,17 +212,5 @@ private struct TapeCheck {
             result.gaps += 1
         }
         last[identity.line] = (identity.epoch, identity.sequence)
-    }
-}
-
-struct SplitMix64 {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

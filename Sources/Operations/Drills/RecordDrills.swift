@@ -1,4 +1,5 @@
 import EventLog
+import EventLoop
 import Glibc
 import MarketProto
 import Protobuf
