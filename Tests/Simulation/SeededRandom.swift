@@ -1,16 +1,12 @@
-/// SplitMix64: the same numbers for the same seed, everywhere.
+import EventLoop
+
+/// The same numbers for the same seed, everywhere.
 public struct SeededRandom: RandomNumberGenerator, Sendable {
-    private var state: UInt64
+    private var numbers: SplitMix64
 
-    public init(seed: UInt64) { state = seed }
+    public init(seed: UInt64) { numbers = SplitMix64(seed: seed) }
 
-    public mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
+    public mutating func next() -> UInt64 { numbers.next() }
 
     /// True once in `n` times on average.
     public mutating func once(in n: Int) -> Bool { Int.random(in: 0..<n, using: &self) == 0 }
