@@ -120,6 +120,7 @@ import Testing
             brokers.weather.cutOff = brokers.int(0...1) * 5
             brokers.weather.changed = brokers.int(0...1) * 5
             brokers.weather.forgets = brokers.int(0...1) * 20
+            brokers.weather.throttled = brokers.int(0...1) * 20
             brokers.weather.delayMillisecondsMax = brokers.int(0...30)
             brokers.weather.isTiny = brokers.happens(50)
             let writer = Writer(brokers)

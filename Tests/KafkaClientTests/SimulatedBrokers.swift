@@ -17,6 +17,8 @@ final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
         var cutOff = 0
         var changed = 0
         var forgets = 0
+        /// Of the requests to read: a quota is used up.
+        var throttled = 0
         var delayMillisecondsMax = 5
         var isTiny = false
     }
@@ -93,7 +95,7 @@ final class SimulatedBrokers: KafkaTransport, @unchecked Sendable {
     private var open: [SimulatedBrokerConnection] = []
     private(set) var connections = 0
     fileprivate var nextProducer: Int64 = 100
-    fileprivate var sessions: [Int32: SimulatedBrokerConnection.Session] = [:]
+    var sessions: [Int32: SimulatedBrokerConnection.Session] = [:]
     /// Partitions of all sessions, for each request to read.
     var lookedAt = 0
     fileprivate(set) var requests: [Int16: Int] = [:]
@@ -184,12 +186,12 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
     }
 
     let node: Int32
-    private unowned let brokers: SimulatedBrokers
+    unowned let brokers: SimulatedBrokers
     private let stream: SimulatedStream
     private var input: [UInt8] = []
     private var isBusy = false
     /// Where the answer that is being made has a batch.
-    private var batch: Range<Int>?
+    var batch: Range<Int>?
 
     fileprivate init(_ brokers: SimulatedBrokers, _ node: Int32, _ stream: SimulatedStream) {
         self.brokers = brokers
@@ -223,6 +225,16 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
         }
     }
 
+    /// Nothing more is read meanwhile.
+    func rest(milliseconds: Int, then: @escaping () -> Void) {
+        isBusy = true
+        _ = brokers.loop.timer(afterMilliseconds: milliseconds) { [self] in
+            isBusy = false
+            then()
+            goOn()
+        }
+    }
+
     private func take(_ bytes: UnsafeRawBufferPointer) throws(KafkaFormatError) {
         var reader = KafkaReader(bytes)
         let key = try reader.integer(Int16.self)
@@ -253,7 +265,7 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
         send(answer, key)
     }
 
-    private func send(_ answer: KafkaBuffer, _ api: Int16) {
+    func send(_ answer: KafkaBuffer, _ api: Int16) {
         if brokers.happens(brokers.weather.cutOff), answer.count > 10 {
             answer.truncate(to: brokers.int(9...(answer.count - 1)))
             batch = nil
@@ -368,126 +380,5 @@ final class SimulatedBrokerConnection: ByteStreamOwner {
         guard brokers.happens(50) else { return (KafkaError(19), -1) }
         let (error, base) = log.take(bytes)
         return (error == .none ? KafkaError(20) : error, base)
-    }
-}
-
-// MARK: Reading
-
-extension SimulatedBrokerConnection {
-    private func fetch(_ reader: inout KafkaReader, _ answer: KafkaBuffer) throws(KafkaFormatError) {
-        guard try reader.integer(Int32.self) == -1 else { fatalError("a replica") }
-        let waitMs = try reader.integer(Int32.self)
-        try reader.skip(8)
-        guard try reader.integer(UInt8.self) == 1 else { fatalError("not read_committed") }
-        let id = try reader.integer(Int32.self)
-        let epoch = try reader.integer(Int32.self)
-        var named: [(SimulatedBrokers.Place, Int64)] = []
-        for _ in 0..<(try reader.count(least: 6)) {
-            let topic = try reader.string()
-            for _ in 0..<(try reader.count(least: 28)) {
-                let place = SimulatedBrokers.Place(topic: topic, partition: try reader.integer())
-                try reader.skip(4)
-                named.append((place, try reader.integer()))
-                try reader.skip(12)
-            }
-        }
-        var forgotten: [SimulatedBrokers.Place] = []
-        for _ in 0..<(try reader.count(least: 6)) {
-            let topic = try reader.string()
-            for _ in 0..<(try reader.count(least: 4)) {
-                forgotten.append(SimulatedBrokers.Place(topic: topic, partition: try reader.integer()))
-            }
-        }
-        guard reader.left == 0 else { fatalError("\(reader.left) bytes behind a fetch") }
-        guard let (number, session) = session(id, epoch) else {
-            answer.append(Int32(0))
-            answer.append(Int16(brokers.sessions[id] == nil ? 70 : 71))
-            answer.append(Int32(0))
-            answer.append(Int32(0))
-            return send(answer, 1)
-        }
-        for place in forgotten { session.offsets[place] = nil }
-        defer { brokers.lookedAt += session.offsets.count }
-        for (place, offset) in named { session.offsets[place] = (offset, session.offsets[place]?.toldEnd ?? -1) }
-        let isDue = session.offsets.contains { place, now in
-            guard let log = brokers.logs[place] else { return true }
-            return log.leader != node || now.offset < log.start || now.offset != log.end
-        }
-        if isDue || waitMs == 0 { return send(read(number, session, answer), 1) }
-        isBusy = true
-        _ = brokers.loop.timer(afterMilliseconds: Int(waitMs)) { [self] in
-            isBusy = false
-            send(read(number, session, answer), 1)
-            goOn()
-        }
-    }
-
-    private func session(_ id: Int32, _ epoch: Int32) -> (Int32, Session)? {
-        if id == 0 {
-            guard epoch == 0 else { fatalError("a session without its number") }
-            guard !brokers.happens(brokers.weather.forgets) else { return (0, Session()) }
-            let number = Int32(brokers.sessions.count + 1)
-            let made = Session()
-            brokers.sessions[number] = made
-            return (number, made)
-        }
-        if brokers.happens(brokers.weather.forgets) { brokers.sessions[id]?.epoch = -1 }
-        guard let session = brokers.sessions[id], session.epoch == epoch else { return nil }
-        session.epoch += 1
-        return (id, session)
-    }
-
-    private func read(_ number: Int32, _ session: Session, _ answer: KafkaBuffer) -> KafkaBuffer {
-        answer.append(Int32(0))
-        answer.append(Int16(0))
-        answer.append(number)
-        var parts: [String: [(SimulatedBrokers.Place, Int64)]] = [:]
-        for (place, now) in session.offsets.sorted(by: {
-            ($0.key.topic, $0.key.partition) < ($1.key.topic, $1.key.partition)
-        }) {
-            guard let log = brokers.logs[place] else { continue }
-            let hasNews = now.offset < log.end || now.toldEnd != log.end || log.leader != node || now.offset > log.end
-            if hasNews || number == 0 { parts[place.topic, default: []].append((place, now.offset)) }
-        }
-        answer.append(Int32(parts.count))
-        for (topic, partitions) in parts.sorted(by: { $0.key < $1.key }) {
-            answer.append(string: topic)
-            answer.append(Int32(partitions.count))
-            for (place, offset) in partitions { read(place, offset, session, answer) }
-        }
-        return answer
-    }
-
-    private func read(_ place: SimulatedBrokers.Place, _ offset: Int64, _ session: Session, _ answer: KafkaBuffer) {
-        guard let log = brokers.logs[place] else { return }
-        answer.append(place.partition)
-        var error: Int16 = log.leader == node ? 0 : 6
-        if error == 0, offset < log.start || offset > log.end { error = 1 }
-        if error == 0, brokers.happens(brokers.weather.errors) { error = 56 }
-        answer.append(error)
-        answer.append(log.end)
-        answer.append(log.end)
-        answer.append(log.start)
-        let aborted = log.aborted.filter { $0.last >= offset }
-        answer.append(Int32(aborted.count))
-        for (transaction, _) in aborted {
-            answer.append(transaction.producerID)
-            answer.append(transaction.firstOffset)
-        }
-        guard error == 0 else { return answer.append(Int32(-1)) }
-        session.offsets[place]?.toldEnd = log.end
-        var bytes: [UInt8] = []
-        for batch in log.batches where batch.end > offset && bytes.count < 3000 { bytes += batch.bytes }
-        // The last one may be cut off, but not the only one.
-        if bytes.count > 3000, let first = log.batches.first(where: { $0.end > offset }), first.bytes.count <= 3000 {
-            bytes.removeLast(bytes.count - 3000)
-        }
-        answer.append(bytes: bytes)
-        // The last of those that come whole.
-        let whole = log.batches.filter { $0.end > offset }.reduce(into: [Range<Int>]()) { found, batch in
-            let start = found.last?.upperBound ?? answer.count - bytes.count
-            if start + batch.bytes.count <= answer.count { found.append(start..<(start + batch.bytes.count)) }
-        }
-        batch = whole.last ?? batch
     }
 }

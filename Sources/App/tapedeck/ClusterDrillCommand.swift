@@ -59,6 +59,9 @@ struct ClusterDrillCommand {
 
     private func kafka() throws -> KafkaConfiguration {
         var kafka = try ClusterOptions(options, nil).configuration()
+        kafka.clientID = "tapedeck-drill"
+        // Who reads the tape again asks the brokers for it again.
+        kafka.cacheBytes = 1 << 20
         kafka.prefix += id + "."
         kafka.topics = ClusterDrillCommand.topics
         return kafka
