@@ -112,7 +112,7 @@ let package = Package(
             "Drills", in: "Operations",
             [
                 "GRPC", "HTTP2", "EventLoop", "TickCodec", "EventLog", "TickStore", "Disk", "TapedeckClient",
-                "MarketProto", "Protobuf", "MarketModel", "CLinux",
+                "MarketProto", "Protobuf", "MarketModel",
             ],
             linkerSettings: [.linkedLibrary("m")]),
         // Client

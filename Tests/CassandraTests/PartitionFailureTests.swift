@@ -93,20 +93,26 @@ struct PartitionFailureTests {
         try expectAll(configuration, places, 2000)
     }
 
-    @Test func `Small batches go together; one that is refused fails alone`() async throws {
+    /// Of several partitions in one request, or of each those that wait for a slow node as one batch.
+    @Test(arguments: [true, false])
+    func `Small batches go together; one that is refused fails alone`(ofSeveral: Bool) async throws {
         let node = try await SharedCassandra.shared.node()
         let proxy = try RefusingProxy(to: node.port)
         try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
-            Thread.detachNewThread { done.resume(with: Result { try Self.mix(node.port, proxy) }) }
+            Thread.detachNewThread { done.resume(with: Result { try Self.mix(node.port, proxy, ofSeveral) }) }
         }
         proxy.stop()
     }
 
-    private static func mix(_ port: Int, _ proxy: RefusingProxy) throws {
-        var configuration = try configuration(port, proxy, keyspace: "mixed")
+    private static func mix(_ port: Int, _ proxy: RefusingProxy, _ ofSeveral: Bool) throws {
+        var configuration = try configuration(port, proxy, keyspace: ofSeveral ? "mixed" : "joined")
         configuration.limits.mixedInFlight = 1
-        // Each row is a batch of its own: how many of a partition are on their way is not what is looked at.
-        configuration.limits.partitionBatchesMax = 100
+        if ofSeveral {
+            // Each row is a batch of its own: how many of a partition are on their way is not what is looked at.
+            configuration.limits.partitionBatchesMax = 100
+        } else {
+            configuration.limits.mixedPartitionsMax = 1
+        }
         let time = SystemClock()
         let reports = Reports()
         let store = try CassandraStore(
@@ -131,7 +137,9 @@ struct PartitionFailureTests {
         let counters = store.writeCounters
         // Together with the six rows that name the partitions.
         let requests = counters.rowCounts.reduce(0, +)
-        #expect(counters.rowsSum == 606 && requests < 200 && counters.errors == 0, "\(requests) requests")
+        let requestsMax = ofSeveral ? 200 : 40
+        #expect(counters.rowsSum == 606 && requests < requestsMax && counters.errors == 0, "\(requests) requests")
+        #expect(counters.openBytes == 0)
         proxy.refuse("SYM2")
         try apply(100..<140)
         for (index, place) in places.enumerated() where index != 2 { #expect(try store.flush(place) == 140) }

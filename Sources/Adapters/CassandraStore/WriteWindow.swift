@@ -24,7 +24,7 @@ final class PartitionWrite: @unchecked Sendable {
     /// How often its source was marked when it was handed over. Guarded by the window's monitor.
     fileprivate var markCount = 0
     // Owned by the loop.
-    var pauseMilliseconds = 0
+    fileprivate var pauseMilliseconds = 0
 
     init(
         _ partition: TickPartition, _ frame: CQLBuffer, rows: Int, _ source: WriteSource,
@@ -51,48 +51,14 @@ final class WriteSource: @unchecked Sendable {
     fileprivate(set) var failing = 0
 }
 
-/// A partition whose rows cannot be written now.
-public struct FailingPartition: Hashable, Sendable {
-    /// Exchange, symbol, date and bucket.
-    public let name: String
-    /// What the last attempt came to.
-    public var reason: String
-    /// When the first attempt failed, nanoseconds since the epoch.
-    public let sinceNs: Int64
-    public var attempts: Int
-}
-
-/// What was written, and how long it took.
-public struct CassandraWriteCounters: Sendable, Hashable {
-    public static let rowBounds: [Int] = [1, 2, 5, 10, 25, 50, 100, 250, 500]
-
-    /// Attempts that failed; each was made again.
-    public var errors: UInt64 = 0
-    /// From sending batches to the answer, by request.
-    public var latency = LatencyHistogram()
-    /// Batches by their rows.
-    public var rowCounts = [UInt64](repeating: 0, count: rowBounds.count + 1)
-    public var rowsSum: UInt64 = 0
-    /// What may be on its way at once now, and the rows of a batch.
-    public var inFlightMax = 0
-    public var batchRowsMax = 0
-    /// Bytes that are not acknowledged: now, and the most.
-    public var openBytes = 0
-    public var openBytesMost = 0
-
-    mutating func count(latencyNs: Int64, rows: Int) {
-        latency.add(latencyNs)
-        let size = CassandraWriteCounters.rowBounds.firstIndex { rows <= $0 }
-        rowCounts[size ?? rowCounts.count - 1] += 1
-        rowsSum &+= UInt64(clamping: rows)
-    }
-}
-
 /// The batches that are not acknowledged yet: bounded in bytes, in number and per partition, written again until they
 /// are. A partition that fails waits alone, the others go on.
 final class WriteWindow: @unchecked Sendable {
     /// Hears of partitions that fail, and of those that no longer do. On the session's loop.
     typealias Report = @Sendable (_ partition: FailingPartition, _ isOver: Bool) -> Void
+
+    /// What is worth a copy to save a request.
+    private static let joinedBytesMax = 16 << 10
 
     private let session: BlockingSession
     private let keyspace: String
@@ -291,13 +257,11 @@ final class WriteWindow: @unchecked Sendable {
             }
             // What comes until one of those on their way is answered goes with it.
             if mixes, inFlight >= limits.mixedInFlight, waitingRows < limits.mixedPartitionsMax { return }
-            guard let first = take({ _ in true }) else { return }
+            guard let first = take() else { return }
             var writes = [first]
             var bytes = first.countedBytes
             while mixes, !first.statements.isEmpty, writes.count < limits.mixedPartitionsMax,
-                let next = take({
-                    !$0.statements.isEmpty && bytes + $0.countedBytes <= limits.mixedBytesMax
-                })
+                let next = take(within: limits.mixedBytesMax - bytes)
             {
                 writes.append(next)
                 bytes += next.countedBytes
@@ -306,25 +270,62 @@ final class WriteWindow: @unchecked Sendable {
         }
     }
 
-    /// The next batch that may be sent, if it suits.
-    private func take(_ suits: (PartitionWrite) -> Bool) -> PartitionWrite? {
+    /// The next batch that may be sent; `countedBytes`: if it is no longer than that and can go with others.
+    private func take(within countedBytes: Int? = nil) -> PartitionWrite? {
         while let number = ready.first {
             guard var lane = lanes[number], !lane.isPaused, let write = lane.waiting.first else {
                 _ = ready.next()
                 lanes[number]?.isReady = false
                 continue
             }
-            guard suits(write) else { return nil }
+            if let countedBytes, write.statements.isEmpty || write.countedBytes > countedBytes { return nil }
             _ = ready.next()
-            _ = lane.waiting.next()
+            let taken = takeAlike(&lane, countedBytes ?? WriteWindow.joinedBytesMax)
             lane.isReady = false
             lane.open += 1
             lanes[number] = lane
-            waitingRows -= write.rows
+            waitingRows -= taken.reduce(0) { $0 + $1.rows }
             offer(number)
-            return write
+            return taken.count == 1 ? write : one(of: taken)
         }
         return nil
+    }
+
+    /// The first batch of a lane, and small ones that wait behind it and can be one with it: where a node is slower
+    /// than rows come, each of its requests takes more of them.
+    private func takeAlike(_ lane: inout Lane, _ bytesMax: Int) -> [PartitionWrite] {
+        guard let first = lane.waiting.next() else { return [] }
+        var (taken, rows, bytes) = ([first], first.rows, first.countedBytes)
+        while !first.statements.isEmpty, let next = lane.waiting.first, next.source === first.source,
+            !next.statements.isEmpty, rows + next.rows <= adaptive.rowsMax, bytes + next.countedBytes <= bytesMax
+        {
+            rows += next.rows
+            bytes += next.countedBytes
+            taken.append(next)
+            _ = lane.waiting.next()
+        }
+        return taken
+    }
+
+    /// Batches of one partition as one.
+    private func one(of writes: [PartitionWrite]) -> PartitionWrite {
+        let (frame, statements) = joined(writes)
+        let (first, source) = (writes[0], writes[0].source)
+        let made = PartitionWrite(
+            first.partition, frame, rows: writes.reduce(0) { $0 + $1.rows }, source, statements: statements,
+            filingTimesNs: writes.flatMap(\.filingTimesNs))
+        let heldBytes = writes.reduce(0) { $0 + $1.bytes }
+        monitor.withLock {
+            // Those that were marked came before those that were not: it is waited for with them.
+            made.markCount = first.markCount
+            let marked = writes.count { $0.markCount < source.markCount }
+            if marked > 0 { source.openMarked += 1 - marked }
+            source.openWrites += 1 - writes.count
+            source.openBytes += made.bytes - heldBytes
+            openWrites += 1 - writes.count
+            openBytes += made.bytes - heldBytes
+        }
+        return made
     }
 
     /// Sends batches as one request.
@@ -336,7 +337,7 @@ final class WriteWindow: @unchecked Sendable {
         options.isIdempotent = true
         let first = writes[0]
         let call = CQLCall(
-            frame: writes.count == 1 ? first.frame : joined(writes),
+            frame: writes.count == 1 ? first.frame : joined(writes).frame,
             token: first.partition.token, keyspace: keyspace, options: options
         ) { [self] outcome in
             let isFull = inFlight >= adaptive.inFlightMax
@@ -356,15 +357,16 @@ final class WriteWindow: @unchecked Sendable {
     }
 
     /// One frame of all their statements.
-    private func joined(_ writes: [PartitionWrite]) -> CQLBuffer {
+    private func joined(_ writes: [PartitionWrite]) -> (frame: CQLBuffer, statements: Range<Int>) {
         let buffer = CQLBuffer(capacity: writes.reduce(64) { $0 + $1.statements.count })
         var writer = CQLBatchWriter(.unlogged, session.session.version, into: buffer)
         for write in writes {
             writer.append(
                 statements: UnsafeRawBufferPointer(rebasing: write.frame.bytes[write.statements]), count: write.rows)
         }
+        let statements = writer.statements
         writer.finish(consistency)
-        return buffer
+        return (buffer, statements)
     }
 
     private func finished(_ writes: [PartitionWrite], latencyNs: Int64) {

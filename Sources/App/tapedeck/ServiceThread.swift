@@ -61,7 +61,7 @@ final class ServiceThread: Sendable {
         let body = Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue()
         clinux_name_thread(String(body.name.prefix(15)))
         clinux_sleep_precisely()
-        if body.thread.givesWay { clinux_lower_priority(5) }
+        if body.thread.givesWay { clinux_give_way() }
         try? body.run()
         return nil
     }

@@ -24,7 +24,7 @@ int clinux_stream_socket(int family) { return socket(family, SOCK_STREAM | SOCK_
 
 void clinux_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
 
-void clinux_lower_priority(int nice) { setpriority(PRIO_PROCESS, (id_t)gettid(), nice); }
+void clinux_give_way(void) { setpriority(PRIO_PROCESS, (id_t)gettid(), 5); }
 
 void clinux_sleep_precisely(void) { prctl(PR_SET_TIMERSLACK, 1UL); }
 

@@ -1,7 +1,7 @@
-import CLinux
 import EventLog
 import EventLoop
 import GRPC
+import Glibc
 import Synchronization
 
 /// What a busy hour and other readers do to feeds and writers.
@@ -153,7 +153,8 @@ private final class Bystanders: Sendable {
 
     private func start(_ thread: EventLoop, _ body: @escaping @Sendable (Bystanders) throws -> Void) {
         thread.execute { [self] in
-            clinux_lower_priority(19)
+            // Of this thread alone, and of those that it starts.
+            setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 19)
             do { try body(self) } catch { failure.withLock { $0 = error } }
         }
     }

@@ -22,7 +22,7 @@ void clinux_name_thread(const char *name);
 // Sleeps of the calling thread end when they are due, not up to 50 us later.
 void clinux_sleep_precisely(void);
 
-// The calling thread, and those it starts from now on, give way to others where cores are short: 0 to 19.
-void clinux_lower_priority(int nice);
+// The calling thread, and those it starts, give way to the process's others where cores are short.
+void clinux_give_way(void);
 // Memory that is freed is kept for what is allocated next, up to some 256 MiB, instead of given back at each step.
 void clinux_keep_freed_memory(void);
