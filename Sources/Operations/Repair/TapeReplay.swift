@@ -38,21 +38,22 @@ public final class TapeReplay {
         var records = AuditRecords(selection, feeds: try store.feedNumbers(), widths: try store.bucketWidths())
         var held: [StoredBucket: [RepairedRow]] = [:]
         var bytes = 0
-        var count = Count()
+        var replayed = 0
         func flush() throws {
             for (bucket, rows) in held.sorted(by: { $0.key < $1.key }) {
                 try store.rewrite(rows, in: bucket, RepairStamp(generation: 0))
-                count.replayed += rows.count
+                replayed += rows.count
             }
             held = [:]
             bytes = 0
         }
-        try forEachTick(&records, &count) { bucket, row in
+        var count = try forEachTick(&records) { bucket, row in
             held[bucket, default: []].append(row)
             bytes += row.update.count
             if bytes >= TapeReplay.heldBytesMax { try flush() }
         }
         try flush()
+        count.replayed = replayed
         return count
     }
 
@@ -61,15 +62,15 @@ public final class TapeReplay {
         var records = AuditRecords(selection, feeds: [:], widths: [:])
         var builders: [UInt16: Builder] = [:]
         var bytes = 0
-        var count = Count()
+        var replayed = 0
         func flush() throws {
             let full = builders.sorted { $0.key < $1.key }.filter { !$0.value.builder.isEmpty }
             let ticks = full.reduce(0) { $0 + $1.value.builder.recordCount }
             if !full.isEmpty { try target.append(full.map { $0.value.builder.build() }, consumed: []) }
-            count.replayed += ticks
+            replayed += ticks
             bytes = 0
         }
-        try forEachTick(&records, &count) { bucket, row in
+        var count = try forEachTick(&records) { bucket, row in
             let instrument = bucket.instrument
             let partition = target.partition(
                 of: .ticksRaw, exchange: instrument.exchange, symbol: instrument.symbol)
@@ -81,6 +82,7 @@ public final class TapeReplay {
         }
         try flush()
         try target.sync()
+        count.replayed = replayed
         return count
     }
 
@@ -107,9 +109,11 @@ public final class TapeReplay {
         }
     }
 
+    /// Ticks that were read, none of them replayed yet.
     private func forEachTick(
-        _ records: inout AuditRecords, _ count: inout Count, _ body: (StoredBucket, RepairedRow) throws -> Void
-    ) throws {
+        _ records: inout AuditRecords, _ body: (StoredBucket, RepairedRow) throws -> Void
+    ) throws -> Count {
+        var count = Count()
         // Where the log ends now; what a replay appends is not read again.
         var ranges: [(place: TopicPartition, offsets: Range<UInt64>)] = []
         for number in 0..<log.partitionCount(.ticksRaw) {
@@ -145,6 +149,7 @@ public final class TapeReplay {
             }
             done += UInt64(offsets.count)
         }
+        return count
     }
 
     /// How much later than its append a tick may be filed: a day, and an hour for clocks that are set meanwhile.
