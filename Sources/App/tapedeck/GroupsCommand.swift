@@ -34,8 +34,15 @@ struct GroupsCommand {
         let name = configuration.name(ofGroup: operands[1])
         let group = try admin.groups([name]).first
         if let members = group?.members, !members.isEmpty {
-            let who = members.map { "\($0.clientID) at \($0.host)" }.joined(separator: ", ")
-            throw CommandError("group \(name) has \(members.count) live members (\(who)): stop them first")
+            let who = members.map {
+                "\($0.clientID)\($0.instance.isEmpty ? "" : " \($0.instance)") at \($0.host)"
+            }.joined(separator: ", ")
+            // Ended in order or not: it is to have its partitions again.
+            let named =
+                members.allSatisfy(\.instance.isEmpty)
+                ? ""
+                : "; one that was started with --instance is a member until its session is over, 45 s after its end"
+            throw CommandError("group \(name) has \(members.count) live members (\(who)): stop them first\(named)")
         }
         let moves = try moves(admin, group?.committed ?? [:])
         for move in moves {
