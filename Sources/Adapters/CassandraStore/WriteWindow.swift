@@ -273,20 +273,21 @@ final class WriteWindow: @unchecked Sendable {
     /// The next batch that may be sent; `countedBytes`: if it is no longer than that and can go with others.
     private func take(within countedBytes: Int? = nil) -> PartitionWrite? {
         while let number = ready.first {
-            guard var lane = lanes[number], !lane.isPaused, let write = lane.waiting.first else {
+            guard var lane = lanes[number], !lane.isPaused, let first = lane.waiting.first else {
                 _ = ready.next()
                 lanes[number]?.isReady = false
                 continue
             }
-            if let countedBytes, write.statements.isEmpty || write.countedBytes > countedBytes { return nil }
+            if let countedBytes, first.statements.isEmpty || first.countedBytes > countedBytes { return nil }
             _ = ready.next()
             let taken = takeAlike(&lane, countedBytes ?? WriteWindow.joinedBytesMax)
+            let write = taken.count == 1 ? first : one(of: taken)
             lane.isReady = false
             lane.open += 1
             lanes[number] = lane
-            waitingRows -= taken.reduce(0) { $0 + $1.rows }
+            waitingRows -= write.rows
             offer(number)
-            return taken.count == 1 ? write : one(of: taken)
+            return write
         }
         return nil
     }
@@ -318,8 +319,7 @@ final class WriteWindow: @unchecked Sendable {
         monitor.withLock {
             // Those that were marked came before those that were not: it is waited for with them.
             made.markCount = first.markCount
-            let marked = writes.count { $0.markCount < source.markCount }
-            if marked > 0 { source.openMarked += 1 - marked }
+            source.openMarked -= max(writes.count { $0.markCount < source.markCount } - 1, 0)
             source.openWrites += 1 - writes.count
             source.openBytes += made.bytes - heldBytes
             openWrites += 1 - writes.count
