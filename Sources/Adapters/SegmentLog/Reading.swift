@@ -3,10 +3,28 @@ import EventLog
 import Synchronization
 
 /// Blocks read from files and verified, up to a number of bytes; the first in goes first.
+///
+/// Blocks that were read together lie together: a block may hold one tick, and a list of hundreds of thousands would
+/// cost more to keep in order than what it saves.
 final class BlockCache: Sendable {
+    /// Blocks of a partition that follow each other.
+    private struct Run {
+        let blocks: [Block]
+
+        var firstOffset: UInt64 { blocks[0].firstOffset }
+        /// No run counts as less than a page, so that there are few.
+        var byteCount: Int { max(4096, blocks.reduce(0) { $0 + $1.image.count }) }
+
+        func find(_ offset: UInt64) -> Block? {
+            let after = blocks.partition { $0.firstOffset > offset }
+            guard after > 0, offset < blocks[after - 1].endOffset else { return nil }
+            return blocks[after - 1]
+        }
+    }
+
     private struct State {
-        var blocks: [TopicPartition: [Block]] = [:]
-        var order: [(place: TopicPartition, firstOffset: UInt64, byteCount: Int)] = []
+        var runs: [TopicPartition: [Run]] = [:]
+        var order: [(place: TopicPartition, firstOffset: UInt64)] = []
         var head = 0
         var byteCount = 0
     }
@@ -18,39 +36,47 @@ final class BlockCache: Sendable {
 
     func find(_ place: TopicPartition, _ offset: UInt64) -> Block? {
         state.withLock { state in
-            guard let blocks = state.blocks[place] else { return nil }
-            let after = blocks.partition { $0.firstOffset > offset }
-            guard after > 0, offset < blocks[after - 1].endOffset else { return nil }
-            return blocks[after - 1]
+            guard let runs = state.runs[place] else { return nil }
+            let after = runs.partition { $0.firstOffset > offset }
+            return after > 0 ? runs[after - 1].find(offset) : nil
         }
     }
 
-    func add(_ block: Block) {
-        let place = block.topicPartition
+    /// Blocks of one partition that follow each other, at least one.
+    func add(_ blocks: [Block]) {
+        let run = Run(blocks: blocks)
+        let place = blocks[0].topicPartition
         state.withLock { state in
-            let at = state.blocks[place, default: []].partition { $0.firstOffset >= block.firstOffset }
-            if let blocks = state.blocks[place], at < blocks.count, blocks[at].firstOffset == block.firstOffset {
-                return
-            }
-            state.blocks[place, default: []].insert(block, at: at)
-            state.order.append((place, block.firstOffset, block.image.count))
-            state.byteCount += block.image.count
+            guard BlockCache.insert(run, &state.runs[place, default: []]) else { return }
+            state.order.append((place, run.firstOffset))
+            state.byteCount += run.byteCount
             while state.byteCount > byteCountMax, state.head + 1 < state.order.count { BlockCache.dropOldest(&state) }
         }
     }
 
     private static func dropOldest(_ state: inout State) {
         let oldest = state.order[state.head]
+        state.byteCount -= remove(oldest.firstOffset, &state.runs[oldest.place, default: []])
         state.head += 1
-        state.byteCount -= oldest.byteCount
-        let at = state.blocks[oldest.place, default: []].partition { $0.firstOffset >= oldest.firstOffset }
-        if let blocks = state.blocks[oldest.place], at < blocks.count, blocks[at].firstOffset == oldest.firstOffset {
-            state.blocks[oldest.place]?.remove(at: at)
-        }
         if state.head > 1024, state.head * 2 > state.order.count {
             state.order.removeFirst(state.head)
             state.head = 0
         }
+    }
+
+    /// False where one that begins there is held.
+    private static func insert(_ run: Run, _ runs: inout [Run]) -> Bool {
+        let at = runs.partition { $0.firstOffset >= run.firstOffset }
+        if at < runs.count, runs[at].firstOffset == run.firstOffset { return false }
+        runs.insert(run, at: at)
+        return true
+    }
+
+    /// How many bytes went with it.
+    private static func remove(_ firstOffset: UInt64, _ runs: inout [Run]) -> Int {
+        let at = runs.partition { $0.firstOffset >= firstOffset }
+        guard at < runs.count, runs[at].firstOffset == firstOffset else { return 0 }
+        return runs.remove(at: at).byteCount
     }
 }
 
@@ -165,8 +191,8 @@ extension AppendStream {
                 guard block.topicPartition == place, block.firstOffset == entry.firstOffset,
                     block.recordCount == entry.recordCount
                 else { throw BlockError.badLayout("the block is not the one its append names") }
-                cache.add(block)
-                try readAhead(place, after: position + UInt64(header.totalLength), &scanner, cache)
+                let after = position + UInt64(header.totalLength)
+                cache.add([block] + (try readAhead(block, after: after, &scanner, cache)))
                 return .block(block, index: Int(offset - block.firstOffset))
             } catch {
                 return .damaged(next: entry.endOffset, reason: note(segment, "byte \(start): \(error)"))
@@ -175,23 +201,29 @@ extension AppendStream {
         return nil
     }
 
-    /// Blocks of the same partition that lie in the buffer already are verified too: a reader that is behind wants them
-    /// next.
+    /// Blocks of the same partition that follow and lie in the buffer already are verified too, up to one that is held:
+    /// a reader that is behind wants them next.
     private func readAhead(
-        _ place: TopicPartition, after position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
-    ) throws(BlockError) {
+        _ first: Block, after position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
+    ) throws(BlockError) -> [Block] {
+        let place = first.topicPartition
         var position = position
+        var end = first.endOffset
+        var blocks: [Block] = []
         while true {
             guard scanner.holds(position, AppendHeader.fixedLength),
                 case .append(let header)? = try? scanner.step(at: position, withBlocks: false),
                 scanner.holds(position, header.totalLength)
-            else { return }
+            else { return blocks }
             var start = position + UInt64(header.headerLength)
             for entry in header.blocks {
-                if entry.place == place, let block = try? Block(owning: image(entry, at: start, &scanner)),
-                    block.topicPartition == place, block.firstOffset == entry.firstOffset
-                {
-                    cache.add(block)
+                if entry.place == place {
+                    guard cache.find(place, end) == nil,
+                        let block = try? Block(owning: image(entry, at: start, &scanner)),
+                        block.topicPartition == place, block.firstOffset == entry.firstOffset, block.firstOffset == end
+                    else { return blocks }
+                    blocks.append(block)
+                    end = block.endOffset
                 }
                 start += UInt64(entry.imageLength)
             }

@@ -129,8 +129,8 @@ extension Command {
             text: """
                 Plays recordings through the feed, the log and the writer, without serving, until all of it is stored. \
                 Played twice, or broken off and started again, it makes the same rows. With --brokers and without \
-                files, it reads a range of Kafka's ticks again, by filing time: into the store, or --into another \
-                topic. To publish a recording to Kafka, `tapedeck run feed --replay FILE`.
+                files, it reads a range of Kafka's ticks again, by filing time: into the store, or with --into \
+                to another topic. To publish a recording to Kafka, `tapedeck run feed --replay FILE`.
                 """,
             examples: [
                 ("tapedeck replay --speed max day.jsonl.gz", "a day's recording into ./tapedeck-data"),
