@@ -95,7 +95,14 @@ struct OperationsTests {
         let metrics = try curl(["http://\(platform.metrics)/metrics"]).output
         let ended = metrics.firstMatch(of: #/handled_total\{.*"StreamPrices",grpc_code="Unavailable"\} (\d+)/#)
         #expect(ended?.1 == "1", "\(metrics)")
-        for watch in watches where watch.isRunning { watch.terminate() }
+        // Whose call it was asks again.
+        while calls.count < 2 || calls.contains(where: { $0.contains("\"id\":\"\(call.id)\"") }) {
+            calls = try BinaryTests.run(["connections", "--json", "--data", data]).output.split(separator: "\n")
+        }
+        for watch in watches {
+            #expect(watch.isRunning)
+            watch.terminate()
+        }
         #expect(platform.stop() == 0)
     }
 

@@ -7,6 +7,9 @@ import TapedeckClient
 
 /// `tapedeck quote` and `tapedeck watch`.
 struct AskCommands {
+    /// Before a server that went away is asked again.
+    private static let pauseMilliseconds = 1000
+
     private let options: ResolvedOptions
 
     init(_ options: ResolvedOptions) { self.options = options }
@@ -41,10 +44,11 @@ struct AskCommands {
             + (isSecure ? "" : ". If it speaks TLS, add --tls-ca")
     }
 
-    /// Until Ctrl-C, the limit of the terminal's patience, or the end of the stream.
+    /// Until Ctrl-C, or the end of whoever reads. A server that goes away once it was there is asked again, each
+    /// second.
     func watch(_ symbols: [String]) throws -> ExitCode {
         let signals = Signals()
-        let client = try ServerToAsk(options).client()
+        var client = try ServerToAsk(options).client()
         defer { client.close() }
         var subscription = Proto.PriceSubscription()
         subscription.symbols = symbols
@@ -52,12 +56,22 @@ struct AskCommands {
         subscription.policy = .latest
         let isTerminal = isatty(1) != 0 && !options.bool(.json)
         let view = WatchView(isTerminal: isTerminal, isJSON: options.bool(.json))
-        let stream = client.streamPrices(subscription) { view.add($0) }
-        while stream.end == nil, !view.isBroken, signals.wait(milliseconds: isTerminal ? 250 : 50) == nil {
+        var stream = client.streamPrices(subscription) { view.add($0) }
+        var wasLive = false
+        while !view.isBroken, signals.wait(milliseconds: isTerminal ? 250 : 50) == nil {
             view.refresh()
+            guard let end = stream.end else { continue }
+            wasLive = wasLive || view.isLive
+            guard wasLive, end.status.code == .unavailable else { break }
+            view.interrupted("\(end.status); asked again each second")
+            view.refresh()
+            guard signals.wait(milliseconds: AskCommands.pauseMilliseconds) == nil else { break }
+            client.close()
+            client = try ServerToAsk(options).client()
+            stream = client.streamPrices(subscription) { view.add($0) }
         }
         view.finish()
-        guard let end = stream.end, !end.status.isOK else {
+        guard let end = stream.end, !end.status.isOK, end.status.code != .unavailable || !wasLive else {
             stream.cancel()
             return .success
         }

@@ -177,7 +177,8 @@ extension Command {
             operands: "[SYMBOL...]", count: 0...Int.max, options: Command.clientOptions + [.exchange, .json],
             text: """
                 Shows last, bid, ask, spread, rate and lag of each instrument, refreshed in place; without symbols, of \
-                all. Where standard output is not a terminal it prints one plain line per update. End it with Ctrl-C.
+                all. Where standard output is not a terminal it prints one plain line per update. A server that goes \
+                away is asked again each second. End it with Ctrl-C.
                 """,
             examples: [
                 ("tapedeck watch", "everything"),

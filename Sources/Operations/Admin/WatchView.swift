@@ -14,6 +14,8 @@ public final class WatchView: Sendable {
     private let table = Mutex(WatchTable())
     private let pending = Mutex<[UInt8]>([])
     private let broken = Atomic<Bool>(false)
+    private let live = Atomic<Bool>(false)
+    private let interruption = Mutex("")
 
     public init(isTerminal: Bool, isJSON: Bool) {
         self.isTerminal = isTerminal
@@ -24,9 +26,20 @@ public final class WatchView: Sendable {
     /// Whoever read the output is gone.
     public var isBroken: Bool { broken.load(ordering: .relaxed) }
 
+    /// Updates have come, and since they last stopped coming.
+    public var isLive: Bool { live.load(ordering: .relaxed) }
+
+    /// Updates stopped coming. A terminal shows why until they come again, else a line on stderr does.
+    public func interrupted(_ why: String) {
+        guard live.exchange(false, ordering: .relaxed) else { return }
+        interruption.withLock { $0 = why }
+        if !isTerminal { write("tapedeck watch: \(why)\n", to: 2) }
+    }
+
     /// From any thread.
     public func add(_ batch: PriceBatch) {
         let frames = Array(batch.frames)
+        live.store(true, ordering: .relaxed)
         pending.withLock { pending in
             // A terminal that stands still may not grow the memory: the oldest unread updates go.
             if pending.count > WatchView.pendingBytesMax { pending.removeAll() }
@@ -65,11 +78,13 @@ public final class WatchView: Sendable {
         let width = size.ws_col > 0 ? Int(size.ws_col) : 120
         let height = size.ws_row > 0 ? Int(size.ws_row) : 40
         let nowNs = WatchView.wallNs()
-        let lines = table.withLock { table in
+        let why = isLive ? "" : interruption.withLock { $0 }
+        var lines = table.withLock { table in
             table.add(frames: frames, nowNs: nowNs)
             table.refresh(nowNs: nowNs)
-            return table.lines(width: width, height: height)
+            return table.lines(width: width, height: why.isEmpty ? height : height - 1)
         }
+        if !why.isEmpty { lines.append(String(why.prefix(width))) }
         write("\u{1b}[H" + lines.map { $0 + "\u{1b}[K\r\n" }.joined() + "\u{1b}[J")
     }
 
@@ -79,12 +94,12 @@ public final class WatchView: Sendable {
         if isTerminal { write("\u{1b}[?25h\n") }
     }
 
-    private func write(_ text: String) {
+    private func write(_ text: String, to file: Int32 = 1) {
         guard !text.isEmpty, !isBroken else { return }
         let bytes = Array(text.utf8)
         var position = 0
         while position < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.write(1, $0.baseAddress! + position, bytes.count - position) }
+            let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress! + position, bytes.count - position) }
             guard count > 0 else { return broken.store(true, ordering: .relaxed) }
             position += count
         }
