@@ -86,8 +86,13 @@ extension AppendStream {
         visibility == .written && durability == .ticks ? partition.writtenEnd : partition.durableEnd
     }
 
-    func read(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult {
-        state.locked { readInMemory(place, at: offset, visibility) }
+    /// The block that holds `offset`, if it is in memory: appended lately, or read from its file lately.
+    func read(
+        _ place: TopicPartition, at offset: UInt64, _ visibility: Visibility, _ cache: BlockCache
+    ) -> ReadResult {
+        let result = state.locked { readInMemory(place, at: offset, visibility) }
+        guard case .onDisk = result, let block = cache.find(place, offset) else { return result }
+        return .block(block, index: Int(offset - block.firstOffset))
     }
 
     private func readInMemory(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult {
@@ -102,14 +107,13 @@ extension AppendStream {
         throws(LogError) -> ReadResult
     {
         while true {
-            let result = read(place, at: offset, visibility)
+            let result = read(place, at: offset, visibility, cache)
             guard case .onDisk = result else { return result }
-            if let block = cache.find(place, offset) { return .block(block, index: Int(offset - block.firstOffset)) }
             do throws(DiskError) {
                 if let found = try load(place, at: offset, cache) { return found }
             } catch {
                 // Retention may have removed the file meanwhile; then the next turn answers that it expired.
-                if error.kind == .notFound, case .expired = read(place, at: offset, visibility) { continue }
+                if error.kind == .notFound, case .expired = read(place, at: offset, visibility, cache) { continue }
                 throw LogError.from(error)
             }
         }

@@ -264,7 +264,7 @@ public final class SegmentLog: EventLog, @unchecked Sendable {
     }
 
     public func read(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility) -> ReadResult {
-        stream(place.topic.durability).read(place, at: offset, visibility)
+        stream(place.topic.durability).read(place, at: offset, visibility, cache)
     }
 
     public func readBlocking(_ place: TopicPartition, at offset: UInt64, _ visibility: Visibility)
