@@ -9,6 +9,8 @@ final class LiveBook {
     /// Blocks looked at for a snapshot, and records that are kept on the way.
     private static let blocksMax = 10_000
     private static let recordsMax = 100_000
+    /// Blocks looked at in one go; then the loop's other work gets a turn, which the end of a turn is not.
+    private static let blocksPerStepMax = 64
 
     let instrument: Instrument
     let feed: String
@@ -106,8 +108,11 @@ final class LiveBook {
         guard previous < block.firstOffset, blocksLeft > 0, found.count < LiveBook.recordsMax else {
             return finishBeginning()
         }
-        // Other work of the loop gets a turn between blocks.
-        loop.afterTurn { [self] in lookBack(previous) }
+        guard blocksLeft % LiveBook.blocksPerStepMax == 0 else {
+            return loop.afterTurn { [self] in lookBack(previous) }
+        }
+        let box = LoopConfined(self)
+        loop.execute { [previous] in box.value.lookBack(previous) }
     }
 
     private func finishBeginning() {
