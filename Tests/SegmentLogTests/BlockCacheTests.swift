@@ -61,4 +61,19 @@ struct BlockCacheTests {
             if let block = cache.find(ticks0, offset) { #expect(block.firstOffset == offset) }
         }
     }
+
+    @Test("What was read ahead from a file is read at once, without a thread that brings it") func readAtOnce() throws {
+        let directory = TemporaryDirectory()
+        let log = try openLog(directory.path) { $0.tipBytes = 1 }
+        for sequence: UInt64 in 0..<100 { try log.append([makeBlock(ticks0, from: sequence, count: 1)], consumed: []) }
+        func isRead(_ offset: UInt64) -> Bool {
+            guard case .block(let block, 0) = log.read(ticks0, at: offset, .written) else { return false }
+            return block.firstOffset == offset
+        }
+        #expect(!isRead(40))
+        guard case .block = try log.readBlocking(ticks0, at: 40, .written) else { throw Unexpected(what: "no block") }
+        for offset: UInt64 in 40..<100 { #expect(isRead(offset)) }
+        #expect(!isRead(39))
+        try log.close()
+    }
 }
