@@ -62,7 +62,8 @@ struct BlockCacheTests {
         }
     }
 
-    @Test("What was read ahead from a file is read at once, without a thread that brings it") func readAtOnce() throws {
+    @Test("What lies around a block that was read is read at once, without a thread that brings it")
+    func readAtOnce() throws {
         let directory = TemporaryDirectory()
         let log = try openLog(directory.path) { $0.tipBytes = 1 }
         for sequence: UInt64 in 0..<100 { try log.append([makeBlock(ticks0, from: sequence, count: 1)], consumed: []) }
@@ -72,8 +73,7 @@ struct BlockCacheTests {
         }
         #expect(!isRead(40))
         guard case .block = try log.readBlocking(ticks0, at: 40, .written) else { throw Unexpected(what: "no block") }
-        for offset: UInt64 in 40..<100 { #expect(isRead(offset)) }
-        #expect(!isRead(39))
+        for offset: UInt64 in 0..<100 { #expect(isRead(offset)) }
         try log.close()
     }
 }

@@ -159,7 +159,7 @@ extension AppendStream {
         while true {
             switch try scanner.step(at: position, withBlocks: false) {
             case .append(let header):
-                if let result = try find(place, offset, header, position, &scanner, segment, cache, damage) {
+                if let result = try find(place, offset, header, position, &scanner, segment, cache, start, damage) {
                     return result
                 }
                 position += UInt64(header.totalLength)
@@ -179,7 +179,8 @@ extension AppendStream {
     /// The answer, if this append decides it.
     private func find(
         _ place: TopicPartition, _ offset: UInt64, _ header: AppendHeader, _ position: UInt64,
-        _ scanner: inout AppendScanner, _ segment: Segment, _ cache: BlockCache, _ damage: String?
+        _ scanner: inout AppendScanner, _ segment: Segment, _ cache: BlockCache, _ searchStart: UInt64,
+        _ damage: String?
     ) throws(DiskError) -> ReadResult? {
         var start = position + UInt64(header.headerLength)
         for entry in header.blocks {
@@ -195,8 +196,9 @@ extension AppendStream {
                 guard block.topicPartition == place, block.firstOffset == entry.firstOffset,
                     block.recordCount == entry.recordCount
                 else { throw BlockError.badLayout("the block is not the one its append names") }
-                let after = position + UInt64(header.totalLength)
-                cache.add([block] + (try readAhead(block, after: after, &scanner, cache)))
+                let before = readBehind(block, from: searchStart, to: position, &scanner, cache)
+                let after = readAhead(block, after: position + UInt64(header.totalLength), &scanner, cache)
+                cache.add(before + [block] + after)
                 return .block(block, index: Int(offset - block.firstOffset))
             } catch {
                 return .damaged(next: entry.endOffset, reason: note(segment, "byte \(start): \(error)"))
@@ -209,30 +211,71 @@ extension AppendStream {
     /// a reader that is behind wants them next.
     private func readAhead(
         _ first: Block, after position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
-    ) throws(BlockError) -> [Block] {
-        let place = first.topicPartition
+    ) -> [Block] {
         var position = position
         var end = first.endOffset
         var blocks: [Block] = []
-        while true {
-            guard scanner.holds(position, AppendHeader.fixedLength),
-                case .append(let header)? = try? scanner.step(at: position, withBlocks: false),
-                scanner.holds(position, header.totalLength)
-            else { return blocks }
-            var start = position + UInt64(header.headerLength)
-            for entry in header.blocks {
-                if entry.place == place {
-                    guard cache.find(place, end) == nil,
-                        let block = try? Block(owning: image(entry, at: start, &scanner)),
-                        block.topicPartition == place, block.firstOffset == entry.firstOffset, block.firstOffset == end
-                    else { return blocks }
-                    blocks.append(block)
-                    end = block.endOffset
-                }
-                start += UInt64(entry.imageLength)
+        while let append = appendInBuffer(position, first.topicPartition, &scanner) {
+            for (entry, start) in append.entries {
+                guard entry.firstOffset == end, cache.find(entry.place, end) == nil,
+                    let block = verified(entry, at: start, &scanner)
+                else { return blocks }
+                blocks.append(block)
+                end = block.endOffset
             }
-            position += UInt64(header.totalLength)
+            position = append.end
         }
+        return blocks
+    }
+
+    /// And those on the way from where the search began: a reader that looks back wants them next.
+    private func readBehind(
+        _ last: Block, from start: UInt64, to end: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
+    ) -> [Block] {
+        var position = start
+        var blocks: [Block] = []
+        while position < end, let append = appendInBuffer(position, last.topicPartition, &scanner) {
+            for (entry, start) in append.entries {
+                if let before = blocks.last, before.endOffset != entry.firstOffset { blocks = [] }
+                guard cache.find(entry.place, entry.firstOffset) == nil,
+                    let block = verified(entry, at: start, &scanner)
+                else {
+                    blocks = []
+                    continue
+                }
+                blocks.append(block)
+            }
+            position = append.end
+        }
+        return blocks.last?.endOffset == last.firstOffset ? blocks : []
+    }
+
+    /// What the append at `position` has of a partition, if all of it lies in the buffer.
+    private func appendInBuffer(
+        _ position: UInt64, _ place: TopicPartition, _ scanner: inout AppendScanner
+    ) -> (entries: [(AppendHeader.BlockEntry, start: UInt64)], end: UInt64)? {
+        guard scanner.holds(position, AppendHeader.fixedLength),
+            case .append(let header)? = try? scanner.step(at: position, withBlocks: false),
+            scanner.holds(position, header.totalLength)
+        else { return nil }
+        var entries: [(AppendHeader.BlockEntry, start: UInt64)] = []
+        var start = position + UInt64(header.headerLength)
+        for entry in header.blocks {
+            if entry.place == place { entries.append((entry, start)) }
+            start += UInt64(entry.imageLength)
+        }
+        return (entries, position + UInt64(header.totalLength))
+    }
+
+    /// nil where it is damaged or not the one that its append names.
+    private func verified(
+        _ entry: AppendHeader.BlockEntry, at start: UInt64, _ scanner: inout AppendScanner
+    ) -> Block? {
+        guard let block = try? Block(owning: try image(entry, at: start, &scanner)),
+            block.topicPartition == entry.place, block.firstOffset == entry.firstOffset,
+            block.recordCount == entry.recordCount
+        else { return nil }
+        return block
     }
 
     private func image(_ entry: AppendHeader.BlockEntry, at start: UInt64, _ scanner: inout AppendScanner)
