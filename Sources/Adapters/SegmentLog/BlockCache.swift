@@ -9,10 +9,15 @@ final class BlockCache: Sendable {
     /// Blocks of a partition that follow each other.
     private struct Run {
         let blocks: [Block]
+        /// No run counts as less than a page, so that there are few.
+        let byteCount: Int
+
+        init(_ blocks: [Block]) {
+            self.blocks = blocks
+            byteCount = max(4096, blocks.reduce(0) { $0 + $1.image.count })
+        }
 
         var firstOffset: UInt64 { blocks[0].firstOffset }
-        /// No run counts as less than a page, so that there are few.
-        var byteCount: Int { max(4096, blocks.reduce(0) { $0 + $1.image.count }) }
 
         func find(_ offset: UInt64) -> Block? {
             let after = blocks.partition { $0.firstOffset > offset }
@@ -43,24 +48,31 @@ final class BlockCache: Sendable {
 
     /// Blocks of one partition that follow each other, at least one.
     func add(_ blocks: [Block]) {
-        let run = Run(blocks: blocks)
+        let run = Run(blocks)
         let place = blocks[0].topicPartition
-        state.withLock { state in
-            guard BlockCache.insert(run, &state.runs[place, default: []]) else { return }
+        // What goes is freed after the lock is: a loop may wait for it.
+        _ = state.withLock { state -> [Run] in
+            guard BlockCache.insert(run, &state.runs[place, default: []]) else { return [] }
             state.order.append((place, run.firstOffset))
             state.byteCount += run.byteCount
-            while state.byteCount > byteCountMax, state.head + 1 < state.order.count { BlockCache.dropOldest(&state) }
+            var dropped: [Run] = []
+            while state.byteCount > byteCountMax, state.head + 1 < state.order.count {
+                if let oldest = BlockCache.dropOldest(&state) { dropped.append(oldest) }
+            }
+            return dropped
         }
     }
 
-    private static func dropOldest(_ state: inout State) {
+    private static func dropOldest(_ state: inout State) -> Run? {
         let oldest = state.order[state.head]
-        state.byteCount -= remove(oldest.firstOffset, &state.runs[oldest.place, default: []])
         state.head += 1
         if state.head > 1024, state.head * 2 > state.order.count {
             state.order.removeFirst(state.head)
             state.head = 0
         }
+        guard let run = remove(oldest.firstOffset, &state.runs[oldest.place, default: []]) else { return nil }
+        state.byteCount -= run.byteCount
+        return run
     }
 
     /// False where one that begins there is held.
@@ -71,10 +83,9 @@ final class BlockCache: Sendable {
         return true
     }
 
-    /// How many bytes went with it.
-    private static func remove(_ firstOffset: UInt64, _ runs: inout [Run]) -> Int {
+    private static func remove(_ firstOffset: UInt64, _ runs: inout [Run]) -> Run? {
         let at = runs.partition { $0.firstOffset >= firstOffset }
-        guard at < runs.count, runs[at].firstOffset == firstOffset else { return 0 }
-        return runs.remove(at: at).byteCount
+        guard at < runs.count, runs[at].firstOffset == firstOffset else { return nil }
+        return runs.remove(at: at)
     }
 }
