@@ -29,11 +29,15 @@ public final class WatchView: Sendable {
     /// Updates have come, and since they last stopped coming.
     public var isLive: Bool { live.load(ordering: .relaxed) }
 
-    /// Updates stopped coming. A terminal shows why until they come again, else a line on stderr does.
+    /// Updates stopped coming, or still do not come. A terminal shows why until they come again, else a line on stderr
+    /// does, once for each reason.
     public func interrupted(_ why: String) {
-        guard live.exchange(false, ordering: .relaxed) else { return }
-        interruption.withLock { $0 = why }
-        if !isTerminal { write("tapedeck watch: \(why)\n", to: 2) }
+        let wasLive = live.exchange(false, ordering: .relaxed)
+        let isNew = interruption.withLock { told in
+            defer { told = why }
+            return told != why
+        }
+        if !isTerminal, wasLive || isNew { write("tapedeck watch: \(why)\n", to: 2) }
     }
 
     /// From any thread.
@@ -100,7 +104,10 @@ public final class WatchView: Sendable {
         var position = 0
         while position < bytes.count {
             let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress! + position, bytes.count - position) }
-            guard count > 0 else { return broken.store(true, ordering: .relaxed) }
+            guard count > 0 else {
+                if file == 1 { broken.store(true, ordering: .relaxed) }
+                return
+            }
             position += count
         }
     }
