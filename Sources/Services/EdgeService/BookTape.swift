@@ -113,7 +113,14 @@ final class BookTape {
     private func loaded(_ place: TopicPartition, _ result: Result<ReadResult, LogError>) {
         loading[Int(place.partition)] = false
         guard case .success(let read) = result, !books.isEmpty, take(read, place) else { return }
-        while drain() {}
+        drainRest()
+    }
+
+    /// What is left after a bounded step has another turn, after what others have to do.
+    private func drainRest() {
+        guard drain() else { return }
+        let box = LoopConfined(self)
+        loop.execute { box.value.drainRest() }
     }
 
     private func handle(_ block: Block, from first: Int) {

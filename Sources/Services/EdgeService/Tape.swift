@@ -158,7 +158,14 @@ final class Tape {
         case .success(.block): break
         case .success, .failure: return
         }
-        while drain() {}
+        drainRest()
+    }
+
+    /// What is left after a bounded step has another turn, after what others have to do.
+    private func drainRest() {
+        guard drain() else { return }
+        let box = LoopConfined(self)
+        loop.execute { box.value.drainRest() }
     }
 
     // MARK: Subscribers
