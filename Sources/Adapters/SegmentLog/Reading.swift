@@ -80,10 +80,15 @@ extension AppendStream {
         while true {
             switch try scanner.step(at: position, withBlocks: false) {
             case .append(let header):
-                if let result = try find(place, offset, header, position, &scanner, segment, cache, start, damage) {
+                let end = position + UInt64(header.totalLength)
+                if let result = try find(place, offset, header, position, &scanner, segment, damage) {
+                    if case .block(let block, _) = result {
+                        let before = readBehind(block, from: start, to: position, &scanner, cache)
+                        cache.add(before + [block] + readAhead(block, after: end, &scanner, cache))
+                    }
                     return result
                 }
-                position += UInt64(header.totalLength)
+                position = end
             case .bad(let reason):
                 damage = note(segment, "byte \(position): \(reason)")
                 guard let found = try scanner.next(after: position + 8, numberMin: 0) else {
@@ -100,8 +105,7 @@ extension AppendStream {
     /// The answer, if this append decides it.
     private func find(
         _ place: TopicPartition, _ offset: UInt64, _ header: AppendHeader, _ position: UInt64,
-        _ scanner: inout AppendScanner, _ segment: Segment, _ cache: BlockCache, _ searchStart: UInt64,
-        _ damage: String?
+        _ scanner: inout AppendScanner, _ segment: Segment, _ damage: String?
     ) throws(DiskError) -> ReadResult? {
         var start = position + UInt64(header.headerLength)
         for entry in header.blocks {
@@ -117,9 +121,6 @@ extension AppendStream {
                 guard block.topicPartition == place, block.firstOffset == entry.firstOffset,
                     block.recordCount == entry.recordCount
                 else { throw BlockError.badLayout("the block is not the one its append names") }
-                let before = readBehind(block, from: searchStart, to: position, &scanner, cache)
-                let after = readAhead(block, after: position + UInt64(header.totalLength), &scanner, cache)
-                cache.add(before + [block] + after)
                 return .block(block, index: Int(offset - block.firstOffset))
             } catch {
                 return .damaged(next: entry.endOffset, reason: note(segment, "byte \(start): \(error)"))
