@@ -62,17 +62,21 @@ struct BlockCacheTests {
         }
     }
 
-    @Test("What lies around a block that was read is read at once, without a thread that brings it")
-    func readAtOnce() throws {
+    @Test(
+        "What lies around a block that was read is read at once, without a thread that brings it", arguments: [1, 2, 5])
+    func readAtOnce(blocksPerAppend: UInt64) throws {
         let directory = TemporaryDirectory()
         let log = try openLog(directory.path) { $0.tipBytes = 1 }
-        for sequence: UInt64 in 0..<100 { try log.append([makeBlock(ticks0, from: sequence, count: 1)], consumed: []) }
+        for first in stride(from: 0 as UInt64, to: 100, by: Int(blocksPerAppend)) {
+            let sequences = first..<(first + blocksPerAppend)
+            try log.append(sequences.map { makeBlock(ticks0, from: $0, count: 1) }, consumed: [])
+        }
         func isRead(_ offset: UInt64) -> Bool {
             guard case .block(let block, 0) = log.read(ticks0, at: offset, .written) else { return false }
             return block.firstOffset == offset
         }
-        #expect(!isRead(40))
-        guard case .block = try log.readBlocking(ticks0, at: 40, .written) else { throw Unexpected(what: "no block") }
+        #expect(!isRead(41))
+        guard case .block = try log.readBlocking(ticks0, at: 41, .written) else { throw Unexpected(what: "no block") }
         for offset: UInt64 in 0..<100 { #expect(isRead(offset)) }
         try log.close()
     }

@@ -80,15 +80,14 @@ extension AppendStream {
         while true {
             switch try scanner.step(at: position, withBlocks: false) {
             case .append(let header):
-                let end = position + UInt64(header.totalLength)
                 if let result = try find(place, offset, header, position, &scanner, segment, damage) {
                     if case .block(let block, _) = result {
                         let before = readBehind(block, from: start, to: position, &scanner, cache)
-                        cache.add(before + [block] + readAhead(block, after: end, &scanner, cache))
+                        cache.add(before + [block] + readAhead(block, from: position, &scanner, cache))
                     }
                     return result
                 }
-                position = end
+                position += UInt64(header.totalLength)
             case .bad(let reason):
                 damage = note(segment, "byte \(position): \(reason)")
                 guard let found = try scanner.next(after: position + 8, numberMin: 0) else {
@@ -132,13 +131,13 @@ extension AppendStream {
     /// Blocks of the same partition that follow and lie in the buffer already are verified too, up to one that is held:
     /// a reader that is behind wants them next.
     private func readAhead(
-        _ first: Block, after position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
+        _ first: Block, from position: UInt64, _ scanner: inout AppendScanner, _ cache: BlockCache
     ) -> [Block] {
         var position = position
         var end = first.endOffset
         var blocks: [Block] = []
         while let append = appendInBuffer(position, first.topicPartition, &scanner) {
-            for (entry, start) in append.entries {
+            for (entry, start) in append.entries where entry.firstOffset >= end {
                 guard entry.firstOffset == end, cache.find(entry.place, end) == nil,
                     let block = verified(entry, at: start, &scanner)
                 else { return blocks }
@@ -156,8 +155,8 @@ extension AppendStream {
     ) -> [Block] {
         var position = start
         var blocks: [Block] = []
-        while position < end, let append = appendInBuffer(position, last.topicPartition, &scanner) {
-            for (entry, start) in append.entries {
+        while position <= end, let append = appendInBuffer(position, last.topicPartition, &scanner) {
+            for (entry, start) in append.entries where entry.endOffset <= last.firstOffset {
                 if let before = blocks.last, before.endOffset != entry.firstOffset { blocks = [] }
                 guard cache.find(entry.place, entry.firstOffset) == nil,
                     let block = verified(entry, at: start, &scanner)
